@@ -1,0 +1,1 @@
+"""The PyTorch backend of fusioncam: loaded by its entry point, not imported by users."""

@@ -1,0 +1,282 @@
+"""A PyTorch module and one of its layers, seen through the narrow waist."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.modules.conv import _ConvNd
+
+from fusioncam_core.adapter import (
+    Capture,
+    LayerInfo,
+    ModelAdapter,
+    Score,
+    mark_default,
+    no_spatial_layer,
+    reject_options,
+    unknown_layer,
+)
+from fusioncam_core.inputs import Inputs, Which, leaves, map_leaves
+from fusioncam_torch import namespace
+from fusioncam_torch.state import InferenceState
+
+
+class TorchAdapter(ModelAdapter):
+    """Taps a layer with a forward hook that is there for one call only.
+
+    The trunk below the layer runs without a graph: gradients are switched on when the layer returns.
+
+    Args:
+        model: any module, also `DataParallel` around one or a `torch.compile`d one.
+        layer: a name as in `named_modules()`, a module of the model, or None.
+        options: `channels`, "first" (the default) or "last": where the channels of the model's inputs are.
+
+    Raises:
+        ValueError: if the model has no such layer.
+        TypeError: for another option.
+    """
+
+    namespace = namespace
+
+    def __init__(self, model: torch.nn.Module, layer: str | torch.nn.Module | None, options: Mapping[str, Any]):
+        reject_options(options, ("channels",), "PyTorch")
+        self.input_channel_axis = _channel_axis(options.get("channels", "first"))
+        self._model = model
+        self._module = _unwrap(model)
+        self.model_name = type(self._module).__qualname__
+        self._modules = dict(self._module.named_modules(remove_duplicate=False))
+        self._layer = None if layer is None else self._find(layer)
+        self._state = InferenceState(self._module)
+
+    def _find(self, layer: str | torch.nn.Module) -> str:
+        known = [name for name in self._modules if name]
+        if isinstance(layer, torch.nn.Module):
+            for name, module in self._modules.items():
+                if module is layer:
+                    return name
+            raise ValueError(f"The {type(layer).__qualname__} given as layer is not a part of {self.model_name}.")
+        for name in (layer, _without_wrapper(layer)):
+            if name in known:
+                return str(name)
+        raise unknown_layer(layer, known, self.model_name)
+
+    @property
+    def layer_name(self) -> str:
+        if self._layer is None:
+            raise ValueError("The default layer is found when the model runs: call capture or layers first.")
+        return self._layer
+
+    @property
+    def activation_channel_axis(self) -> int:
+        return 1
+
+    def as_array(self, values: Any) -> torch.Tensor:
+        if not isinstance(values, np.ndarray | torch.Tensor):
+            raise TypeError(
+                f"Images are a NumPy array or a PyTorch tensor, and a {type(values).__module__}."
+                f"{type(values).__qualname__} came."
+            )
+        tensor = torch.from_numpy(np.array(values)) if isinstance(values, np.ndarray) else values.detach()
+        like = next((p for p in self._module.parameters() if p.is_floating_point()), torch.empty(0))
+        return tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)
+
+    def input_ndim(self, which: Which) -> int | None:
+        """Told by the first convolution: two axes more than its kernel has."""
+        convolutions = (module for module in self._module.modules() if isinstance(module, _ConvNd))
+        first = next((len(module.kernel_size) + 2 for module in convolutions), None)
+        return first if which is None else None
+
+    def session(self) -> contextlib.AbstractContextManager[None]:
+        return self._state
+
+    def layers(self, inputs: Inputs) -> list[LayerInfo]:
+        ran: dict[str, LayerInfo] = {}
+
+        def record(name: str, module: torch.nn.Module, output: Any) -> None:
+            tensor = _tensor_of(output)
+            ran.pop(name, None)  # a layer that runs again moves to the place of its last call
+            if tensor is not None:
+                kind = type(module).__qualname__
+                ran[name] = LayerInfo(name, kind, tuple(tensor.shape), _is_spatial(tensor, inputs))
+
+        with self.session(), torch.no_grad(), contextlib.ExitStack() as hooks:
+            for name, module in self._module.named_modules():
+                if name:
+                    hook = module.register_forward_hook(
+                        lambda module, _, output, name=name: record(name, module, output)
+                    )
+                    hooks.callback(hook.remove)
+            self._run(map_leaves(lambda each: each[:1], inputs))
+        return mark_default(list(ran.values()))
+
+    def _resolve(self, inputs: Inputs) -> str:
+        """The layer's name; the default one is found by a run of one image, once."""
+        if self._layer is None:
+            self._layer = next((layer.name for layer in self.layers(inputs) if layer.default), None)
+            if self._layer is None:
+                raise no_spatial_layer(self.model_name)
+        return self._layer
+
+    def capture(self, inputs: Inputs, score: Score | None, targets: torch.Tensor | None) -> Capture:
+        # A user's inference_mode would forbid the graph from the layer on; its tensors are cloned into ordinary ones.
+        with self.session(), torch.inference_mode(False), torch.no_grad():
+            inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
+            tap = _Tap(self._resolve(inputs), with_gradient=score is not None)
+            with tap.on(self._modules[tap.layer]):
+                outputs = self._run(inputs)
+            activations = tap.activations(self.model_name)
+            gradients = None if score is None else self._gradients(score, outputs, targets, activations)
+        return Capture(_detached(outputs), activations.detach(), gradients)
+
+    def _gradients(
+        self, score: Score, outputs: Any, targets: torch.Tensor | None, activations: torch.Tensor
+    ) -> torch.Tensor:
+        with torch.enable_grad():
+            # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
+            scores = score(outputs, targets).sum(dim=0)
+        if not scores.requires_grad:
+            raise ValueError(
+                f"The scores of {self.model_name} do not depend on the layer {self._layer!r}, or the model cuts the "
+                "gradient behind it (detach, no_grad, NumPy). Take a layer on the way to the outputs."
+            )
+        gradients = [
+            torch.autograd.grad(each, activations, retain_graph=True, allow_unused=True)[0] for each in scores.unbind()
+        ]
+        return torch.stack([torch.zeros_like(activations) if each is None else each for each in gradients]).detach()
+
+    def forward(self, inputs: Inputs) -> Any:
+        with self.session(), torch.no_grad():
+            return _call(self._model, inputs)
+
+    def forward_with(self, inputs: Inputs, activations: torch.Tensor) -> Any:
+        with self.session(), torch.no_grad():
+            name = self._resolve(inputs)
+            counter = _Tap(name, with_gradient=False)
+            with counter.on(self._modules[name]):
+                self._run(map_leaves(lambda each: each[:1], inputs))
+            with _replaced(self._modules[name], activations, call=counter.calls):
+                return self._run(inputs)
+
+    def _run(self, inputs: Inputs) -> Any:
+        try:
+            return _call(self._module, inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            shapes = ", ".join(f"{tuple(each.shape)} ({each.dtype})" for each in leaves(inputs))
+            raise ValueError(
+                f"{self.model_name} cannot run on inputs of shape {shapes}: {str(error).splitlines()[0]}"
+            ) from error
+
+
+class _Tap:
+    """What passes through a layer, while its hook is on: the output of the last call."""
+
+    def __init__(self, layer: str, *, with_gradient: bool):
+        self.layer = layer
+        self.calls = 0
+        self._with_gradient = with_gradient
+        self._output: torch.Tensor | None = None
+
+    @contextlib.contextmanager
+    def on(self, module: torch.nn.Module) -> Iterator[None]:
+        handle = module.register_forward_hook(self._keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _keep(self, module: torch.nn.Module, _: Any, output: Any) -> Any:
+        tensor = _tensor_of(output)
+        if tensor is None:
+            raise ValueError(f"The layer {self.layer!r} returned a {type(output).__qualname__}, and no tensor in it.")
+        self.calls += 1
+        self._output = tensor.detach()
+        if self._with_gradient:
+            torch.set_grad_enabled(True)
+            self._output = self._output.requires_grad_(True)
+        # The rest of the model gets a copy: an in-place activation must not change what was kept.
+        return _with_tensor(output, self._output.clone())
+
+    def activations(self, model_name: str) -> torch.Tensor:
+        if self._output is None:
+            raise ValueError(f"The layer {self.layer!r} of {model_name} did not run on these inputs.")
+        return self._output
+
+
+@contextlib.contextmanager
+def _replaced(module: torch.nn.Module, activations: torch.Tensor, *, call: int) -> Iterator[None]:
+    """The module's output in its call number `call` is `activations`."""
+    seen = 0
+
+    def replace(_: torch.nn.Module, __: Any, output: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        return _with_tensor(output, activations.clone()) if seen == call else output
+
+    handle = module.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _call(model: torch.nn.Module, inputs: Inputs) -> Any:
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    """The module inside `torch.compile` and `DataParallel`: hooks act on it, and only on it."""
+    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        return _unwrap(model.module)
+    original = getattr(model, "_orig_mod", None)
+    return _unwrap(original) if isinstance(original, torch.nn.Module) else model
+
+
+def _without_wrapper(name: object) -> str:
+    text = str(name)
+    for prefix in ("module.", "_orig_mod."):
+        text = text.removeprefix(prefix)
+    return text
+
+
+def _channel_axis(channels: object) -> int:
+    if channels not in ("first", "last"):
+        raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+    return 1 if channels == "first" else -1
+
+
+def _tensor_of(output: Any) -> torch.Tensor | None:
+    """The tensor of a layer's output; of a tuple or list, its first entry."""
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    return output if isinstance(output, torch.Tensor) and output.is_floating_point() else None
+
+
+def _with_tensor(output: Any, tensor: torch.Tensor) -> Any:
+    if isinstance(output, tuple | list):
+        return type(output)([tensor, *output[1:]])
+    return tensor
+
+
+def _is_spatial(tensor: torch.Tensor, inputs: Inputs) -> bool:
+    return tensor.ndim == max(each.ndim for each in leaves(inputs)) >= 3 and math.prod(tensor.shape[2:]) > 1
+
+
+def _detached(outputs: Any) -> Any:
+    """The outputs without a graph, in the same containers."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.detach()
+    if isinstance(outputs, Mapping):
+        return {key: _detached(value) for key, value in outputs.items()}
+    if isinstance(outputs, tuple | list):
+        return tuple(_detached(value) for value in outputs)
+    logits = getattr(outputs, "logits", None)
+    return {"logits": logits.detach()} if isinstance(logits, torch.Tensor) else outputs

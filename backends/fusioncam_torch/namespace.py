@@ -1,0 +1,19 @@
+"""The array words over PyTorch: array-api-compat's namespace and what tensors on a device need besides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from array_api_compat.torch import *  # noqa: F403
+
+
+def constant_like(values: Any, like: torch.Tensor) -> torch.Tensor:
+    """NumPy values as a tensor of `like`'s dtype on its device."""
+    return torch.from_numpy(np.array(values)).to(device=like.device, dtype=like.dtype)
+
+
+def indices_like(values: Any, like: torch.Tensor) -> torch.Tensor:
+    """NumPy integers as int64 indices on `like`'s device."""
+    return torch.from_numpy(np.array(values, dtype=np.int64)).to(like.device)

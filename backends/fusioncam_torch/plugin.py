@@ -1,0 +1,39 @@
+"""The hooks of the PyTorch backend. PyTorch itself is imported once a model of it turns up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pluggy
+
+hookimpl = pluggy.HookimplMarker("fusioncam")
+
+
+@hookimpl
+def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) -> Any:
+    """A `TorchAdapter` for any `torch.nn.Module`."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return None
+    from fusioncam_torch.adapter import TorchAdapter
+
+    return TorchAdapter(model, layer, options)
+
+
+@hookimpl
+def fusioncam_array_namespace(array: Any) -> Any:
+    """array-api-compat's namespace of PyTorch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(array, torch.Tensor):
+        return None
+    from fusioncam_torch import namespace
+
+    return namespace
+
+
+@hookimpl
+def fusioncam_describe_models() -> str:
+    """PyTorch modules."""
+    return 'torch.nn.Module: pip install "fusioncam[torch]"'

@@ -1,0 +1,118 @@
+"""What an explainer returns: the maps, every stage on the way to them, and the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fusioncam_core.arrays import Array, Namespace, to_numpy
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation:
+    """Maps of a batch of images; `T` below is () for one target an image and (K,) for K.
+
+    Arrays are of the model's framework, on its device; `numpy()` gives the same as NumPy.
+
+    Attributes:
+        method: the explainer's name, such as "fusion-cam".
+        layer: the path of the explained layer.
+        model: the name of the model's class.
+        maps: (B, *T, *spatial) float32 in [0, 1], of the input's spatial size.
+        targets: (B, *T) the explained classes.
+        scores: (B, *T) their logits for the plain images.
+        probabilities: (B, *T) their probabilities for the plain images.
+        outputs: (B, classes) all probabilities of the plain images.
+        images: (B, ...) the inputs as the model got them.
+        image_channel_axis: 1 or -1, in `images`.
+        evaluations: how many images the model was run on, masked and plain.
+        parts: for Fusion-CAM the stages "gradient", "denoised", "region", "union" and "similarity", each
+            like `maps`.
+        weights: for Fusion-CAM (B, *T) each: "probability_*" under the masks named, "contribution_*" (the
+            probability above black), "weight_*" of the union and "fusion_weight_*" of the fusion.
+    """
+
+    method: str
+    layer: str
+    model: str
+    maps: Array
+    targets: Array
+    scores: Array
+    probabilities: Array
+    outputs: Array
+    images: Array
+    image_channel_axis: int
+    evaluations: int
+    parts: dict[str, Array] = field(default_factory=dict)
+    weights: dict[str, Array] = field(default_factory=dict)
+
+    def numpy(self) -> Explanation:
+        """The same explanation with every array as NumPy."""
+        arrays: dict[str, Any] = {name: to_numpy(getattr(self, name)) for name in _ARRAYS}
+        return replace(
+            self,
+            **arrays,
+            parts={name: to_numpy(part) for name, part in self.parts.items()},
+            weights={name: to_numpy(weight) for name, weight in self.weights.items()},
+        )
+
+    def save(
+        self,
+        directory: str | Path,
+        names: Sequence[str] | None = None,
+        photographs: Sequence[Any] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> list[Path]:
+        """Write a picture, the maps (.npz) and the numbers (.json) of every image.
+
+        Args:
+            directory: is made if it is not there.
+            names: one file name without ending an image; None counts them.
+            photographs: what the overlays are drawn on, Pillow images or (H, W, 3) uint8; None takes the inputs.
+            class_names: of all classes, for titles and numbers.
+
+        Returns:
+            The files written.
+
+        Raises:
+            MissingExtra: if Pillow or matplotlib is not installed.
+            ValueError: if there are not as many names or photographs as images, or the maps are not 2-D.
+        """
+        from fusioncam_core.render import save_explanation
+
+        return save_explanation(self.numpy(), directory, names, photographs, class_names)
+
+    def _repr_png_(self) -> bytes:
+        from fusioncam_core.render import overlay_png
+
+        return overlay_png(self.numpy())
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(length) for length in self.maps.shape)
+        return (
+            f"<Explanation of {self.model} by {self.method} at layer {self.layer!r}: maps {shape}, "
+            f"{self.evaluations} model evaluations>"
+        )
+
+
+_ARRAYS = ("maps", "targets", "scores", "probabilities", "outputs", "images")
+
+
+def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
+    """One explanation of all images, in their order; evaluations add up."""
+    if len(explanations) == 1:
+        return explanations[0]
+
+    def rows(pick: Any) -> Array:
+        return xp.concat([pick(each) for each in explanations], axis=0)
+
+    first = explanations[0]
+    return replace(
+        first,
+        **{name: rows(lambda each, name=name: getattr(each, name)) for name in _ARRAYS},
+        parts={name: rows(lambda each, name=name: each.parts[name]) for name in first.parts},
+        weights={name: rows(lambda each, name=name: each.weights[name]) for name in first.weights},
+        evaluations=sum(each.evaluations for each in explanations),
+    )

@@ -1,0 +1,199 @@
+"""The model as seen through masks: resize, mask, forward, logits; one compiled step, chunk by chunk."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.adapter import ModelAdapter
+from fusioncam_core.arrays import (
+    Array,
+    Namespace,
+    _normalise,
+    _resize,
+    blur,
+    constant_like,
+    indices_like,
+    require_finite,
+    to_numpy,
+)
+from fusioncam_core.cams.region import chunks
+from fusioncam_core.inputs import Inputs, Which, leaf, map_leaves, with_leaf
+from fusioncam_core.outputs import ClassScores
+
+Baseline = Any
+"""What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
+
+BLUR_SHARE = 1 / 9
+"""The "blur" baseline's standard deviation, as a share of the shorter side.
+
+A blur of 25 pixels on 224 leaves no outline by which a network would know the object.
+"""
+
+
+Step = Callable[[Inputs, Array, "Array | None"], Array]
+"""(inputs (n, ...), maps (n, *spatial), erased images (n, ...) or None) -> logits (n, classes)."""
+
+
+def masked_step(adapter: ModelAdapter, scores: ClassScores, which: Which = None) -> Step:
+    """The compiled step of all region methods: the logits of images under the masks `N(U(maps))`.
+
+    An image under a mask is `E + (I - E) M`, with `E` the erased image; `I M` when that is zero.
+    """
+    xp, channel_axis = adapter.namespace, adapter.input_channel_axis
+
+    def masked_logits(inputs: Inputs, maps: Array, erased: Array | None) -> Array:
+        images = leaf(inputs, which)
+        size = spatial_size(images, channel_axis)
+        masks = _normalise(_resize(maps, size, xp=xp), len(size), xp=xp)
+        masks = xp.astype(xp.expand_dims(masks, axis=channel_axis), images.dtype)
+        masked = images * masks if erased is None else erased + (images - erased) * masks
+        return scores.logits(adapter.forward(with_leaf(inputs, which, masked)))
+
+    return adapter.compile(masked_logits)
+
+
+class MaskedScorer:
+    """Scores and probabilities of one batch of images under masks, at most `batch_size` at a time.
+
+    Args:
+        adapter: of the model.
+        scores: what the outputs mean.
+        step: what `masked_step` gave for these two.
+        inputs: (B, ...) of the model.
+        targets: (B, K) integers.
+        which: the explained one of several inputs.
+        erased: what `erased_images` gave for the explained input.
+        batch_size: the most images the model sees at once.
+
+    Attributes:
+        evaluations: the images the model has been run on so far, through this object.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        scores: ClassScores,
+        step: Step,
+        inputs: Inputs,
+        targets: Array,
+        *,
+        which: Which,
+        erased: Array | None,
+        batch_size: int,
+    ):
+        self.adapter = adapter
+        self.batch_size = batch_size
+        self.evaluations = 0
+        self._scores = scores
+        self._step = step
+        self._inputs = inputs
+        self._which = which
+        self._targets = targets
+        self._erased = erased
+
+    def _logits(self, maps: Array, owners: Array) -> Array:
+        xp = self.adapter.namespace
+        erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
+        return self._step(map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs), maps, erased)
+
+    def score_maps(self, maps: Array, owners: Array, count: int) -> Array:
+        """The targets' logits (n, K) of the images `owners` (n,) under the maps (n, *spatial), `count` no padding."""
+        xp = self.adapter.namespace
+        self.evaluations += count
+        return xp.take_along_axis(self._logits(maps, owners), xp.take(self._targets, owners, axis=0), axis=1)
+
+    def probabilities(self, masks: Array) -> Array:
+        """Each target's probability (B, K) for its image under its own mask (B, K, *size)."""
+        xp = self.adapter.namespace
+        batch, several = (int(length) for length in self._targets.shape)
+        flat = xp.reshape(masks, (batch * several, *masks.shape[2:]))
+        owners = np.repeat(np.arange(batch), several)
+        rows = []
+        for chosen, count in chunks(len(owners), self.batch_size, fixed=self.adapter.fixed_chunks):
+            self.evaluations += count
+            maps = xp.take(flat, indices_like(chosen, flat, xp), axis=0)
+            rows.append(self._logits(maps, indices_like(owners[chosen], flat, xp))[:count, ...])
+        probabilities = self._scores.probabilities(xp.concat(rows, axis=0))
+        wanted = xp.reshape(self._targets, (batch * several, 1))
+        chosen = xp.reshape(xp.take_along_axis(probabilities, wanted, axis=1), (batch, several))
+        return require_finite(chosen, "probabilities of the masked images", xp)
+
+    @functools.cached_property
+    def black_logits(self) -> Array:
+        """The logits (B, classes) of the wholly erased images; run once for all images if that is zero."""
+        xp = self.adapter.namespace
+        batch = int(self._targets.shape[0])
+        images = leaf(self._inputs, self._which)
+        distinct = 1 if self._erased is None and self._which is None else batch
+        size = spatial_size(images, self.adapter.input_channel_axis)
+        rows = []
+        for chosen, count in chunks(distinct, self.batch_size, fixed=self.adapter.fixed_chunks):
+            self.evaluations += count
+            maps = _zero_maps(images, (len(chosen), *size), xp)
+            rows.append(self._logits(maps, indices_like(chosen, images, xp))[:count, ...])
+        logits = xp.concat(rows, axis=0)
+        return xp.broadcast_to(logits, (batch, logits.shape[1]))
+
+    def black_scores(self) -> Array:
+        """The targets' logits (B, K) of the wholly erased images."""
+        return self.adapter.namespace.take_along_axis(self.black_logits, self._targets, axis=1)
+
+    def black_probabilities(self) -> Array:
+        """The targets' probabilities (B, K) of the wholly erased images."""
+        probabilities = self._scores.probabilities(self.black_logits)
+        return self.adapter.namespace.take_along_axis(probabilities, self._targets, axis=1)
+
+
+def _zero_maps(images: Array, shape: tuple[int, ...], xp: Namespace) -> Array:
+    """Zeros (n, *size), float32, where the images are."""
+    return constant_like(np.zeros(shape), xp.astype(images[:0, ...], xp.float32), xp)
+
+
+def spatial_size(images: Array, channel_axis: int) -> tuple[int, ...]:
+    """The lengths of the spatial axes of batched images."""
+    shape = tuple(int(length) for length in images.shape)
+    return shape[2:] if channel_axis == 1 else shape[1:-1]
+
+
+def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Namespace) -> Array | None:
+    """What is seen where a mask is 0, for each image; None for zero.
+
+    Args:
+        images: (B, ...) inputs of the model.
+        baseline: "zero"; "blur", each image blurred with a standard deviation of a ninth of its shorter side;
+            a number; one value a channel; or an array of an image's or of the batch's shape. All in the
+            model's input space, after preprocessing.
+        channel_axis: 1 or -1.
+        xp: the namespace.
+
+    Raises:
+        ValueError: for another word, or an array that does not broadcast to the images.
+    """
+    if isinstance(baseline, str):
+        return _named_baseline(images, baseline, channel_axis, xp)
+    values = to_numpy(baseline) if hasattr(baseline, "shape") else np.asarray(baseline, dtype=np.float64)
+    if values.ndim == 1 and channel_axis == 1:
+        values = values.reshape(-1, *(1,) * (images.ndim - 2))
+    try:
+        values = np.broadcast_to(values, tuple(images.shape))
+    except ValueError:
+        raise ValueError(
+            f"The baseline has shape {values.shape}, and images of shape {tuple(images.shape)} came. A baseline is a "
+            "number, one value a channel, or an image."
+        ) from None
+    return constant_like(values, images, xp)
+
+
+def _named_baseline(images: Array, name: str, channel_axis: int, xp: Namespace) -> Array | None:
+    if name == "zero":
+        return None
+    if name != "blur":
+        raise ValueError(f"baseline is 'zero', 'blur', a number, one value a channel or an image, and {name!r} came.")
+    size = spatial_size(images, channel_axis)
+    moved = images if channel_axis == 1 else xp.moveaxis(images, -1, 1)
+    blurred = blur(moved, max(min(size) * BLUR_SHARE, 1.0), spatial_ndim=len(size))
+    return blurred if channel_axis == 1 else xp.moveaxis(blurred, 1, -1)

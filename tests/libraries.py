@@ -1,0 +1,71 @@
+"""Array libraries for tests: what to make arrays with, and how to compare what comes back."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusioncam_core.arrays import array_namespace, to_numpy
+
+REQUIRED = tuple(name for name in os.environ.get("FUSIONCAM_REQUIRE", "").split(",") if name)
+"""Frameworks whose absence fails the tests that need them; others are skipped where they are absent."""
+
+
+def framework(name: str) -> Any:
+    """The module of a framework, or a skipped test where it is not installed and not required."""
+    if name.partition(".")[0] not in REQUIRED and importlib.util.find_spec(name.partition(".")[0]) is None:
+        pytest.skip(f"{name} is not installed")
+    return importlib.import_module(name)
+
+
+@dataclass(frozen=True)
+class Library:
+    """One array library, eager or compiled.
+
+    Attributes:
+        name: for the test's id.
+        asarray: makes an array from NumPy values.
+        compile: compiles a function of arrays; the identity when eager.
+    """
+
+    name: str
+    asarray: Callable[[Any], Any]
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
+
+    @property
+    def compiled(self) -> bool:
+        return "-" in self.name
+
+
+def _strict() -> Library:
+    strict = framework("array_api_strict")
+    return Library("strict", strict.asarray)
+
+
+def _torch() -> Library:
+    torch = framework("torch")
+    return Library("torch", lambda values: torch.from_numpy(np.array(values)))
+
+
+LIBRARIES: dict[str, Callable[[], Library]] = {
+    "numpy": lambda: Library("numpy", np.asarray),
+    "strict": _strict,
+    "torch": _torch,
+}
+
+
+def assert_close(actual: Any, expected: Any, like: Any, *, atol: float = 1e-6, rtol: float = 0.0) -> None:
+    """`actual` is an array of `like`'s library and dtype, of `expected`'s shape and values."""
+    assert type(actual) is type(like), f"{type(actual)} came, {type(like)} was expected"
+    assert array_namespace(actual) is array_namespace(like)
+    assert actual.dtype == like.dtype, f"{actual.dtype} came, {like.dtype} was expected"
+    values = to_numpy(actual)
+    assert values.shape == np.shape(expected), f"shape {values.shape} came, {np.shape(expected)} was expected"
+    np.testing.assert_allclose(values, expected, atol=atol, rtol=rtol)
