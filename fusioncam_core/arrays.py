@@ -28,6 +28,12 @@ Namespace = Any
 def array_namespace(*arrays: Array) -> Namespace:
     """The namespace of the arrays: array API names for their library.
 
+    Args:
+        *arrays: one or more, all of one library.
+
+    Returns:
+        A module or object with the array API's names.
+
     Raises:
         TypeError: if one is no array, if nobody knows its library, or if they are of several libraries.
     """

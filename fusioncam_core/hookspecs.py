@@ -49,7 +49,10 @@ def fusioncam_array_namespace(array: Any) -> Any | None:
 
 @hookspec(firstresult=True)
 def fusioncam_load_model(spec: str) -> LoadedModel | None:
-    """The model that a text such as `python:package.module:function` names, or None when it is not yours.
+    """The model that a text names, or None when it is not yours.
+
+    Args:
+        spec: such as `python:package.module:function`: a prefix that says whose it is, and what to load.
 
     Raises:
         ValueError: if the text has your prefix and the model cannot be loaded, in one sentence.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from libraries import LIBRARIES, Library
 
 DATA = Path(__file__).parent / "data"

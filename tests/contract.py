@@ -184,9 +184,13 @@ class AdapterContract:
 
     def test_unknown_layer_offers_the_nearest_names(self, model: Any, shapes: dict[str, Any]) -> None:
         wrong = f"{self.layer}x"
-        with pytest.raises(ValueError, match="has no layer") as caught:
+
+        def use_it() -> None:
             adapter = self.adapter(model, layer=wrong)
             adapter.capture(prepare(adapter, self.images(shapes), None), None, None)
+
+        with pytest.raises(ValueError, match="has no layer") as caught:
+            use_it()
         assert repr(wrong) in str(caught.value)
         assert repr(str(self.layer)) in str(caught.value)
 

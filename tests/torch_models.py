@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from contract import BrokenModelError
 from torch import nn
+
+from contract import BrokenModelError
 
 
 class Breaks(nn.Module):

@@ -48,7 +48,7 @@ class TorchAdapter(ModelAdapter):
         self.input_channel_axis = _channel_axis(options.get("channels", "first"))
         self._model = model
         self._module = _unwrap(model)
-        self.model_name = type(self._module).__qualname__
+        self.model_name = type(self._module).__name__
         self._modules = dict(self._module.named_modules(remove_duplicate=False))
         self._layer = None if layer is None else self._find(layer)
         self._state = InferenceState(self._module)
@@ -101,7 +101,7 @@ class TorchAdapter(ModelAdapter):
             tensor = _tensor_of(output)
             ran.pop(name, None)  # a layer that runs again moves to the place of its last call
             if tensor is not None:
-                kind = type(module).__qualname__
+                kind = type(module).__name__
                 ran[name] = LayerInfo(name, kind, tuple(tensor.shape), _is_spatial(tensor, inputs))
 
         with self.session(), torch.no_grad(), contextlib.ExitStack() as hooks:
@@ -138,16 +138,19 @@ class TorchAdapter(ModelAdapter):
     ) -> torch.Tensor:
         with torch.enable_grad():
             # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
-            scores = score(outputs, targets).sum(dim=0)
-        if not scores.requires_grad:
+            scores = score(outputs, targets).sum(dim=0).unbind()
+        gradients = [
+            torch.autograd.grad(each, activations, retain_graph=True, allow_unused=True)[0]
+            if each.requires_grad
+            else None
+            for each in scores
+        ]
+        if any(each is None for each in gradients):
             raise ValueError(
                 f"The scores of {self.model_name} do not depend on the layer {self._layer!r}, or the model cuts the "
                 "gradient behind it (detach, no_grad, NumPy). Take a layer on the way to the outputs."
             )
-        gradients = [
-            torch.autograd.grad(each, activations, retain_graph=True, allow_unused=True)[0] for each in scores.unbind()
-        ]
-        return torch.stack([torch.zeros_like(activations) if each is None else each for each in gradients]).detach()
+        return torch.stack(gradients).detach()
 
     def forward(self, inputs: Inputs) -> Any:
         with self.session(), torch.no_grad():

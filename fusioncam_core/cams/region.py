@@ -63,8 +63,10 @@ def score_cam(
         return scorer(_normalise(_resize(maps, extent, xp=xp), len(extent), xp=xp), owners)
 
     def black_scores() -> Array:
-        black = xp.zeros((activations.shape[0], *extent), dtype=activations.dtype)
-        return scorer(black, indices_like(np.arange(black.shape[0]), activations, xp))
+        batch = int(activations.shape[0])
+        black = xp.zeros_like(_resize(activations[:, 0, ...], extent, xp=xp))
+        parts = [indices_like(chosen, black, xp) for chosen, _ in chunks(batch, batch_size, fixed=False)]
+        return xp.concat([scorer(xp.take(black, owners, axis=0), owners) for owners in parts], axis=0)
 
     scores = channel_scores(activations, score_maps, black_scores, batch_size=batch_size, xp=xp)
     maps = _score_cam(activations, scores if scores.ndim == 3 else scores[:, None, :], extent, xp=xp)
@@ -103,11 +105,11 @@ def channel_scores(
     live = to_numpy(xp.logical_not(is_constant(activations, activations.ndim - 2, xp=xp)))
     images, channels = np.nonzero(live)
     advance(live.size - len(images))
+    flat = xp.reshape(activations, (live.size, *activations.shape[2:]))
     rows = []
     for chosen, count in chunks(len(images), batch_size, fixed=fixed_chunks):
-        owners = indices_like(images[chosen], activations, xp)
-        maps = activations[owners, indices_like(channels[chosen], activations, xp), ...]
-        rows.append(score_maps(maps, owners, count)[:count, ...])
+        maps = xp.take(flat, indices_like((images * live.shape[1] + channels)[chosen], flat, xp), axis=0)
+        rows.append(score_maps(maps, indices_like(images[chosen], flat, xp), count)[:count, ...])
         advance(count)
     if not live.all():
         rows.append(black_scores())

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import ast
+import inspect
+import pkgutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import fusioncam_core
+
+
+def test_all_is_sorted_and_there() -> None:
+    names = fusioncam_core.__all__
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    for name in names:
+        assert hasattr(fusioncam_core, name)
+
+
+def test_all_holds_every_public_name() -> None:
+    submodules = {module.name for module in pkgutil.iter_modules(fusioncam_core.__path__)}
+    public = {name for name in vars(fusioncam_core) if not name.startswith("_")} - submodules
+    assert public == set(fusioncam_core.__all__)
+
+
+@pytest.mark.parametrize("name", fusioncam_core.__all__)
+def test_public_functions_say_what_they_take_return_and_raise(name: str) -> None:
+    thing = getattr(fusioncam_core, name)
+    documentation = inspect.getdoc(thing)
+    assert documentation
+    if inspect.isfunction(thing) and inspect.signature(thing).parameters:
+        assert "Args:" in documentation
+        assert "Raises:" in documentation
+        for argument in inspect.signature(thing).parameters:
+            assert argument in documentation, argument
+
+
+def test_no_framework_is_named_in_an_import_of_the_core() -> None:
+    frameworks = {"torch", "tensorflow", "jax", "flax", "keras", "equinox", "cv2"}
+    root = Path(fusioncam_core.__file__).parent
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not frameworks & {name.partition(".")[0] for name in names}, path
+
+
+def test_version() -> None:
+    assert version("fusioncam").count(".") == 2
