@@ -236,6 +236,7 @@ class TestErrors:
         hide("matplotlib", monkeypatch)
         assert main(["explain", "noise.png", *model()]) == 2
         assert errors(capsys) == ['fusioncam: error: Drawing pictures needs matplotlib: pip install "fusioncam[cli]"']
+        assert not (workplace / "fusioncam-out").exists()
 
 
 class TestLayers:

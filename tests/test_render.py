@@ -219,6 +219,22 @@ class TestSave:
         save_explanation(explanation(method="grad-cam"), tmp_path, ["a"], [Image.new("RGB", (90, 60), (255, 0, 9))])
         assert _photograph_colours(tmp_path / "a.png") == [[255, 0, 9]] * 2
 
+    def test_large_photograph_is_drawn_whole(self, tmp_path):
+        photograph = Image.new("RGB", (4000, 2000), (255, 0, 0))
+        photograph.paste((0, 0, 255), (2000, 0, 4000, 2000))
+        save_explanation(explanation(method="grad-cam"), tmp_path, ["a"], [photograph])
+        assert _photograph_colours(tmp_path / "a.png") == [[255, 0, 0], [0, 0, 255]]
+
+    def test_every_target_has_its_own_row(self, tmp_path):
+        values = np.array([0.0, 0.5, 1.0], dtype=np.float32)
+        given = explanation(targets=3, method="grad-cam")
+        given = replace(given, maps=np.broadcast_to(values[None, :, None, None], given.maps.shape))
+        save_explanation(given, tmp_path, ["a"], [flat((90, 90, 90))])
+        column = round(200 * (0.08 + 0.36 + 2.1 + 0.06 + 2.1 / 2))
+        rows = [round(200 * (0.24 + k * (2.1 + 0.06) + 2.1 / 2)) for k in range(3)]
+        drawn = [_pixels(tmp_path / "a.png")[row, column].tolist() for row in rows]
+        assert drawn == [overlay(flat((90, 90, 90), 1, 1), np.full((1, 1), v))[0, 0].tolist() for v in values]
+
     @pytest.mark.parametrize(
         ("images", "axis", "left", "right"),
         [

@@ -1,0 +1,98 @@
+"""Explanations and layers as lines of text for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fusioncam_core.render import METHOD_TITLES, target_numbers
+
+if TYPE_CHECKING:
+    from fusioncam_core.adapter import LayerInfo
+    from fusioncam_core.explanation import Explanation
+
+_TOP = 5
+_NAME_WIDTH = 48
+_LAYER_HEADER = ("layer", "kind", "output")
+
+# Rows and columns of the table of Fusion-CAM's contributions, by the name of the weight in every cell.
+_FUSION_COLUMNS = ("probability", "contribution", "union weight", "fusion weight")
+_FUSION_ROWS = {
+    "baseline": ("probability_baseline", "", "", ""),
+    "denoised Grad-CAM": ("probability_denoised", "contribution_denoised", "weight_denoised", ""),
+    "Score-CAM": ("probability_region", "contribution_region", "weight_region", "fusion_weight_region"),
+    "union": ("probability_union", "contribution_union", "", "fusion_weight_union"),
+}
+
+
+def photograph_report(
+    path: str, explanation: Explanation, class_names: Sequence[str] | None, written: Sequence[Path]
+) -> Iterator[str]:
+    """The lines about one photograph: its top classes, what was explained, and the files.
+
+    Args:
+        path: of the photograph.
+        explanation: of NumPy arrays, of this photograph alone.
+        class_names: one per class, in the order of the model's outputs, or None.
+        written: the files that were written, which differ in their endings.
+    """
+    yield path
+    yield from _top_classes(explanation.outputs[0], class_names)
+    method = METHOD_TITLES.get(explanation.method, explanation.method)
+    evaluations = f"{explanation.evaluations} model evaluation{'s' * (explanation.evaluations != 1)}"
+    yield f"  {method}, layer {explanation.layer}, {evaluations}"
+    for numbers in target_numbers(explanation, 0, class_names):
+        yield f"  {_title(numbers)}: p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
+        yield from _weight_table(numbers["weights"])
+    endings = [file.suffix for file in written[1:]]
+    yield f"  wrote {', '.join([str(written[0]), *endings])}"
+
+
+def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iterator[str]:
+    """The lines about a model's layers, in the order given, the default one marked.
+
+    Args:
+        layers: any number.
+        default: the name of the default layer where the model's loader chose it; otherwise the layers say it.
+    """
+    rows = [(layer.name, layer.kind, " x ".join(map(str, layer.shape[1:]))) for layer in layers]
+    names, kinds = (max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in (0, 1))
+    yield f"  {_LAYER_HEADER[0]:{names}}  {_LAYER_HEADER[1]:{kinds}}  {_LAYER_HEADER[2]}"
+    marks = [layer.default if default is None else layer.name == default for layer in layers]
+    for marked, (name, kind, shape) in zip(marks, rows, strict=True):
+        yield f"{'*' if marked else ' '} {name:{names}}  {kind:{kinds}}  {shape}"
+    yield ""
+    yield "* the layer that is explained by default" if any(marks) else "No layer has spatial extent."
+
+
+def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | None) -> Iterator[str]:
+    yield f"  {'class':>7}  {'name':{_NAME_WIDTH}}  {'probability':>11}"
+    for index in np.argsort(-probabilities, kind="stable")[:_TOP].tolist():
+        name = "" if class_names is None else _fit(class_names[index], _NAME_WIDTH)
+        yield f"  {index:7d}  {name:{_NAME_WIDTH}}  {probabilities[index]:11.4f}"
+
+
+def _title(numbers: Mapping[str, Any]) -> str:
+    if numbers["name"] is None:
+        return f"class {numbers['class']}"
+    return f"{_fit(numbers['name'], _NAME_WIDTH - 10)} ({numbers['class']})"
+
+
+def _weight_table(weights: Mapping[str, float]) -> Iterator[str]:
+    """The stages that have weights, and the weights they have."""
+    if not weights:
+        return
+    yield f"    {'':17}  {'  '.join(_FUSION_COLUMNS)}"
+    for title, cells in _FUSION_ROWS.items():
+        values = [f"{weights[cell]:.4f}" if cell in weights else "" for cell in cells]
+        columns = (f"{value:>{len(head)}}" for value, head in zip(values, _FUSION_COLUMNS, strict=True))
+        if any(values):
+            yield f"    {title:17}  {'  '.join(columns)}".rstrip()
+
+
+def _fit(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
