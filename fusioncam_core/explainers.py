@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fusioncam_core.adapter import Capture, LayerInfo, ModelAdapter
+from fusioncam_core.adapter import LayerInfo, ModelAdapter
 from fusioncam_core.arrays import Array, Namespace, indices_like, require_finite, require_percentage, to_numpy
 from fusioncam_core.cams.fusion import Contributions, _fusion_cam, require_mode
 from fusioncam_core.cams.gradient import _grad_cam, channels_first
@@ -154,17 +154,15 @@ class Explainer(ABC):
             return self._explain_all(inputs, wanted)
 
     def _explain_all(self, inputs: Inputs, targets: Targets) -> Explanation:
-        with progress_bar(None, self.name, self.progress if self.needs_masks else False) as advance:
-            parts = [
-                self._explain_chunk(_rows(inputs, start, stop), targets.rows(start, stop), advance)
-                for start in range(0, _batch(inputs), self.batch_size)
-                for stop in [start + self.batch_size]
-            ]
+        parts = []
+        for start in range(0, _batch(inputs), self.batch_size):
+            stop = start + self.batch_size
+            parts.append(self._explain_chunk(_rows(inputs, start, stop), targets.rows(start, stop)))
         explanation = join(parts, self.adapter.namespace)
         _warn_of_empty_maps(explanation)
         return explanation
 
-    def _explain_chunk(self, inputs: Inputs, targets: Targets, advance: Callable[[int], object]) -> Explanation:
+    def _explain_chunk(self, inputs: Inputs, targets: Targets) -> Explanation:
         xp, images = self.adapter.namespace, leaf(inputs, self.masked_input)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
         capture = self.adapter.capture(inputs, self.scores if self.needs_gradients else None, asked)
@@ -173,10 +171,22 @@ class Explainer(ABC):
             asked = xp.argmax(logits, axis=1, keepdims=True)
         else:
             check_range(targets.classes, int(logits.shape[1]), self.adapter.model_name)
-        run = self._run(inputs, asked, capture, advance)
-        return self._explanation(self.explain(run), run, logits, asked, images, several=targets.several)
+        activations = self._activations(capture.activations)
+        gradients = self._gradients(capture.gradients, several=targets.several)
+        masks = activations.shape[0] * activations.shape[1]
+        with progress_bar(masks, self.name, self.progress if self.needs_masks else False) as advance:
+            run = self._run(inputs, asked, activations, gradients, advance)
+            result = self.explain(run)
+        return self._explanation(result, run, logits, asked, images, several=targets.several)
 
-    def _run(self, inputs: Inputs, targets: Array, capture: Capture, advance: Callable[[int], object]) -> Run:
+    def _run(
+        self,
+        inputs: Inputs,
+        targets: Array,
+        activations: Array,
+        gradients: Array | None,
+        advance: Callable[[int], object],
+    ) -> Run:
         adapter, xp = self.adapter, self.adapter.namespace
         images = leaf(inputs, self.masked_input)
         masked = MaskedScorer(
@@ -189,14 +199,8 @@ class Explainer(ABC):
             erased=erased_images(images, self.baseline, adapter.input_channel_axis, xp),
             batch_size=self.batch_size,
         )
-        return Run(
-            xp=xp,
-            activations=self._activations(capture.activations),
-            gradients=self._gradients(capture.gradients),
-            size=spatial_size(images, adapter.input_channel_axis),
-            masked=masked,
-            advance=advance,
-        )
+        size = spatial_size(images, adapter.input_channel_axis)
+        return Run(xp, activations, gradients, size, masked, advance)
 
     def _explanation(
         self, result: Result, run: Run, logits: Array, targets: Array, images: Array, *, several: bool
@@ -227,7 +231,7 @@ class Explainer(ABC):
         finite = require_finite(xp.astype(activations, xp.float32), self._at_layer("activations"), xp)
         return channels_first(finite, self.adapter.activation_channel_axis, xp=xp)
 
-    def _gradients(self, gradients: Array | None) -> Array | None:
+    def _gradients(self, gradients: Array | None, *, several: bool) -> Array | None:
         """(K, B, ...) in the layer's layout -> (B, K, C, *spatial), with a warning for those that are zero."""
         if gradients is None:
             return None
@@ -236,12 +240,12 @@ class Explainer(ABC):
         moved = xp.moveaxis(finite, 0, 1)
         if self.adapter.activation_channel_axis == -1:
             moved = xp.moveaxis(moved, -1, 2)
-        self._warn_of_zero_gradients(moved)
+        self._warn_of_zero_gradients(moved if several else moved[:, 0, ...], first_axis=2 if several else 1)
         return moved
 
-    def _warn_of_zero_gradients(self, gradients: Array) -> None:
+    def _warn_of_zero_gradients(self, gradients: Array, first_axis: int) -> None:
         xp = self.adapter.namespace
-        empty = np.argwhere(to_numpy(xp.all(gradients == 0, axis=tuple(range(2, gradients.ndim)))))
+        empty = np.argwhere(to_numpy(xp.all(gradients == 0, axis=tuple(range(first_axis, gradients.ndim)))))
         if len(empty):
             places = _places(empty)
             warnings.warn(

@@ -64,6 +64,8 @@ class Explanation:
         names: Sequence[str] | None = None,
         photographs: Sequence[Any] | None = None,
         class_names: Sequence[str] | None = None,
+        *,
+        pictures: bool = True,
     ) -> list[Path]:
         """Write a picture, the maps (.npz) and the numbers (.json) of every image.
 
@@ -72,6 +74,7 @@ class Explanation:
             names: one file name without ending an image; None counts them.
             photographs: what the overlays are drawn on, Pillow images or (H, W, 3) uint8; None takes the inputs.
             class_names: of all classes, for titles and numbers.
+            pictures: False leaves them out.
 
         Returns:
             The files written.
@@ -82,7 +85,7 @@ class Explanation:
         """
         from fusioncam_core.render import save_explanation
 
-        return save_explanation(self.numpy(), directory, names, photographs, class_names)
+        return save_explanation(self.numpy(), directory, names, photographs, class_names, pictures=pictures)
 
     def _repr_png_(self) -> bytes:
         from fusioncam_core.render import overlay_png
