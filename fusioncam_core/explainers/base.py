@@ -1,0 +1,226 @@
+"""The call shape that all explainers share."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fusioncam_core.adapter import LayerInfo, ModelAdapter
+from fusioncam_core.arrays import Array, indices_like, require_finite, to_numpy
+from fusioncam_core.explainers.batch import Batch, at_layer, batch_size
+from fusioncam_core.explanation import Explanation, join
+from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
+from fusioncam_core.masking import Baseline, MaskedScorer, Step, erased_images, masked_step
+from fusioncam_core.outputs import ClassScores, OutputKind, Task
+from fusioncam_core.plugins import adapt_model
+from fusioncam_core.progress import progress_bar
+from fusioncam_core.targets import Targets, check_range, read_targets
+
+
+class FusionCamWarning(UserWarning):
+    """A map that is right, and says nothing: an empty gradient, an empty map."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A method's maps (B, K, *size), with the stages and the numbers (B, K) it wants to show."""
+
+    maps: Array
+    parts: dict[str, Array] = field(default_factory=dict)
+    weights: dict[str, Array] = field(default_factory=dict)
+
+
+class Explainer(ABC):
+    """A method for one model and layer: call it with images.
+
+    Args:
+        model: a model of any framework with a plugin, or a `ModelAdapter`.
+        layer: a layer's name or the layer itself; None for the last one in execution order whose output
+            has spatial extent (one more run of one image finds it).
+        task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
+            (one logit: class 1 is `z`, class 0 is `-z`).
+        outputs: whether the model returns "logits" or "probabilities".
+        output: the position or name of the explained one of several outputs.
+        masked_input: the position or name of the explained one of several inputs.
+        batch_size: the most images, masked ones included, that the model sees at once.
+        baseline: what an erased pixel is, in the model's input space: "zero", "blur", a number, one value
+            a channel, or an image.
+        progress: a progress bar: True, False, or None to show it when somebody watches a terminal.
+        **options: keywords for the model's backend, such as `channels="last"`.
+
+    Raises:
+        TypeError: if no plugin adapts the model, or for an unknown option.
+        ValueError: for a layer the model does not have, or a value out of range.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    needs_gradients: ClassVar[bool] = False
+    needs_masks: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        task: Task = "multiclass",
+        outputs: OutputKind = "logits",
+        output: int | str | None = None,
+        masked_input: int | str | None = None,
+        batch_size: int = 16,
+        baseline: Baseline = "zero",
+        progress: bool | None = None,
+        **options: Any,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is a positive number of images, and {batch_size} came.")
+        self.scores = ClassScores(task, outputs, output)
+        self.masked_input = masked_input
+        self.batch_size = batch_size
+        self.baseline = baseline
+        self.progress = progress
+        self.adapter: ModelAdapter = adapt_model(model, layer, **options)
+
+    @abstractmethod
+    def explain(self, batch: Batch) -> Result:
+        """The method itself: maps (B, K, *size) of one batch."""
+
+    def layers(self, images: Any) -> list[LayerInfo]:
+        """The model's layers in the order they run on the images, the default one marked.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
+        with self.adapter.session():
+            return self.adapter.layers(prepare(self.adapter, images, self.masked_input))
+
+    def __call__(self, images: Any, targets: Any = None) -> Explanation:
+        """Explain every image.
+
+        Args:
+            images: a floating batch (B, ...) in the layout of the model's input, preprocessed; an array of the
+                framework or of NumPy. One image without the batch axis is a batch of one.
+            targets: None (each image's top class), one class, (B,) classes, or (B, K) for K classes an image.
+
+        Returns:
+            An explanation with maps (B, *spatial), or (B, K, *spatial) for K targets, in [0, 1].
+
+        Raises:
+            TypeError: if images or targets are of a wrong dtype.
+            ValueError: for shapes, targets or options that do not fit the model, or NaN or infinity on the way.
+        """
+        with self.adapter.session():
+            inputs = prepare(self.adapter, images, self.masked_input)
+            wanted = read_targets(targets, batch_size(inputs))
+            parts = []
+            for start in range(0, batch_size(inputs), self.batch_size):
+                stop = start + self.batch_size
+                parts.append(self._explain_rows(_rows(inputs, start, stop), wanted.rows(start, stop)))
+        explanation = join(parts, self.adapter.namespace)
+        _warn_of_empty_maps(explanation)
+        return explanation
+
+    def _explain_rows(self, inputs: Inputs, targets: Targets) -> Explanation:
+        batch = self.see(inputs, targets)
+        masks = int(batch.activations.shape[0] * batch.activations.shape[1])
+        with progress_bar(masks, self.title, self.progress if self.needs_masks else False) as batch.advance:
+            result = self.explain(batch)
+        return self._explanation(result, batch, several=targets.several)
+
+    def see(self, inputs: Inputs, targets: Targets) -> Batch:
+        """The batch at this explainer's layer: one forward pass, and one backward pass if the method needs it."""
+        adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
+        asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
+        capture = adapter.capture(inputs, self.scores if self.needs_gradients else None, asked)
+        logits = require_finite(self.scores.logits(capture.outputs), "model's outputs", xp)
+        if targets.classes is None:
+            asked = xp.argmax(logits, axis=1, keepdims=True)
+        else:
+            check_range(targets.classes, int(logits.shape[1]), adapter.model_name)
+        batch = Batch(
+            adapter, self.scores, inputs, asked, logits, capture, self._masked(inputs, asked), which=self.masked_input
+        )
+        _warn_of_zero_gradients(batch, several=targets.several)
+        return batch
+
+    def _masked(self, inputs: Inputs, targets: Array) -> MaskedScorer:
+        images, channel_axis = leaf(inputs, self.masked_input), self.adapter.input_channel_axis
+        return MaskedScorer(
+            self.adapter,
+            self.scores,
+            self._step,
+            inputs,
+            targets,
+            which=self.masked_input,
+            erased=erased_images(images, self.baseline, channel_axis, self.adapter.namespace),
+            batch_size=self.batch_size,
+        )
+
+    @functools.cached_property
+    def _step(self) -> Step:
+        return masked_step(self.adapter, self.scores, self.masked_input)
+
+    def _explanation(self, result: Result, batch: Batch, *, several: bool) -> Explanation:
+        xp, probabilities = batch.xp, self.scores.probabilities(batch.logits)
+
+        def shaped(values: Array) -> Array:
+            return values if several else values[:, 0, ...]
+
+        return Explanation(
+            method=self.name,
+            layer=self.adapter.layer_name,
+            model=self.adapter.model_name,
+            maps=shaped(result.maps),
+            targets=shaped(batch.targets),
+            scores=shaped(xp.take_along_axis(batch.logits, batch.targets, axis=1)),
+            probabilities=shaped(xp.take_along_axis(probabilities, batch.targets, axis=1)),
+            outputs=probabilities,
+            images=batch.images,
+            image_channel_axis=self.adapter.input_channel_axis,
+            evaluations=batch.evaluations,
+            parts={name: shaped(part) for name, part in result.parts.items()},
+            weights={name: shaped(weight) for name, weight in result.weights.items()},
+        )
+
+
+def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:
+    return map_leaves(lambda each: each[start:stop, ...], inputs)
+
+
+def _warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
+    if batch.gradients is None:
+        return
+    flat = batch.xp.reshape(batch.gradients, (*batch.targets.shape, -1))
+    zero = to_numpy(batch.xp.all(flat == 0, axis=-1))
+    empty = np.argwhere(zero if several else zero[:, 0])
+    if len(empty):
+        warnings.warn(
+            f"The gradient {at_layer('of the score', batch.adapter)} is zero everywhere for {_places(empty)}: the "
+            "gradient map is zeros. A saturated softmax or sigmoid at the end of the model does that (explain its "
+            "logits), or a layer that the score does not depend on.",
+            FusionCamWarning,
+            stacklevel=5,
+        )
+
+
+def _warn_of_empty_maps(explanation: Explanation) -> None:
+    values = to_numpy(explanation.maps)
+    empty = np.argwhere(values.reshape(*explanation.targets.shape, -1).max(axis=-1) == 0)
+    if len(empty):
+        warnings.warn(
+            f"The {explanation.method} map is zero everywhere for {_places(empty)}: at layer {explanation.layer!r} "
+            "nothing speaks for this target at one place more than at another.",
+            FusionCamWarning,
+            stacklevel=3,
+        )
+
+
+def _places(indices: np.ndarray[Any, Any]) -> str:
+    """The first images (and targets, when there are several) as words."""
+    named = [f"image {row[0]}" + (f", target number {row[1]}" if len(row) > 1 else "") for row in indices[:3]]
+    return "; ".join(named) + (f" and {len(indices) - 3} more" if len(indices) > 3 else "")
