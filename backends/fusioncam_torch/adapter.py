@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +21,8 @@ from fusioncam_core.adapter import (
     unknown_layer,
 )
 from fusioncam_core.inputs import Inputs, Which, leaves, map_leaves
+from fusioncam_core.layout import has_space
+from fusioncam_core.masking import spatial_size
 from fusioncam_torch import namespace
 from fusioncam_torch.state import InferenceState
 
@@ -96,13 +97,15 @@ class TorchAdapter(ModelAdapter):
 
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         ran: dict[str, LayerInfo] = {}
+        images = max(leaves(inputs), key=lambda each: each.ndim)
+        size = spatial_size(images, self.input_channel_axis)
 
         def record(name: str, module: torch.nn.Module, output: Any) -> None:
             tensor = _tensor_of(output)
             ran.pop(name, None)  # a layer that runs again moves to the place of its last call
             if tensor is not None:
                 kind = type(module).__name__
-                ran[name] = LayerInfo(name, kind, tuple(tensor.shape), _is_spatial(tensor, inputs))
+                ran[name] = LayerInfo(name, kind, tuple(tensor.shape), has_space(tensor.shape, size))
 
         with self.session(), torch.no_grad(), contextlib.ExitStack() as hooks:
             for name, module in self._module.named_modules():
@@ -267,10 +270,6 @@ def _with_tensor(output: Any, tensor: torch.Tensor) -> Any:
     if isinstance(output, tuple | list):
         return type(output)([tensor, *output[1:]])
     return tensor
-
-
-def _is_spatial(tensor: torch.Tensor, inputs: Inputs) -> bool:
-    return tensor.ndim == max(each.ndim for each in leaves(inputs)) >= 3 and math.prod(tensor.shape[2:]) > 1
 
 
 def _detached(outputs: Any) -> Any:

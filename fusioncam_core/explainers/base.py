@@ -15,6 +15,7 @@ from fusioncam_core.arrays import Array, indices_like, require_finite, to_numpy
 from fusioncam_core.explainers.batch import Batch, at_layer, batch_size
 from fusioncam_core.explanation import Explanation, join
 from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
+from fusioncam_core.layout import Reshape
 from fusioncam_core.masking import Baseline, MaskedScorer, Step, erased_images, masked_step
 from fusioncam_core.outputs import ClassScores, OutputKind, Task
 from fusioncam_core.plugins import adapt_model
@@ -44,9 +45,12 @@ class Explainer(ABC):
             has spatial extent (one more run of one image finds it).
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
             (one logit: class 1 is `z`, class 0 is `-z`).
-        outputs: whether the model returns "logits" or "probabilities".
+        outputs: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a
+            model's last softmax or sigmoid itself, as with Keras, either word will do.
         output: the position or name of the explained one of several outputs.
         masked_input: the position or name of the explained one of several inputs.
+        reshape: of a layer of tokens: their grid, such as (14, 14), or a linear function from the layer's output
+            to (B, C, *spatial). None infers both where that is unambiguous.
         batch_size: the most images, masked ones included, that the model sees at once.
         baseline: what an erased pixel is, in the model's input space: "zero", "blur", a number, one value
             a channel, or an image.
@@ -72,6 +76,7 @@ class Explainer(ABC):
         outputs: OutputKind = "logits",
         output: int | str | None = None,
         masked_input: int | str | None = None,
+        reshape: Reshape = None,
         batch_size: int = 16,
         baseline: Baseline = "zero",
         progress: bool | None = None,
@@ -81,6 +86,7 @@ class Explainer(ABC):
             raise ValueError(f"batch_size is a positive number of images, and {batch_size} came.")
         self.scores = ClassScores(task, outputs, output)
         self.masked_input = masked_input
+        self.reshape = reshape
         self.batch_size = batch_size
         self.baseline = baseline
         self.progress = progress
@@ -136,14 +142,24 @@ class Explainer(ABC):
         """The batch at this explainer's layer: one forward pass, and one backward pass if the method needs it."""
         adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
+        self.scores = self.scores.behind(adapter.ending(inputs, self.scores.output))
         capture = adapter.capture(inputs, self.scores if self.needs_gradients else None, asked)
         logits = require_finite(self.scores.logits(capture.outputs), "model's outputs", xp)
+        _warn_of_probabilities(logits, self.scores, adapter)
         if targets.classes is None:
             asked = xp.argmax(logits, axis=1, keepdims=True)
         else:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)
         batch = Batch(
-            adapter, self.scores, inputs, asked, logits, capture, self._masked(inputs, asked), which=self.masked_input
+            adapter,
+            self.scores,
+            inputs,
+            asked,
+            logits,
+            capture,
+            self._masked(inputs, asked),
+            which=self.masked_input,
+            reshape=self.reshape,
         )
         _warn_of_zero_gradients(batch, several=targets.several)
         return batch
@@ -190,6 +206,20 @@ class Explainer(ABC):
 
 def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:
     return map_leaves(lambda each: each[start:stop, ...], inputs)
+
+
+def _warn_of_probabilities(logits: Array, scores: ClassScores, adapter: ModelAdapter) -> None:
+    if scores.task != "multiclass" or scores.outputs != "logits":
+        return
+    values = to_numpy(logits)
+    # Half-precision probabilities of a thousand classes add up to one within a few hundredths.
+    if values.min() >= 0 and values.max() <= 1 and np.abs(values.sum(axis=1) - 1).max() < 0.02:
+        warnings.warn(
+            f"The outputs of {adapter.model_name} look like probabilities: none is negative, and an image's add up to "
+            "one. Say outputs='probabilities', or take the softmax off the end of the model.",
+            FusionCamWarning,
+            stacklevel=5,
+        )
 
 
 def _warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fusioncam_core.arrays import Array, Namespace, require_finite
-from fusioncam_core.cams.gradient import channels_first
 from fusioncam_core.inputs import Inputs, Which, leaf, leaves
+from fusioncam_core.layout import Reshape, find_layout
 from fusioncam_core.masking import MaskedScorer, spatial_size
 from fusioncam_core.outputs import ClassScores
 
@@ -27,6 +27,7 @@ class Batch:
         targets: (B, K) integers.
         scores: what the outputs mean.
         logits: (B, classes) of the plain images.
+        layout: where channels and positions are in the layer's output.
         activations: (B, C, *spatial) float32 of the layer.
         gradients: (B, K, C, *spatial) float32 of the targets' logits; None if no method asked for them.
         masked: the model under masks.
@@ -44,6 +45,7 @@ class Batch:
         masked: MaskedScorer,
         *,
         which: Which,
+        reshape: Reshape = None,
     ):
         self.adapter = adapter
         self.xp: Namespace = adapter.namespace
@@ -55,8 +57,11 @@ class Batch:
         self.logits = logits
         self.masked = masked
         self.advance: Callable[[int], object] = _ignore
-        self.activations = self._float_activations(capture.activations)
-        self.gradients = None if capture.gradients is None else self._float_gradients(capture.gradients)
+        self.layout = find_layout(
+            capture.activations.shape, self.size, adapter.activation_channel_axis, reshape, adapter.layer_name
+        )
+        self.activations = self._channels_first(capture.activations)
+        self.gradients = None if capture.gradients is None else self._gradients_first(capture.gradients)
 
     @property
     def required_gradients(self) -> Array:
@@ -70,15 +75,14 @@ class Batch:
         """The images the model was run on so far, masked and plain."""
         return batch_size(self.inputs) + self.masked.evaluations
 
-    def _float_activations(self, activations: Array) -> Array:
-        return channels_first(
-            self._finite_float(activations, "activations"), self.adapter.activation_channel_axis, xp=self.xp
-        )
+    def _channels_first(self, activations: Array) -> Array:
+        return self.layout.channels_first(self._finite_float(activations, "activations"), xp=self.xp)
 
-    def _float_gradients(self, gradients: Array) -> Array:
+    def _gradients_first(self, gradients: Array) -> Array:
         """(K, B, ...) in the layer's layout -> (B, K, C, *spatial)."""
-        moved = self.xp.moveaxis(self._finite_float(gradients, "gradients"), 0, 1)
-        return moved if self.adapter.activation_channel_axis == 1 else self.xp.moveaxis(moved, -1, 2)
+        finite = self._finite_float(gradients, "gradients")
+        each = [self.layout.channels_first(finite[k, ...], xp=self.xp) for k in range(finite.shape[0])]
+        return self.xp.stack(each, axis=1)
 
     def _finite_float(self, values: Array, what: str) -> Array:
         return require_finite(self.xp.astype(values, self.xp.float32), at_layer(what, self.adapter), self.xp)
