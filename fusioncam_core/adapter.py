@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fusioncam_core.arrays import Array, Namespace
 from fusioncam_core.inputs import Inputs, Which
 
 Score = Callable[[Any, Array], Array]
 """(the model's raw outputs, targets (B, K)) -> the scores (B, K) to differentiate."""
+
+Ending = Literal["softmax", "sigmoid"]
+"""The activation by which a model turns its logits into probabilities."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,18 @@ class ModelAdapter(ABC):
         than after each of the thousands of forward passes in it. Every method works outside of it too.
         """
         return nullcontext()
+
+    def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
+        """The softmax or sigmoid that makes an output and that this adapter leaves out of what it returns.
+
+        `capture`, `forward` and `forward_with` then give the logits that go into it. None: they give the output as
+        the model makes it, and what it means is the user's to say.
+
+        Args:
+            inputs: a batch, for an adapter that finds out by a run.
+            output: the position or name of the explained one of several outputs.
+        """
+        return None
 
     @abstractmethod
     def layers(self, inputs: Inputs) -> list[LayerInfo]:

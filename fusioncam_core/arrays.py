@@ -91,9 +91,12 @@ def indices_like(values: np.ndarray[Any, Any] | Sequence[int], like: Array, xp: 
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
-    """The array's values on the host, as NumPy."""
+    """The array's values on the host, as NumPy; bfloat16, which NumPy lacks, as float32."""
     if isinstance(array, np.ndarray):
         return array
+    if "bfloat16" in str(getattr(array, "dtype", "")):
+        xp = array_namespace(array)
+        array = xp.astype(array, xp.float32)
     if hasattr(array, "detach"):
         array = array.detach()
     if hasattr(array, "cpu"):

@@ -22,7 +22,7 @@ from fusioncam_core.arrays import (
 )
 from fusioncam_core.cams.region import chunks
 from fusioncam_core.inputs import Inputs, Which, leaf, map_leaves, with_leaf
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.outputs import Scores
 
 Baseline = Any
 """What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
@@ -38,7 +38,7 @@ Step = Callable[[Inputs, Array, "Array | None"], Array]
 """(inputs (n, ...), maps (n, *spatial), erased images (n, ...) or None) -> logits (n, classes)."""
 
 
-def masked_step(adapter: ModelAdapter, scores: ClassScores, which: Which = None) -> Step:
+def masked_step(adapter: ModelAdapter, scores: Scores, which: Which = None) -> Step:
     """The compiled step of all region methods: the logits of images under the masks `N(U(maps))`.
 
     An image under a mask is `E + (I - E) M`, with `E` the erased image; `I M` when that is zero.
@@ -76,7 +76,7 @@ class MaskedScorer:
     def __init__(
         self,
         adapter: ModelAdapter,
-        scores: ClassScores,
+        scores: Scores,
         step: Step,
         inputs: Inputs,
         targets: Array,

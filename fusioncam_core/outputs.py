@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fusioncam_core.arrays import Array, Namespace, _softmax, array_namespace, sigmoid
+import numpy as np
+
+from fusioncam_core.arrays import Array, Namespace, _softmax, array_namespace, indices_like, sigmoid
+
+if TYPE_CHECKING:
+    from fusioncam_core.adapter import Ending
 
 Task = Literal["multiclass", "multilabel", "binary"]
 OutputKind = Literal["logits", "probabilities"]
@@ -74,6 +79,7 @@ class ClassScores:
         outputs: whether the model returns "logits" or "probabilities". Of probabilities the logit is taken
             as `log p` (multiclass: the logit up to a constant of the image) or `log p - log(1 - p)`.
         output: the position or name of the explained one of several outputs.
+        top: how many classes to score when no targets are given: an image's top ones.
 
     Two of them with the same fields are equal and have the same hash, so that compiled functions are found again.
 
@@ -84,12 +90,34 @@ class ClassScores:
     task: Task = "multiclass"
     outputs: OutputKind = "logits"
     output: int | str | None = None
+    top: int = 1
 
     def __post_init__(self) -> None:
         for name, value, known in (("task", self.task, Task), ("outputs", self.outputs, OutputKind)):
             if value not in get_args(known):
                 choices = ", ".join(map(repr, get_args(known)))
                 raise ValueError(f"{name} is one of {choices}, and {value!r} came.")
+
+    def behind(self, ending: Ending | None) -> ClassScores:
+        """The same of a model whose last softmax or sigmoid the adapter leaves out: its outputs are logits then.
+
+        Raises:
+            ValueError: if the task is not what a model with that ending was made for.
+        """
+        if ending is None:
+            return self
+        if ending == "softmax" and self.task != "multiclass":
+            raise ValueError(
+                f"The model ends in a softmax, by which its classes exclude each other, and task={self.task!r} came. "
+                "Say task='multiclass'."
+            )
+        if ending == "sigmoid" and self.task == "multiclass":
+            raise ValueError(
+                "The model ends in a sigmoid, and task='multiclass' is for a softmax over classes that exclude each "
+                "other. Say task='binary' for one output that decides between two classes, or task='multilabel' for "
+                "one output a class."
+            )
+        return replace(self, outputs="logits")
 
     def logits(self, outputs: Any) -> Array:
         """(B, classes) float32 logits of the model's outputs.
@@ -140,11 +168,61 @@ class ClassScores:
         return sigmoid(logits, xp=xp)
 
     def __call__(self, outputs: Any, targets: Array | None) -> Array:
-        """(B, K) logits of the targets (B, K), or (B, 1) of each image's top class when there are none."""
+        """(B, K) logits of the targets (B, K), or (B, top) of each image's top classes when there are none."""
         logits = self.logits(outputs)
         xp = array_namespace(logits)
         if targets is None:
-            return xp.max(logits, axis=1, keepdims=True)
+            return xp.take_along_axis(logits, self.default_targets(logits), axis=1)
         # A class beyond the last is refused once the number of classes is known; here it must only not crash.
         last = xp.full_like(targets, logits.shape[1] - 1)
         return xp.take_along_axis(logits, xp.minimum(targets, last), axis=1)
+
+    def default_targets(self, logits: Array) -> Array:
+        """(B, top) the classes with the largest logits, the largest first."""
+        xp = array_namespace(logits)
+        if self.top == 1:
+            return xp.argmax(logits, axis=1, keepdims=True)
+        return xp.argsort(logits, axis=1, descending=True)[:, : self.top]
+
+
+@dataclass(frozen=True)
+class FunctionScores:
+    """Functions of the outputs in the place of classes: a function's value is its logit and its probability.
+
+    Attributes:
+        functions: K functions of the model's raw outputs for n images that return (n,) scores.
+    """
+
+    functions: tuple[Callable[[Any], Array], ...]
+
+    def logits(self, outputs: Any) -> Array:
+        """(B, K) float32 values of the functions.
+
+        Raises:
+            ValueError: if a function returns another shape than (B,).
+        """
+        values = [function(outputs) for function in self.functions]
+        for function, each in zip(self.functions, values, strict=True):
+            if getattr(each, "ndim", None) != 1:
+                shape = tuple(getattr(each, "shape", ()))
+                raise ValueError(f"The target {function!r} returned shape {shape}, and one score an image was expected.")
+        xp = array_namespace(*values)
+        return xp.astype(xp.stack(values, axis=1), xp.float32)
+
+    def probabilities(self, logits: Array) -> Array:
+        """The values themselves."""
+        return logits
+
+    def __call__(self, outputs: Any, targets: Array | None) -> Array:
+        """(B, K) values of all functions."""
+        return self.logits(outputs)
+
+    def default_targets(self, logits: Array) -> Array:
+        """(B, K) the functions' positions."""
+        xp = array_namespace(logits)
+        positions = indices_like(np.arange(len(self.functions)), logits, xp)
+        return xp.broadcast_to(positions, tuple(logits.shape))
+
+
+Scores = ClassScores | FunctionScores
+"""How targets' scores and probabilities are read off the outputs."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from fusioncam_core.explanation import Explanation, join
 from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
 from fusioncam_core.layout import Reshape
 from fusioncam_core.masking import Baseline, MaskedScorer, Step, erased_images, masked_step
-from fusioncam_core.outputs import ClassScores, OutputKind, Task
+from fusioncam_core.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
 from fusioncam_core.plugins import adapt_model
 from fusioncam_core.progress import progress_bar
 from fusioncam_core.targets import Targets, check_range, read_targets
@@ -91,6 +90,7 @@ class Explainer(ABC):
         self.baseline = baseline
         self.progress = progress
         self.adapter: ModelAdapter = adapt_model(model, layer, **options)
+        self._steps: dict[Scores, Step] = {}
 
     @abstractmethod
     def explain(self, batch: Batch) -> Result:
@@ -111,7 +111,9 @@ class Explainer(ABC):
         Args:
             images: a floating batch (B, ...) in the layout of the model's input, preprocessed; an array of the
                 framework or of NumPy. One image without the batch axis is a batch of one.
-            targets: None (each image's top class), one class, (B,) classes, or (B, K) for K classes an image.
+            targets: None (each image's top class), one class, (B,) classes, (B, K) for K classes an image, "top5"
+                for as many top classes, a function of the model's raw outputs for n images that returns (n,)
+                scores, or a list of K such functions (`fusioncam_core.objectives` has ready ones).
 
         Returns:
             An explanation with maps (B, *spatial), or (B, K, *spatial) for K targets, in [0, 1].
@@ -141,35 +143,43 @@ class Explainer(ABC):
     def see(self, inputs: Inputs, targets: Targets) -> Batch:
         """The batch at this explainer's layer: one forward pass, and one backward pass if the method needs it."""
         adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
+        scores = self._scores_of(inputs, targets)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
-        self.scores = self.scores.behind(adapter.ending(inputs, self.scores.output))
-        capture = adapter.capture(inputs, self.scores if self.needs_gradients else None, asked)
-        logits = require_finite(self.scores.logits(capture.outputs), "model's outputs", xp)
-        _warn_of_probabilities(logits, self.scores, adapter)
+        capture = adapter.capture(inputs, scores if self.needs_gradients else None, asked)
+        logits = require_finite(scores.logits(capture.outputs), "model's outputs", xp)
         if targets.classes is None:
-            asked = xp.argmax(logits, axis=1, keepdims=True)
+            asked = scores.default_targets(logits)
         else:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)
         batch = Batch(
             adapter,
-            self.scores,
+            scores,
             inputs,
             asked,
             logits,
             capture,
-            self._masked(inputs, asked),
+            self._masked(scores, inputs, asked),
             which=self.masked_input,
             reshape=self.reshape,
         )
         _warn_of_zero_gradients(batch, several=targets.several)
         return batch
 
-    def _masked(self, inputs: Inputs, targets: Array) -> MaskedScorer:
+    def _scores_of(self, inputs: Inputs, targets: Targets) -> Scores:
+        if targets.functions:
+            return FunctionScores(targets.functions)
+        scores = self.scores.behind(self.adapter.ending(inputs, self.scores.output))
+        return replace(scores, top=targets.top)
+
+    def _masked(self, scores: Scores, inputs: Inputs, targets: Array) -> MaskedScorer:
         images, channel_axis = leaf(inputs, self.masked_input), self.adapter.input_channel_axis
+        key = replace(scores, top=1) if isinstance(scores, ClassScores) else scores
+        if key not in self._steps:
+            self._steps[key] = masked_step(self.adapter, key, self.masked_input)
         return MaskedScorer(
             self.adapter,
-            self.scores,
-            self._step,
+            scores,
+            self._steps[key],
             inputs,
             targets,
             which=self.masked_input,
@@ -177,12 +187,8 @@ class Explainer(ABC):
             batch_size=self.batch_size,
         )
 
-    @functools.cached_property
-    def _step(self) -> Step:
-        return masked_step(self.adapter, self.scores, self.masked_input)
-
     def _explanation(self, result: Result, batch: Batch, *, several: bool) -> Explanation:
-        xp, probabilities = batch.xp, self.scores.probabilities(batch.logits)
+        xp, probabilities = batch.xp, batch.scores.probabilities(batch.logits)
 
         def shaped(values: Array) -> Array:
             return values if several else values[:, 0, ...]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fusioncam_core.arrays import Array, Namespace, require_finite
-from fusioncam_core.inputs import Inputs, Which, leaf, leaves
+from fusioncam_core.inputs import Inputs, Which, leaf, leaves, with_leaf
 from fusioncam_core.layout import Reshape, find_layout
 from fusioncam_core.masking import MaskedScorer, spatial_size
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.outputs import Scores
 
 if TYPE_CHECKING:
     from fusioncam_core.adapter import Capture, ModelAdapter
@@ -37,7 +37,7 @@ class Batch:
     def __init__(
         self,
         adapter: ModelAdapter,
-        scores: ClassScores,
+        scores: Scores,
         inputs: Inputs,
         targets: Array,
         logits: Array,
@@ -51,6 +51,7 @@ class Batch:
         self.xp: Namespace = adapter.namespace
         self.scores = scores
         self.inputs = inputs
+        self._which = which
         self.images = leaf(inputs, which)
         self.size = spatial_size(self.images, adapter.input_channel_axis)
         self.targets = targets
@@ -60,6 +61,7 @@ class Batch:
         self.layout = find_layout(
             capture.activations.shape, self.size, adapter.activation_channel_axis, reshape, adapter.layer_name
         )
+        self._captured = batch_size(inputs)
         self.activations = self._channels_first(capture.activations)
         self.gradients = None if capture.gradients is None else self._gradients_first(capture.gradients)
 
@@ -73,7 +75,14 @@ class Batch:
     @property
     def evaluations(self) -> int:
         """The images the model was run on so far, masked and plain."""
-        return batch_size(self.inputs) + self.masked.evaluations
+        return self._captured + self.masked.evaluations
+
+    def capture(self, images: Array) -> tuple[Array, Array]:
+        """The activations and gradients of the same targets for other images (B, ...) in the explained ones' place."""
+        inputs = with_leaf(self.inputs, self._which, images)
+        captured = self.adapter.capture(inputs, self.scores, self.targets)
+        self._captured += batch_size(inputs)
+        return self._channels_first(captured.activations), self._gradients_first(captured.gradients)
 
     def _channels_first(self, activations: Array) -> Array:
         return self.layout.channels_first(self._finite_float(activations, "activations"), xp=self.xp)

@@ -1,19 +1,157 @@
-"""Explainers that weigh a layer's channels by gradients: one forward pass, one backward pass to the layer."""
+"""Explainers that weigh a layer's channels by gradients: one forward pass, one backward pass to the layer.
+
+ShapleyCAM (arXiv 2501.06261) is not among them: it needs the product of the Hessian with the activations, and an
+adapter gives first derivatives, already detached. Neither is FullGrad (arXiv 1905.00780): it sums over the biases of
+all layers, and an adapter sees one layer and no parameters.
+"""
 
 from __future__ import annotations
 
-from fusioncam_core.cams.gradient import _grad_cam
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fusioncam_core.arrays import Array, constant_like
+from fusioncam_core.cams.eigen import _eigen_cam, _eigengrad_cam
+from fusioncam_core.cams.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
+from fusioncam_core.cams.smooth import _smooth_grad_cam_plus_plus
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 
 
-class GradCAM(Explainer):
+class _FromGradients(Explainer):
+    """A method that is a formula of one batch's activations and gradients."""
+
+    needs_gradients = True
+    formula: ClassVar[Callable[..., Array]]
+
+    def explain(self, batch: Batch) -> Result:
+        """The method's formula."""
+        return Result(self.formula(batch.activations, batch.required_gradients, batch.size, xp=batch.xp))
+
+
+class GradCAM(_FromGradients):
     """Grad-CAM (arXiv 1610.02391): channels weighed by the mean of their gradients."""
 
     name = "grad-cam"
     title = "Grad-CAM"
-    needs_gradients = True
+    formula = staticmethod(_grad_cam)
+
+
+class GradCAMPlusPlus(_FromGradients):
+    """Grad-CAM++ (arXiv 1710.11063): channels weighed by their positive gradients, the larger for small evidence."""
+
+    name = "grad-cam++"
+    title = "Grad-CAM++"
+    formula = staticmethod(_grad_cam_plus_plus)
+
+
+class XGradCAM(_FromGradients):
+    """XGrad-CAM (arXiv 2008.02312): channels weighed by the mean of their gradients where they are active."""
+
+    name = "xgrad-cam"
+    title = "XGrad-CAM"
+    formula = staticmethod(_xgrad_cam)
+
+
+class LayerCAM(_FromGradients):
+    """LayerCAM (doi 10.1109/TIP.2021.3089943): every position weighed by its own gradient, if that is positive."""
+
+    name = "layer-cam"
+    title = "LayerCAM"
+    formula = staticmethod(_layer_cam)
+
+
+class HiResCAM(_FromGradients):
+    """HiResCAM (arXiv 2011.08891): every position weighed by its own gradient."""
+
+    name = "hires-cam"
+    title = "HiResCAM"
+    formula = staticmethod(_hires_cam)
+
+
+class EigenGradCAM(_FromGradients):
+    """EigenGrad-CAM: the principal component of activations times gradients."""
+
+    name = "eigengrad-cam"
+    title = "EigenGrad-CAM"
+    formula = staticmethod(_eigengrad_cam)
+
+
+class EigenCAM(Explainer):
+    """Eigen-CAM (arXiv 2008.00299): the principal component of the activations, the same map for every target."""
+
+    name = "eigen-cam"
+    title = "Eigen-CAM"
 
     def explain(self, batch: Batch) -> Result:
-        """`N(U(relu(sum_k mean_ij(dy_c/dA_k) A_k)))`."""
-        return Result(_grad_cam(batch.activations, batch.required_gradients, batch.size, xp=batch.xp))
+        """`N(U(A v_1))`."""
+        maps = batch.xp.expand_dims(_eigen_cam(batch.activations, batch.size, xp=batch.xp), axis=1)
+        return Result(batch.xp.concat([maps] * int(batch.targets.shape[1]), axis=1))
+
+
+class SmoothGradCAMPlusPlus(Explainer):
+    """Smooth Grad-CAM++ (arXiv 1908.01224): Grad-CAM++ of gradients averaged over noisy copies of the image.
+
+    Every image gets the same noise, in proportion to its own range: a map depends neither on the rest of the batch nor
+    on the framework.
+
+    Args:
+        model, layer, and every keyword of `Explainer`.
+        samples: how many noisy copies; each is one more evaluation of the model an image.
+        noise: the noise's standard deviation, as a share of the range (largest less smallest value) of the image.
+        seed: of NumPy's PCG64, from which the noise is drawn.
+
+    Raises:
+        TypeError, ValueError: as `Explainer`, and for options out of range.
+    """
+
+    name = "smooth-grad-cam++"
+    title = "Smooth Grad-CAM++"
+    needs_gradients = True
+
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        samples: int = 20,
+        noise: float = 0.15,
+        seed: int = 0,
+        **keywords: Any,
+    ):
+        if samples < 1:
+            raise ValueError(f"samples is a positive number of noisy copies, and {samples} came.")
+        if not 0 < noise < float("inf"):
+            raise ValueError(f"noise is a positive share of the image's range, and {noise} came.")
+        if seed < 0:
+            raise ValueError(f"A seed is a whole number from 0 on, and {seed} came.")
+        self.samples = samples
+        self.noise = noise
+        self.seed = seed
+        super().__init__(model, layer, **keywords)
+
+    def explain(self, batch: Batch) -> Result:
+        """`N(U(relu(sum_k w_k A_k)))` with the weights of Grad-CAM++ from averaged powers of the gradients."""
+        gradients = (batch.capture(images)[1] for images in self._noisy(batch))
+        return Result(_smooth_grad_cam_plus_plus(batch.activations, gradients, batch.size, xp=batch.xp))
+
+    def _noisy(self, batch: Batch) -> Iterator[Array]:
+        """The batch's images (B, ...), once for each sample, with noise added."""
+        images, xp = batch.images, batch.xp
+        axes = tuple(range(1, images.ndim))
+        extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
+        channel_axis = batch.adapter.input_channel_axis
+        for values in _standard_noise(tuple(images.shape[1:]), channel_axis, self.samples, self.seed):
+            yield images + self.noise * extent * constant_like(values, images, xp)
+
+
+def _standard_noise(shape: tuple[int, ...], channel_axis: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Normal noise for one image, (1, *shape), drawn channels first so that both layouts get the same."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    for _ in range(samples):
+        if channel_axis == 1:
+            yield generator.standard_normal(shape)[None]
+        else:
+            yield np.moveaxis(generator.standard_normal((shape[-1], *shape[:-1])), 0, -1)[None]
