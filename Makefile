@@ -1,0 +1,81 @@
+# Thin names over commands that anyone can run. Each target makes the virtual environment it needs.
+#
+#   make test PYTHON=python3.12 VENV=/tmp/env
+#   make demo FRAMEWORK=torch OUT=/tmp/maps
+#
+# PYTHON   the interpreter that makes the virtual environment
+# VENV     where that environment is; an existing one is used as it is
+# OUT      where the demo writes its pictures
+# ARGS     more arguments for pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+FRAMEWORK := torch
+OUT := demo-out
+ARGS :=
+
+FRAMEWORKS := torch
+ifeq ($(filter $(FRAMEWORK),$(FRAMEWORKS)),)
+$(error FRAMEWORK=$(FRAMEWORK) is not one of the demo's frameworks: $(FRAMEWORKS))
+endif
+
+PY := $(VENV)/bin/python
+DEMO := $(VENV)/.fusioncam-demo-$(FRAMEWORK)
+DEV := $(VENV)/.fusioncam-dev
+
+# The second variable is what pip 25.3 and later read for isolated builds; older ones read the first there too.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait for work sleep: where others use the same cores, spinning costs several times the work itself.
+export OMP_WAIT_POLICY ?= PASSIVE
+INSTALL := $(PY) -m pip install --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format typecheck clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(DEMO)  ## Explain two photographs with an ImageNet network
+	$(PY) -m examples.demo --framework $(FRAMEWORK) --out "$(OUT)"
+
+test: lint typecheck  ## Run every check: ruff, mypy, pytest
+	FUSIONCAM_REQUIRE=torch $(PY) -m pytest $(ARGS)
+
+lint: $(DEV)  ## Check style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(DEV)  ## Put style and formatting right
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+typecheck: $(DEV)  ## Check types, strictly, over fusioncam_core
+	$(PY) -m mypy
+
+clean:  ## Remove what builds, checks and the demo wrote; the virtual environment stays
+	rm -rf build dist demo-out .mypy_cache .pytest_cache .ruff_cache
+	find fusioncam_core backends tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pyvenv.cfg:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "'$(PYTHON)' was not found: name a Python 3.11 or newer, as in 'make PYTHON=python3.12 ...'." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fusioncam needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1):" \
+	         "name another one, as in 'make PYTHON=python3.12 ...'." >&2; exit 1; }
+	@$(PYTHON) -m venv "$(VENV)" || \
+	  { echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu it needs the package python3-venv." >&2; exit 1; }
+
+$(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	@echo "Installing fusioncam with $(FRAMEWORK) into $(VENV): a few minutes, once."
+	$(INSTALL) --editable '.[$(FRAMEWORK),demo]'
+	@touch $@
+
+# foolbox is wanted for its photographs alone, which the golden tests read as files: hence not for its dependencies.
+$(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
+	$(INSTALL) --editable '.[torch,demo,dev]'
+	$(INSTALL) --no-deps foolbox
+	@touch $@
