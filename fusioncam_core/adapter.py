@@ -19,6 +19,10 @@ Ending = Literal["softmax", "sigmoid"]
 """The activation by which a model turns its logits into probabilities."""
 
 
+class GradientsUnavailableError(TypeError):
+    """A method asked for gradients of a model that has none to give."""
+
+
 @dataclass(frozen=True)
 class Capture:
     """What one forward and one backward pass leave behind.

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("photographs", nargs="+", metavar="PHOTO", help="image files")
-    add("--targets", type=_targets, metavar="N[,N...]", help="classes to explain (default: the top class)")
+    add("--targets", type=_targets, metavar="N[,N...]", help="classes, or top5 for as many (default: the top class)")
     add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
     add("--method", choices=list(EXPLAINERS), default="fusion-cam", help="default: %(default)s")
     add("--out", default="fusioncam-out", metavar="DIR", help="where the files go (default: %(default)s)")
@@ -102,11 +102,13 @@ def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     parser.set_defaults(run=run)
 
 
-def _targets(text: str) -> list[int]:
+def _targets(text: str) -> list[int] | str:
+    if text.startswith("top") and text[3:].isdecimal():
+        return text
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        message = f"{text!r} is not a list of class numbers such as 281 or 281,285"
+        message = f"{text!r} is not a list of class numbers such as 281 or 281,285, nor a word such as top5"
         raise argparse.ArgumentTypeError(message) from None
 
 
@@ -169,9 +171,9 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
     )
 
 
-def _call(explainer: Explainer, image: Any, targets: list[int] | None, path: str) -> Explanation:
+def _call(explainer: Explainer, image: Any, targets: list[int] | str | None, path: str) -> Explanation:
     """Explain one image; what is warned about it is said with its name."""
-    wanted = None if targets is None else np.asarray(targets if len(targets) == 1 else [targets])
+    wanted = np.asarray(targets if len(targets) == 1 else [targets]) if isinstance(targets, list) else targets
     with warnings.catch_warnings(record=True) as caught:
         explanation = explainer(image[np.newaxis], wanted).numpy()
     for warning in caught:

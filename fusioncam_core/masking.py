@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +14,9 @@ from fusioncam_core.adapter import ModelAdapter
 from fusioncam_core.arrays import (
     Array,
     Namespace,
+    _blur,
     _normalise,
     _resize,
-    blur,
     constant_like,
     indices_like,
     require_finite,
@@ -38,22 +40,47 @@ Step = Callable[[Inputs, Array, "Array | None"], Array]
 """(inputs (n, ...), maps (n, *spatial), erased images (n, ...) or None) -> logits (n, classes)."""
 
 
-def masked_step(adapter: ModelAdapter, scores: Scores, which: Which = None) -> Step:
+def masked_step(adapter: ModelAdapter, scores: Scores, which: Which = None, *, normalised: bool = True) -> Step:
     """The compiled step of all region methods: the logits of images under the masks `N(U(maps))`.
 
-    An image under a mask is `E + (I - E) M`, with `E` the erased image; `I M` when that is zero.
+    An image under a mask is `E + (I - E) M`, with `E` the erased image; `I M` when that is zero. If not `normalised`,
+    the masks are `U(maps)`, whatever their values.
     """
     xp, channel_axis = adapter.namespace, adapter.input_channel_axis
 
     def masked_logits(inputs: Inputs, maps: Array, erased: Array | None) -> Array:
         images = leaf(inputs, which)
         size = spatial_size(images, channel_axis)
-        masks = _normalise(_resize(maps, size, xp=xp), len(size), xp=xp)
+        masks = _resize(maps, size, xp=xp)
+        masks = _normalise(masks, len(size), xp=xp) if normalised else masks
         masks = xp.astype(xp.expand_dims(masks, axis=channel_axis), images.dtype)
         masked = images * masks if erased is None else erased + (images - erased) * masks
         return scores.logits(adapter.forward(with_leaf(inputs, which, masked)))
 
     return adapter.compile(masked_logits)
+
+
+class MaskedSteps:
+    """The compiled steps of one model and one reading of its outputs, each made when it is first asked for.
+
+    Args:
+        adapter: of the model.
+        scores: what the outputs mean.
+        which: the explained one of several inputs.
+    """
+
+    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which = None):
+        self._made = functools.partial(masked_step, adapter, scores, which)
+
+    @functools.cached_property
+    def normalised(self) -> Step:
+        """For the masks `N(U(maps))`."""
+        return self._made(normalised=True)
+
+    @functools.cached_property
+    def plain(self) -> Step:
+        """For the masks `U(maps)`."""
+        return self._made(normalised=False)
 
 
 class MaskedScorer:
@@ -62,7 +89,7 @@ class MaskedScorer:
     Args:
         adapter: of the model.
         scores: what the outputs mean.
-        step: what `masked_step` gave for these two.
+        steps: of these two.
         inputs: (B, ...) of the model.
         targets: (B, K) integers.
         which: the explained one of several inputs.
@@ -77,7 +104,7 @@ class MaskedScorer:
         self,
         adapter: ModelAdapter,
         scores: Scores,
-        step: Step,
+        steps: MaskedSteps,
         inputs: Inputs,
         targets: Array,
         *,
@@ -89,22 +116,41 @@ class MaskedScorer:
         self.batch_size = batch_size
         self.evaluations = 0
         self._scores = scores
-        self._step = step
+        self._steps = steps
         self._inputs = inputs
         self._which = which
         self._targets = targets
         self._erased = erased
 
-    def _logits(self, maps: Array, owners: Array) -> Array:
+    def erasing(self, erased: Array | None) -> MaskedScorer:
+        """The same with another erased image, counting its evaluations from 0."""
+        other = copy.copy(self)
+        other.evaluations = 0
+        other._erased = erased
+        other.__dict__.pop("black_logits", None)
+        return other
+
+    def _logits(self, maps: Array, owners: Array, *, normalised: bool = True) -> Array:
         xp = self.adapter.namespace
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
-        return self._step(map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs), maps, erased)
+        step = self._steps.normalised if normalised else self._steps.plain
+        return step(map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs), maps, erased)
 
-    def score_maps(self, maps: Array, owners: Array, count: int) -> Array:
+    def score_maps(self, maps: Array, owners: np.ndarray[Any, Any], count: int, *, normalised: bool = True) -> Array:
         """The targets' logits (n, K) of the images `owners` (n,) under the maps (n, *spatial), `count` no padding."""
-        xp = self.adapter.namespace
+        xp, rows = self.adapter.namespace, indices_like(owners, maps, self.adapter.namespace)
         self.evaluations += count
-        return xp.take_along_axis(self._logits(maps, owners), xp.take(self._targets, owners, axis=0), axis=1)
+        logits = self._logits(maps, rows, normalised=normalised)
+        return xp.take_along_axis(logits, xp.take(self._targets, rows, axis=0), axis=1)
+
+    def probability_maps(
+        self, maps: Array, owners: np.ndarray[Any, Any], count: int, *, normalised: bool = True
+    ) -> Array:
+        """The same as probabilities."""
+        xp, rows = self.adapter.namespace, indices_like(owners, maps, self.adapter.namespace)
+        self.evaluations += count
+        probabilities = self._scores.probabilities(self._logits(maps, rows, normalised=normalised))
+        return xp.take_along_axis(probabilities, xp.take(self._targets, rows, axis=0), axis=1)
 
     def probabilities(self, masks: Array) -> Array:
         """Each target's probability (B, K) for its image under its own mask (B, K, *size)."""
@@ -193,7 +239,12 @@ def _named_baseline(images: Array, name: str, channel_axis: int, xp: Namespace) 
         return None
     if name != "blur":
         raise ValueError(f"baseline is 'zero', 'blur', a number, one value a channel or an image, and {name!r} came.")
-    size = spatial_size(images, channel_axis)
+    sigma = max(min(spatial_size(images, channel_axis)) * BLUR_SHARE, 1.0)
+    return blurred_images(images, sigma, math.ceil(3 * sigma), channel_axis, xp)
+
+
+def blurred_images(images: Array, sigma: float, radius: int, channel_axis: int, xp: Namespace) -> Array:
+    """The images (B, ...) after a Gaussian blur of this standard deviation, cut off at this radius, in pixels."""
     moved = images if channel_axis == 1 else xp.moveaxis(images, -1, 1)
-    blurred = blur(moved, max(min(size) * BLUR_SHARE, 1.0), spatial_ndim=len(size))
+    blurred = _blur(moved, sigma, radius, moved.ndim - 2, xp=xp)
     return blurred if channel_axis == 1 else xp.moveaxis(blurred, 1, -1)

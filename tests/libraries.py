@@ -54,10 +54,35 @@ def _torch() -> Library:
     return Library("torch", lambda values: torch.from_numpy(np.array(values)))
 
 
+def _tensorflow(name: str = "tensorflow", **options: Any) -> Library:
+    """Eager, or compiled by `tf.function` with those options."""
+    tensorflow = framework("tensorflow")
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        return tensorflow.function(function, autograph=False, **options)
+
+    return Library(name, tensorflow.constant, compiled if options else lambda function: function)
+
+
+def _jax() -> Library:
+    jax = framework("jax")
+    return Library("jax", jax.numpy.asarray)
+
+
+def _jax_jit() -> Library:
+    jax = framework("jax")
+    return Library("jax-jit", jax.numpy.asarray, jax.jit)
+
+
 LIBRARIES: dict[str, Callable[[], Library]] = {
     "numpy": lambda: Library("numpy", np.asarray),
     "strict": _strict,
     "torch": _torch,
+    "jax": _jax,
+    "jax-jit": _jax_jit,
+    "tensorflow": _tensorflow,
+    "tensorflow-function": lambda: _tensorflow("tensorflow-function", jit_compile=False),
+    "tensorflow-xla": lambda: _tensorflow("tensorflow-xla", jit_compile=True),
 }
 
 

@@ -307,3 +307,29 @@ class TestExplanation:
         assert {layer.name: layer.shape for layer in layers}["features.5"] == (1, 32, 12, 12)
         assert [layer.name for layer in layers][-1] == "fc"
         assert not layers[-1].spatial
+
+
+class TestSeveralLayers:
+    LAYERS = ("features.7", "features.9")
+
+    @pytest.mark.parametrize("combine", ["mean", "max", "product"])
+    @pytest.mark.parametrize("method", [GradCAM, FusionCAM])
+    def test_maps_are_combined(self, model: Any, shapes: dict[str, Any], method: Any, combine: str) -> None:
+        explanation = method(model, self.LAYERS, combine=combine)(shapes["images"], shapes["target"]).numpy()
+        single = [method(model, layer)(shapes["images"], shapes["target"]).numpy() for layer in self.LAYERS]
+        for layer, each in zip(self.LAYERS, single, strict=True):
+            np.testing.assert_allclose(explanation.parts[layer], each.maps, atol=1e-6)
+        maps = np.stack([each.maps for each in single])
+        united = {"mean": maps.mean(axis=0), "max": maps.max(axis=0), "product": maps.prod(axis=0)}[combine]
+        low, high = united.min(axis=(1, 2), keepdims=True), united.max(axis=(1, 2), keepdims=True)
+        np.testing.assert_allclose(explanation.maps, (united - low) / (high - low), atol=1e-5)
+        assert explanation.layer == "features.7, features.9"
+        assert explanation.evaluations == sum(each.evaluations for each in single)
+
+    def test_layers_of_different_extent(self, model: Any, shapes: dict[str, Any]) -> None:
+        explanation = GradCAM(model, ["features.1", "features.9"])(shapes["images"], shapes["target"])
+        assert explanation.maps.shape == (8, 48, 48)
+
+    def test_unknown_combination(self, model: Any) -> None:
+        with pytest.raises(ValueError, match="combine is one of 'mean', 'max', 'product', and 'sum' came"):
+            GradCAM(model, self.LAYERS, combine="sum")

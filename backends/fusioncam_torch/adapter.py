@@ -53,6 +53,7 @@ class TorchAdapter(ModelAdapter):
         self._modules = dict(self._module.named_modules(remove_duplicate=False))
         self._layer = None if layer is None else self._find(layer)
         self._state = InferenceState(self._module)
+        self._calls: int | None = None
 
     def _find(self, layer: str | torch.nn.Module) -> str:
         known = [name for name in self._modules if name]
@@ -133,6 +134,7 @@ class TorchAdapter(ModelAdapter):
             with tap.on(self._modules[tap.layer]):
                 outputs = self._run(inputs)
             activations = tap.activations(self.model_name)
+            self._calls = tap.calls
             gradients = None if score is None else self._gradients(score, outputs, targets, activations)
         return Capture(_detached(outputs), activations.detach(), gradients)
 
@@ -162,11 +164,17 @@ class TorchAdapter(ModelAdapter):
     def forward_with(self, inputs: Inputs, activations: torch.Tensor) -> Any:
         with self.session(), torch.no_grad():
             name = self._resolve(inputs)
+            with _replaced(self._modules[name], activations, call=self._last_call(name, inputs)):
+                return self._run(inputs)
+
+    def _last_call(self, name: str, inputs: Inputs) -> int:
+        """The number of the layer's last call in one run: as in the last capture, or counted by a run of one image."""
+        if self._calls is None:
             counter = _Tap(name, with_gradient=False)
             with counter.on(self._modules[name]):
                 self._run(map_leaves(lambda each: each[:1], inputs))
-            with _replaced(self._modules[name], activations, call=counter.calls):
-                return self._run(inputs)
+            self._calls = counter.calls
+        return self._calls
 
     def _run(self, inputs: Inputs) -> Any:
         try:

@@ -18,7 +18,7 @@ from fusioncam_core.arrays import (
     require_percentage,
 )
 
-Contributions = Literal["clipped", "signed"]
+Contributions = Literal["clipped", "signed", "unnormalised"]
 
 SIGNED_EPSILON = 1e-8
 """Added to the sum of two signed contributions by the published code."""
@@ -62,12 +62,13 @@ def contribution_weights(
 
     "clipped" counts a negative contribution as 0; if both are 0, the shares are equal. "signed" is the
     published arithmetic: each divided by `first + second + 1e-8`, whatever the signs; the weights can lie
-    far outside [0, 1] when the sum is near 0.
+    far outside [0, 1] when the sum is near 0. "unnormalised" leaves the contributions as they are, as the
+    authors' later package, xplaincam, does.
 
     Args:
         first: (...), floating: what each map keeps of the class's probability, above black.
         second: (...), of the same shape.
-        contributions: "clipped" or "signed".
+        contributions: "clipped", "signed" or "unnormalised".
 
     Returns:
         Two arrays (...); in [0, 1] for "clipped".
@@ -83,17 +84,19 @@ def contribution_weights(
 
 
 def require_mode(contributions: Contributions) -> Contributions:
-    """The mode itself if it is "clipped" or "signed".
+    """The mode itself if it is "clipped", "signed" or "unnormalised".
 
     Raises:
         ValueError: if it is not.
     """
     if contributions not in get_args(Contributions):
-        raise ValueError(f"contributions is 'clipped' or 'signed', and {contributions!r} came.")
+        raise ValueError(f"contributions is 'unnormalised', 'clipped' or 'signed', and {contributions!r} came.")
     return contributions
 
 
 def _contribution_weights(first: Array, second: Array, mode: Contributions, *, xp: Namespace) -> tuple[Array, Array]:
+    if mode == "unnormalised":
+        return first, second
     if mode == "signed":
         total = first + second + SIGNED_EPSILON
         return first / total, second / total
@@ -169,13 +172,14 @@ def _fuse(a: Array, b: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Fusion-CAM's map and everything on the way to it.
+    """The map of Fusion-CAM or Union-CAM and everything on the way to it.
 
     Attributes:
         maps: (..., *spatial) in [0, 1].
-        parts: the stages "gradient", "denoised", "region", "union" and "similarity", each like `maps`.
+        parts: the stages, each like `maps`: "gradient" (Fusion-CAM), "denoised", "region", "union" and "similarity"
+            (Fusion-CAM).
         weights: (...) each: "probability_*" under the black, denoised, region and union mask;
-            "contribution_*", what each keeps above black; "weight_*" of the union; "fusion_weight_*".
+            "contribution_*", what each keeps above black; "weight_*" of the union; "fusion_weight_*" (Fusion-CAM).
     """
 
     maps: Array
@@ -202,7 +206,7 @@ def fusion_cam(
             target for its image times the mask.
         baseline: (...) the probabilities of the black image; None calls `probability` with zeros.
         percentile: of the gradient map, below which it is noise; in [0, 100].
-        contributions: "clipped" or "signed", see `contribution_weights`.
+        contributions: "clipped", "signed" or "unnormalised", see `contribution_weights`.
         spatial_ndim: how many of the last axes are space.
 
     Returns:
@@ -212,19 +216,31 @@ def fusion_cam(
         TypeError: if the maps are not floating or of different libraries.
         ValueError: if shapes differ, values are NaN or infinite, or an option is wrong.
     """
-    xp = array_namespace(gradient, region)
-    for name, maps in (("gradient", gradient), ("region", region)):
-        require_finite(require_map(maps, name, spatial_ndim, xp), f"{name} map", xp)
-    if tuple(gradient.shape) != tuple(region.shape):
-        raise ValueError(
-            f"The gradient map has shape {tuple(gradient.shape)} and the region map {tuple(region.shape)}: "
-            "they must be equal."
-        )
+    xp = check_maps(spatial_ndim, gradient=gradient, region=region)
     require_percentage(percentile)
     require_mode(contributions)
     if baseline is None:
         baseline = probability(xp.zeros_like(gradient))
     return _fusion_cam(gradient, region, probability, baseline, percentile, contributions, spatial_ndim, xp=xp)
+
+
+def check_maps(spatial_ndim: int, **maps: Array) -> Namespace:
+    """The namespace of two maps of the same shape.
+
+    Raises:
+        TypeError: if they are not floating or of different libraries.
+        ValueError: if shapes differ, or values are NaN or infinite.
+    """
+    (first, one), (second, other) = maps.items()
+    xp = array_namespace(one, other)
+    for name, each in maps.items():
+        require_finite(require_map(each, name, spatial_ndim, xp), f"{name} map", xp)
+    if tuple(one.shape) != tuple(other.shape):
+        raise ValueError(
+            f"The {first} map has shape {tuple(one.shape)} and the {second} map {tuple(other.shape)}: "
+            "they must be equal."
+        )
+    return xp
 
 
 def _fusion_cam(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -9,17 +10,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fusioncam_core.adapter import LayerInfo, ModelAdapter
-from fusioncam_core.arrays import Array, indices_like, require_finite, to_numpy
+from fusioncam_core.adapter import Capture, LayerInfo, ModelAdapter
+from fusioncam_core.arrays import Array, indices_like, normalise, require_finite, to_numpy
 from fusioncam_core.explainers.batch import Batch, at_layer, batch_size
 from fusioncam_core.explanation import Explanation, join
 from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
 from fusioncam_core.layout import Reshape
-from fusioncam_core.masking import Baseline, MaskedScorer, Step, erased_images, masked_step
+from fusioncam_core.masking import Baseline, MaskedScorer, MaskedSteps, erased_images
 from fusioncam_core.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
 from fusioncam_core.plugins import adapt_model
 from fusioncam_core.progress import progress_bar
 from fusioncam_core.targets import Targets, check_range, read_targets
+
+COMBINATIONS = {"mean": "mean", "max": "max", "product": "prod"}
+"""How the maps of several layers become one: the word, and the array API's name for it."""
+
+
+NO_LAYER = "none"
+"""What an explanation names as its layer if its method needs none."""
 
 
 class FusionCamWarning(UserWarning):
@@ -41,7 +49,8 @@ class Explainer(ABC):
     Args:
         model: a model of any framework with a plugin, or a `ModelAdapter`.
         layer: a layer's name or the layer itself; None for the last one in execution order whose output
-            has spatial extent (one more run of one image finds it).
+            has spatial extent (one more run of one image finds it). A list of layers explains each and combines
+            the maps; the parts are then the maps of the layers, by name.
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
             (one logit: class 1 is `z`, class 0 is `-z`).
         outputs: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a
@@ -50,6 +59,7 @@ class Explainer(ABC):
         masked_input: the position or name of the explained one of several inputs.
         reshape: of a layer of tokens: their grid, such as (14, 14), or a linear function from the layer's output
             to (B, C, *spatial). None infers both where that is unambiguous.
+        combine: of several layers, how their maps become one: "mean", "max" or "product", normalised again.
         batch_size: the most images, masked ones included, that the model sees at once.
         baseline: what an erased pixel is, in the model's input space: "zero", "blur", a number, one value
             a channel, or an image.
@@ -63,8 +73,9 @@ class Explainer(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    needs_gradients: ClassVar[bool] = False
+    needs_gradients: bool = False
     needs_masks: ClassVar[bool] = False
+    needs_layer: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -76,6 +87,7 @@ class Explainer(ABC):
         output: int | str | None = None,
         masked_input: int | str | None = None,
         reshape: Reshape = None,
+        combine: str = "mean",
         batch_size: int = 16,
         baseline: Baseline = "zero",
         progress: bool | None = None,
@@ -89,12 +101,25 @@ class Explainer(ABC):
         self.batch_size = batch_size
         self.baseline = baseline
         self.progress = progress
-        self.adapter: ModelAdapter = adapt_model(model, layer, **options)
-        self._steps: dict[Scores, Step] = {}
+        if combine not in COMBINATIONS:
+            raise ValueError(f"combine is one of {', '.join(map(repr, COMBINATIONS))}, and {combine!r} came.")
+        self.combine = combine
+        layers = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
+        self.adapters: list[ModelAdapter] = [adapt_model(model, each, **options) for each in layers]
+        self._steps: dict[Scores, MaskedSteps] = {}
+
+    @property
+    def adapter(self) -> ModelAdapter:
+        """The adapter of the (first) layer."""
+        return self.adapters[0]
 
     @abstractmethod
     def explain(self, batch: Batch) -> Result:
         """The method itself: maps (B, K, *size) of one batch."""
+
+    def mask_count(self, batch: Batch) -> int | None:
+        """How many steps the method tells `batch.advance` of; None if it cannot know."""
+        return int(batch.activations.shape[0] * batch.activations.shape[1]) if self.needs_masks else 0
 
     def layers(self, images: Any) -> list[LayerInfo]:
         """The model's layers in the order they run on the images, the default one marked.
@@ -122,7 +147,9 @@ class Explainer(ABC):
             TypeError: if images or targets are of a wrong dtype.
             ValueError: for shapes, targets or options that do not fit the model, or NaN or infinity on the way.
         """
-        with self.adapter.session():
+        with contextlib.ExitStack() as sessions:
+            for adapter in self.adapters:
+                sessions.enter_context(adapter.session())
             inputs = prepare(self.adapter, images, self.masked_input)
             wanted = read_targets(targets, batch_size(inputs))
             parts = []
@@ -134,18 +161,30 @@ class Explainer(ABC):
         return explanation
 
     def _explain_rows(self, inputs: Inputs, targets: Targets) -> Explanation:
-        batch = self.see(inputs, targets)
-        masks = int(batch.activations.shape[0] * batch.activations.shape[1])
-        with progress_bar(masks, self.title, self.progress if self.needs_masks else False) as batch.advance:
-            result = self.explain(batch)
-        return self._explanation(result, batch, several=targets.several)
+        result, batches = self.run(inputs, targets)
+        return self._explanation(result, batches, several=targets.several)
 
-    def see(self, inputs: Inputs, targets: Targets) -> Batch:
+    def run(self, inputs: Inputs, targets: Targets) -> tuple[Result, list[Batch]]:
+        """The result for inputs that `prepare` gave, and what was seen of them at each layer."""
+        results, batches = [], []
+        for adapter in self.adapters:
+            batch = self.see(inputs, targets, adapter)
+            progress = self.progress if self.needs_masks else False
+            with progress_bar(self.mask_count(batch), self.title, progress) as batch.advance:
+                results.append(self.explain(batch))
+            batches.append(batch)
+        return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
+
+    def see(self, inputs: Inputs, targets: Targets, adapter: ModelAdapter | None = None) -> Batch:
         """The batch at this explainer's layer: one forward pass, and one backward pass if the method needs it."""
-        adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
+        adapter = self.adapter if adapter is None else adapter
+        xp, images = adapter.namespace, leaf(inputs, self.masked_input)
         scores = self._scores_of(inputs, targets)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
-        capture = adapter.capture(inputs, scores if self.needs_gradients else None, asked)
+        if self.needs_layer:
+            capture = adapter.capture(inputs, scores if self.needs_gradients else None, asked)
+        else:
+            capture = Capture(adapter.forward(inputs), None, None)
         logits = require_finite(scores.logits(capture.outputs), "model's outputs", xp)
         if targets.classes is None:
             asked = scores.default_targets(logits)
@@ -175,7 +214,7 @@ class Explainer(ABC):
         images, channel_axis = leaf(inputs, self.masked_input), self.adapter.input_channel_axis
         key = replace(scores, top=1) if isinstance(scores, ClassScores) else scores
         if key not in self._steps:
-            self._steps[key] = masked_step(self.adapter, key, self.masked_input)
+            self._steps[key] = MaskedSteps(self.adapter, key, self.masked_input)
         return MaskedScorer(
             self.adapter,
             scores,
@@ -187,7 +226,8 @@ class Explainer(ABC):
             batch_size=self.batch_size,
         )
 
-    def _explanation(self, result: Result, batch: Batch, *, several: bool) -> Explanation:
+    def _explanation(self, result: Result, batches: list[Batch], *, several: bool) -> Explanation:
+        batch = batches[0]
         xp, probabilities = batch.xp, batch.scores.probabilities(batch.logits)
 
         def shaped(values: Array) -> Array:
@@ -195,7 +235,7 @@ class Explainer(ABC):
 
         return Explanation(
             method=self.name,
-            layer=self.adapter.layer_name,
+            layer=", ".join(adapter.layer_name for adapter in self.adapters) if self.needs_layer else NO_LAYER,
             model=self.adapter.model_name,
             maps=shaped(result.maps),
             targets=shaped(batch.targets),
@@ -204,10 +244,19 @@ class Explainer(ABC):
             outputs=probabilities,
             images=batch.images,
             image_channel_axis=self.adapter.input_channel_axis,
-            evaluations=batch.evaluations,
+            evaluations=sum(each.evaluations for each in batches),
             parts={name: shaped(part) for name, part in result.parts.items()},
             weights={name: shaped(weight) for name, weight in result.weights.items()},
         )
+
+
+def _combined(results: list[Result], batches: list[Batch], combine: str) -> Result:
+    """The maps of several layers as one, and each as a part."""
+    xp, spatial_ndim = batches[0].xp, len(batches[0].size)
+    maps = xp.stack([result.maps for result in results], axis=0)
+    united = normalise(getattr(xp, COMBINATIONS[combine])(maps, axis=0), spatial_ndim=spatial_ndim)
+    parts = {batch.adapter.layer_name: result.maps for batch, result in zip(batches, results, strict=True)}
+    return Result(united, parts)
 
 
 def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fusioncam_core.arrays import Array, Namespace, require_finite
-from fusioncam_core.inputs import Inputs, Which, leaf, leaves, with_leaf
-from fusioncam_core.layout import Reshape, find_layout
+import numpy as np
+
+from fusioncam_core.arrays import Array, Namespace, constant_like, indices_like, require_finite
+from fusioncam_core.inputs import Inputs, Which, leaf, leaves, map_leaves, with_leaf
+from fusioncam_core.layout import Layout, Reshape, find_layout
 from fusioncam_core.masking import MaskedScorer, spatial_size
 from fusioncam_core.outputs import Scores
 
@@ -27,8 +30,8 @@ class Batch:
         targets: (B, K) integers.
         scores: what the outputs mean.
         logits: (B, classes) of the plain images.
-        layout: where channels and positions are in the layer's output.
-        activations: (B, C, *spatial) float32 of the layer.
+        captured: the layer's output as it was; None for methods that need no layer.
+        activations: (B, C, *spatial) float32 of the layer; None likewise.
         gradients: (B, K, C, *spatial) float32 of the targets' logits; None if no method asked for them.
         masked: the model under masks.
         advance: told how many masked images are done.
@@ -58,12 +61,17 @@ class Batch:
         self.logits = logits
         self.masked = masked
         self.advance: Callable[[int], object] = _ignore
-        self.layout = find_layout(
-            capture.activations.shape, self.size, adapter.activation_channel_axis, reshape, adapter.layer_name
-        )
-        self._captured = batch_size(inputs)
-        self.activations = self._channels_first(capture.activations)
+        self.captured: Array = capture.activations
+        self._reshape = reshape
+        self._plain_evaluations = batch_size(inputs)
+        self.activations: Array = None if self.captured is None else self._channels_first(self.captured)
         self.gradients = None if capture.gradients is None else self._gradients_first(capture.gradients)
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """Where channels and positions are in the layer's output."""
+        axis, name = self.adapter.activation_channel_axis, self.adapter.layer_name
+        return find_layout(self.captured.shape, self.size, axis, self._reshape, name)
 
     @property
     def required_gradients(self) -> Array:
@@ -75,14 +83,45 @@ class Batch:
     @property
     def evaluations(self) -> int:
         """The images the model was run on so far, masked and plain."""
-        return self._captured + self.masked.evaluations
+        return self._plain_evaluations + self.masked.evaluations
+
+    def count(self, images: int) -> None:
+        """Say that the model was run on so many images besides."""
+        self._plain_evaluations += images
 
     def capture(self, images: Array) -> tuple[Array, Array]:
         """The activations and gradients of the same targets for other images (B, ...) in the explained ones' place."""
         inputs = with_leaf(self.inputs, self._which, images)
         captured = self.adapter.capture(inputs, self.scores, self.targets)
-        self._captured += batch_size(inputs)
+        self.count(batch_size(inputs))
         return self._channels_first(captured.activations), self._gradients_first(captured.gradients)
+
+    def ablated_scores(self, images: np.ndarray[Any, Any], channels: np.ndarray[Any, Any], count: int) -> Array:
+        """The targets' logits (n, K) of the images (n,), each without a channel (n,) of the layer, `count` no padding.
+
+        Raises:
+            ValueError: if a user's `reshape` makes another number of channels than the layer's output has.
+        """
+        xp, rows = self.xp, indices_like(images, self.logits, self.xp)
+        captured = xp.take(self.captured, rows, axis=0)
+        ablated = captured * constant_like(self._all_but(channels), captured, xp)
+        inputs = map_leaves(lambda each: xp.take(each, rows, axis=0), self.inputs)
+        logits = self.scores.logits(self.adapter.forward_with(inputs, ablated))
+        self.count(count)
+        return xp.take_along_axis(logits, xp.take(self.targets, rows, axis=0), axis=1)
+
+    def _all_but(self, channels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Ones in the layer's own layout (n, ..., C, ...), zero in the channels (n,)."""
+        axis, length = self.layout.channel_axis, int(self.captured.shape[self.layout.channel_axis])
+        if length != self.activations.shape[1]:
+            raise ValueError(
+                f"{at_layer('The output', self.adapter)} has {length} entries along its axis {axis}, and reshape= "
+                f"makes {self.activations.shape[1]} channels of it: which of them to switch off is not known."
+            )
+        shape = [len(channels), *(1,) * (self.captured.ndim - 1)]
+        shape[axis] = length
+        kept: np.ndarray[Any, Any] = np.arange(length) != channels[:, None]
+        return kept.reshape(shape).astype(np.float32)
 
     def _channels_first(self, activations: Array) -> Array:
         return self.layout.channels_first(self._finite_float(activations, "activations"), xp=self.xp)

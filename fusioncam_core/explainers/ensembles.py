@@ -2,38 +2,118 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from fusioncam_core.arrays import require_percentage
-from fusioncam_core.cams.fusion import Contributions, _fusion_cam, require_mode
+from fusioncam_core.arrays import Array, require_percentage, to_numpy
+from fusioncam_core.cams.fusion import Contributions, Fusion, _fusion_cam, require_mode
+from fusioncam_core.cams.union import _denoised_cam, _union_cam
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.gradient import GradCAM
-from fusioncam_core.explainers.region import ScoreCAM
+from fusioncam_core.outputs import FunctionScores
+from fusioncam_core.targets import Targets
 
 
-class FusionCAM(Explainer):
-    """Fusion-CAM (arXiv 2603.05386): Grad-CAM, denoised, and Score-CAM, fused pixel by pixel by their similarity.
+class _Ensemble(Explainer):
+    """A method made of others.
+
+    One given by name shares this explainer's layer and one run of it; one given as an explainer sees the images itself.
+    """
+
+    needs_masks = True
+    region: Explainer
+
+    def __init__(self, model: Any, layer: Any = None, **keywords: Any):
+        super().__init__(model, layer, **keywords)
+        self._named: list[Explainer] = []
+
+    def mask_count(self, batch: Batch) -> int | None:
+        """The region method's."""
+        return self.region.mask_count(batch) if self.region in self._named else None
+
+    def _part(self, role: str, given: str | Explainer) -> Explainer:
+        """The method for a role, "gradient" or "region", by its name or as it was given."""
+        from fusioncam_core.explainers import registry
+
+        known = registry.GRADIENT_METHODS if role == "gradient" else registry.REGION_METHODS
+        if isinstance(given, str):
+            if given not in known:
+                raise ValueError(f"{role} is one of {_listed(known)}, and {given!r} came.")
+            self._named.append(known[given](self.adapter))
+            return self._named[-1]
+        if not isinstance(given, Explainer):
+            raise TypeError(
+                f"{role} is the name of a method or an explainer, and a {type(given).__qualname__} came. The "
+                f"names are {_listed(known)}."
+            )
+        if given.name not in known:
+            raise ValueError(f"{role} is an explainer of {_listed(known)}, and one of {given.name!r} came.")
+        self._require_the_same_model(role, given)
+        return given
+
+    def _require_the_same_model(self, role: str, part: Explainer) -> None:
+        """Refuse a part that reads other inputs or outputs, as far as that can be told."""
+        if part.adapter.namespace is not self.adapter.namespace:
+            raise ValueError(
+                f"The model of {role} is {part.adapter.model_name}, of another framework than "
+                f"{self.adapter.model_name}. Both parts explain one model."
+            )
+        for name in ("scores", "masked_input"):
+            if getattr(part, name) != getattr(self, name):
+                raise ValueError(
+                    f"The {role} method was made with {getattr(part, name)} and the {self.name} with "
+                    f"{getattr(self, name)}: give both the same task, outputs, output and masked_input."
+                )
+
+    def _maps(self, part: Explainer, batch: Batch) -> Array:
+        """A part's maps (B, K, *size): of what was seen already, or by its own look at the images."""
+        if part in self._named:
+            return part.explain(batch).maps
+        with part.adapter.session():
+            result, batches = part.run(batch.inputs, _targets(batch))
+        for each in batches:
+            batch.count(each.evaluations)
+        return result.maps
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _targets(batch: Batch) -> Targets:
+    """What the batch explains, as it would be asked of another explainer."""
+    if isinstance(batch.scores, FunctionScores):
+        return Targets(None, several=True, functions=batch.scores.functions)
+    return Targets(to_numpy(batch.targets), several=True)
+
+
+class FusionCAM(_Ensemble):
+    """Fusion-CAM (arXiv 2603.05386): a gradient map, denoised, and a region map, fused by their similarity.
 
     Args:
         model, layer, and every keyword of `Explainer`.
+        gradient: a gradient method, by name or as an explainer of the same model, also for another layer; Grad-CAM in
+            the paper. A name shares this explainer's layer and one run of it; an explainer sees the images itself,
+            with its own layer, baseline and batch size.
+        region: a region method, likewise; Score-CAM in the paper.
         percentile: values of the gradient map below it are noise; in [0, 100].
-        contributions: "clipped" (negative contributions count as 0) or "signed" (the published arithmetic).
+        contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic) or
+            "unnormalised" (the authors' later package, xplaincam).
 
     Raises:
-        TypeError, ValueError: as `Explainer`.
+        TypeError, ValueError: as `Explainer`, and for parts that are not of their family or of the same model.
     """
 
     name = "fusion-cam"
     title = "Fusion-CAM"
-    needs_gradients = True
-    needs_masks = True
 
     def __init__(
         self,
         model: Any,
         layer: Any = None,
         *,
+        gradient: str | Explainer = "grad-cam",
+        region: str | Explainer = "score-cam",
         percentile: float = 10,
         contributions: Contributions = "clipped",
         **keywords: Any,
@@ -41,19 +121,75 @@ class FusionCAM(Explainer):
         self.percentile = require_percentage(percentile)
         self.contributions = require_mode(contributions)
         super().__init__(model, layer, **keywords)
-        self.gradient = GradCAM(self.adapter)
-        self.region = ScoreCAM(self.adapter)
+        self.gradient = self._part("gradient", gradient)
+        self.region = self._part("region", region)
+        self.needs_gradients = any(part.needs_gradients for part in self._named)
 
     def explain(self, batch: Batch) -> Result:
         """Steps 1 to 3 of the paper, with every stage in the parts."""
-        fusion = _fusion_cam(
-            self.gradient.explain(batch).maps,
-            self.region.explain(batch).maps,
-            batch.masked.probabilities,
-            batch.masked.black_probabilities(),
-            self.percentile,
-            self.contributions,
-            len(batch.size),
-            xp=batch.xp,
+        return _as_result(
+            _fusion_cam(
+                self._maps(self.gradient, batch),
+                self._maps(self.region, batch),
+                batch.masked.probabilities,
+                batch.masked.black_probabilities(),
+                self.percentile,
+                self.contributions,
+                len(batch.size),
+                xp=batch.xp,
+            )
         )
-        return Result(fusion.maps, fusion.parts, fusion.weights)
+
+
+class UnionCAM(_Ensemble):
+    """Union-CAM (doi 10.3389/fnbot.2024.1490198): a map of denoised gradients, united with a region map.
+
+    The region map alone is the result where the union does not contribute more.
+
+    Args:
+        model, layer, and every keyword of `Explainer`.
+        region: a region method, by name or as an explainer, as for `FusionCAM`; Score-CAM in the paper.
+        percentile: gradients below this percentile of their channel are noise; in [0, 100].
+        contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic, which can
+            invert a map) or "unnormalised" (the authors' later package, xplaincam).
+
+    Raises:
+        TypeError, ValueError: as `Explainer`, and for a part that is not a region method of the same model.
+    """
+
+    name = "union-cam"
+    title = "Union-CAM"
+    needs_gradients = True
+
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        region: str | Explainer = "score-cam",
+        percentile: float = 10,
+        contributions: Contributions = "clipped",
+        **keywords: Any,
+    ):
+        self.percentile = require_percentage(percentile)
+        self.contributions = require_mode(contributions)
+        super().__init__(model, layer, **keywords)
+        self.region = self._part("region", region)
+
+    def explain(self, batch: Batch) -> Result:
+        """The union of both maps, or the region map, with both and the union in the parts."""
+        return _as_result(
+            _union_cam(
+                _denoised_cam(batch.activations, batch.required_gradients, self.percentile, batch.size, xp=batch.xp),
+                self._maps(self.region, batch),
+                batch.masked.probabilities,
+                batch.masked.black_probabilities(),
+                self.contributions,
+                len(batch.size),
+                xp=batch.xp,
+            )
+        )
+
+
+def _as_result(fusion: Fusion) -> Result:
+    return Result(fusion.maps, fusion.parts, fusion.weights)

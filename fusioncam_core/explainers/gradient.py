@@ -7,6 +7,7 @@ all layers, and an adapter sees one layer and no parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import numpy as np
 from fusioncam_core.arrays import Array, constant_like
 from fusioncam_core.cams.eigen import _eigen_cam, _eigengrad_cam
 from fusioncam_core.cams.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
+from fusioncam_core.cams.region import require_count
 from fusioncam_core.cams.smooth import _smooth_grad_cam_plus_plus
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
@@ -99,9 +101,11 @@ class SmoothGradCAMPlusPlus(Explainer):
 
     Args:
         model, layer, and every keyword of `Explainer`.
-        samples: how many noisy copies; each is one more evaluation of the model an image.
-        noise: the noise's standard deviation, as a share of the range (largest less smallest value) of the image.
-        seed: of NumPy's PCG64, from which the noise is drawn.
+        samples: how many noisy copies; each is one more evaluation of the model an image. At an early layer of the
+            tests' shapes network 20 give a map within 0.03 of that of 200.
+        std: the noise's standard deviation, as a share of the image's range (largest less smallest value). SmoothGrad
+            (arXiv 1706.03825) recommends 0.1 to 0.2.
+        seed: of the noise, which NumPy's PCG64 draws.
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for options out of range.
@@ -117,19 +121,15 @@ class SmoothGradCAMPlusPlus(Explainer):
         layer: Any = None,
         *,
         samples: int = 20,
-        noise: float = 0.15,
+        std: float = 0.15,
         seed: int = 0,
         **keywords: Any,
     ):
-        if samples < 1:
-            raise ValueError(f"samples is a positive number of noisy copies, and {samples} came.")
-        if not 0 < noise < float("inf"):
-            raise ValueError(f"noise is a positive share of the image's range, and {noise} came.")
-        if seed < 0:
-            raise ValueError(f"A seed is a whole number from 0 on, and {seed} came.")
-        self.samples = samples
-        self.noise = noise
-        self.seed = seed
+        if not 0 < std < math.inf:
+            raise ValueError(f"std is a positive share of the image's range, and {std!r} came.")
+        self.samples = require_count(samples, "samples")
+        self.std = std
+        self.seed = require_count(seed, "seed", least=0)
         super().__init__(model, layer, **keywords)
 
     def explain(self, batch: Batch) -> Result:
@@ -144,10 +144,12 @@ class SmoothGradCAMPlusPlus(Explainer):
         extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
         channel_axis = batch.adapter.input_channel_axis
         for values in _standard_noise(tuple(images.shape[1:]), channel_axis, self.samples, self.seed):
-            yield images + self.noise * extent * constant_like(values, images, xp)
+            yield images + self.std * extent * constant_like(values, images, xp)
 
 
-def _standard_noise(shape: tuple[int, ...], channel_axis: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+def _standard_noise(
+    shape: tuple[int, ...], channel_axis: int, samples: int, seed: int
+) -> Iterator[np.ndarray[Any, Any]]:
     """Normal noise for one image, (1, *shape), drawn channels first so that both layouts get the same."""
     generator = np.random.Generator(np.random.PCG64(seed))
     for _ in range(samples):

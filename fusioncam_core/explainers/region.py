@@ -1,31 +1,335 @@
-"""Explainers that run the model on masked images."""
+"""Explainers that run the model many times, on masked images or with channels switched off."""
 
 from __future__ import annotations
 
-from fusioncam_core.cams.region import _score_cam, channel_scores
+import functools
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.arrays import Array, constant_like, indices_like, require_finite, to_numpy
+from fusioncam_core.cams.ablation import _ablation_cam
+from fusioncam_core.cams.groups import Grouping, _group_cam, check_groups, group_maps
+from fusioncam_core.cams.random_masks import RandomMasks, _rise, check_random_masks
+from fusioncam_core.cams.region import (
+    ChannelWeights,
+    Chunk,
+    _mask_maps,
+    _score_cam,
+    channel_scores,
+    chunks,
+    require_channel_weights,
+    require_count,
+)
+from fusioncam_core.cams.sampled import Vary, add_noise, grow, varied_scores
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
+from fusioncam_core.masking import Baseline, MaskedScorer, blurred_images
+
+GROUP_BLUR = 25
+"""Group-CAM's erased image: a Gaussian of this standard deviation in a window of twice as many pixels and one."""
 
 
 class ScoreCAM(Explainer):
     """Score-CAM (arXiv 1910.01279): channels weighed by the logit of the image masked with them.
 
     One evaluation of the model for each channel that is not constant, whatever the number of targets.
+
+    Args:
+        model, layer, and every keyword of `Explainer`.
+        channel_weights: "softmax" (of the channels' logits) or "probability" (of the target under the channel's
+            mask; masks are then normalised before the resize, and summed in the activations' place, as in xplaincam,
+            the later package of Fusion-CAM's authors).
+
+    Raises:
+        TypeError, ValueError: as `Explainer`, and for another word.
     """
 
     name = "score-cam"
     title = "Score-CAM"
     needs_masks = True
 
+    def __init__(self, model: Any, layer: Any = None, *, channel_weights: ChannelWeights = "softmax", **keywords: Any):
+        self.channel_weights = require_channel_weights(channel_weights)
+        super().__init__(model, layer, **keywords)
+
     def explain(self, batch: Batch) -> Result:
-        """`N(relu(U(sum_k softmax(s)_k A_k)))`."""
-        scores = channel_scores(
+        """`N(relu(U(sum_k softmax(s)_k A_k)))`, or `N(relu(U(sum_k p_k N(A_k))))` for "probability"."""
+        maps = _mask_maps(batch.activations, self.channel_weights, xp=batch.xp)
+        scores = self._softmax_scores(maps, batch) if self.channel_weights == "softmax" else self._shares(maps, batch)
+        return Result(_score_cam(maps, scores, batch.size, self.channel_weights, xp=batch.xp))
+
+    def _softmax_scores(self, maps: Array, batch: Batch) -> Array:
+        def score_maps(maps: Array, chunk: Chunk) -> Array:
+            return batch.masked.score_maps(maps, chunk.images, chunk.count)
+
+        return channel_scores(maps, score_maps, batch.masked.black_scores, **_chunking(batch))
+
+    def _shares(self, maps: Array, batch: Batch) -> Array:
+        def score_maps(maps: Array, chunk: Chunk) -> Array:
+            return batch.masked.probability_maps(maps, chunk.images, chunk.count, normalised=False)
+
+        def no_scores() -> Array:
+            # A constant channel's map is zeros: whatever its probability, it adds nothing.
+            return batch.xp.zeros_like(batch.xp.take_along_axis(batch.logits, batch.targets, axis=1))
+
+        return channel_scores(maps, score_maps, no_scores, **_chunking(batch))
+
+
+class GroupCAM(Explainer):
+    """Group-CAM (arXiv 2103.13859): groups of channels, weighed by gradients, mask the image; what helps is summed.
+
+    The masks are made of a target's gradients: one evaluation for each group that is not constant and each target,
+    and one an image for the wholly erased one.
+
+    Args:
+        model, layer, and every keyword of `Explainer`.
+        groups: how many; each channel on its own if there are fewer.
+        grouping: "order" (neighbouring channels) or "k-means" (of the weighed channels' maps).
+        percentile: values of a group's map not above it are 0; the paper takes 70 here, the published Fusion-CAM code
+            leaves the step out.
+        seed: of k-means.
+        baseline: as for `Explainer`; None, the method's own, is the image blurred with a standard deviation of 25
+            pixels, in a window of 51.
+
+    Raises:
+        TypeError, ValueError: as `Explainer`, and for options out of range.
+    """
+
+    name = "group-cam"
+    title = "Group-CAM"
+    needs_gradients = True
+    needs_masks = True
+
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        groups: int = 32,
+        grouping: Grouping = "order",
+        percentile: float = 0,
+        seed: int = 0,
+        baseline: Baseline | None = None,
+        **keywords: Any,
+    ):
+        check_groups(groups, grouping, percentile, seed)
+        self.groups = groups
+        self.grouping = grouping
+        self.percentile = percentile
+        self.seed = seed
+        self.blurs = baseline is None
+        super().__init__(model, layer, baseline="zero" if baseline is None else baseline, **keywords)
+
+    def mask_count(self, batch: Batch) -> int:
+        """One a target and group."""
+        several, channels = batch.required_gradients.shape[1:3]
+        return int(batch.activations.shape[0] * several * min(self.groups, channels))
+
+    def explain(self, batch: Batch) -> Result:
+        """`N(sum_g relu(p_g - p_0) M_g)`."""
+        masked, xp = self._erasing(batch), batch.xp
+        black = masked.black_probabilities()
+
+        def score_maps(maps: Array, chunk: Chunk) -> Array:
+            probabilities = masked.probability_maps(maps, chunk.images, chunk.count)
+            return probabilities - xp.take(black, indices_like(chunk.images, black, xp), axis=0)
+
+        maps = group_maps(
             batch.activations,
-            batch.masked.score_maps,
+            batch.required_gradients,
+            self.groups,
+            self.grouping,
+            self.percentile,
+            self.seed,
+            xp=xp,
+        )
+        result = Result(_group_cam(maps, score_maps, batch.size, **_chunking(batch)))
+        if masked is not batch.masked:
+            batch.count(masked.evaluations)
+        return result
+
+    def _erasing(self, batch: Batch) -> MaskedScorer:
+        if not self.blurs:
+            return batch.masked
+        axis = batch.adapter.input_channel_axis
+        return batch.masked.erasing(blurred_images(batch.images, GROUP_BLUR, GROUP_BLUR, axis, batch.xp))
+
+
+class AblationCAM(Explainer):
+    """Ablation-CAM (Desai and Ramaswamy, WACV 2020): channels weighed by what the logit loses without them.
+
+    One evaluation of the model for each channel that is not zero everywhere, whatever the number of targets. The image
+    is not masked.
+    """
+
+    name = "ablation-cam"
+    title = "Ablation-CAM"
+    needs_masks = True
+
+    def explain(self, batch: Batch) -> Result:
+        """`N(U(relu(sum_k (y - y_k) A_k)))`."""
+        drops = constant_like(self._drops(batch), batch.activations, batch.xp)
+        return Result(_ablation_cam(batch.activations, drops, batch.size, xp=batch.xp))
+
+    def _drops(self, batch: Batch) -> np.ndarray[Any, Any]:
+        """(B, K, C) `y - y_k`; 0 for a channel that is zero anyway."""
+        xp, activations = batch.xp, batch.activations
+        axes = tuple(range(2, activations.ndim))
+        live = to_numpy(xp.any(activations != 0, axis=axes))
+        images, channels = np.nonzero(live)
+        scores = to_numpy(xp.take_along_axis(batch.logits, batch.targets, axis=1))
+        drops = np.zeros((*scores.shape, live.shape[1]), dtype=scores.dtype)
+        batch.advance(live.size - len(images))
+        for chosen, count in chunks(len(images), batch.masked.batch_size, fixed=batch.adapter.fixed_chunks):
+            rows = images[chosen]
+            ablated = to_numpy(batch.ablated_scores(rows, channels[chosen], count))
+            drops[rows[:count], :, channels[chosen][:count]] = scores[rows[:count]] - ablated[:count]
+            batch.advance(count)
+        require_finite(drops, "scores without a channel", np)
+        return drops
+
+
+class _Sampled(Explainer):
+    """Score-CAM of several masks a channel."""
+
+    needs_masks = True
+    _samples: int
+    _share: float
+    _vary: Vary
+
+    def mask_count(self, batch: Batch) -> int:
+        """All samples of all channels."""
+        return self._samples * int(batch.activations.shape[0] * batch.activations.shape[1])
+
+    def explain(self, batch: Batch) -> Result:
+        """`N(relu(U(sum_k softmax(s)_k A_k)))` with the mean of the samples' logits as `s_k`."""
+
+        def score_masks(masks: Array, chunk: Chunk) -> Array:
+            return batch.masked.score_maps(masks, chunk.images, chunk.count, normalised=False)
+
+        scores = varied_scores(
+            batch.activations,
+            score_masks,
             batch.masked.black_scores,
-            batch_size=batch.masked.batch_size,
-            xp=batch.xp,
-            fixed_chunks=batch.adapter.fixed_chunks,
-            advance=batch.advance,
+            self._vary,
+            self._samples,
+            batch.size,
+            share=self._share,
+            **_chunking(batch),
         )
         return Result(_score_cam(batch.activations, scores, batch.size, xp=batch.xp))
+
+
+class SSCAM(_Sampled):
+    """SS-CAM (arXiv 2006.14255): Score-CAM with the logit averaged over noisy masks of every channel.
+
+    One evaluation of the model for each sample of each channel that is not constant, whatever the number of targets.
+
+    Args:
+        model, layer, and every keyword of `Explainer`.
+        samples: noisy masks a channel.
+        std: the standard deviation of the noise on masks in [0, 1].
+        seed: of the noise, which is the same for every image, on every framework.
+
+    Raises:
+        TypeError, ValueError: as `Explainer`, and for numbers out of range.
+    """
+
+    name = "ss-cam"
+    title = "SS-CAM"
+
+    def __init__(
+        self, model: Any, layer: Any = None, *, samples: int = 35, std: float = 2.0, seed: int = 0, **keywords: Any
+    ):
+        self._samples = require_count(samples, "samples")
+        self._share = 1 / samples
+        self._vary = add_noise(std, seed)
+        super().__init__(model, layer, **keywords)
+
+
+class ISCAM(_Sampled):
+    """IS-CAM (arXiv 2010.03023): Score-CAM with the logit averaged over masks of growing strength of every channel.
+
+    `steps - 1` evaluations of the model for each channel that is not constant, whatever the number of targets: the
+    first mask of the paper's sums is black for all channels.
+
+    Args:
+        model, layer, and every keyword of `Explainer`.
+        steps: of the integration, at least 2.
+
+    Raises:
+        TypeError, ValueError: as `Explainer`, and for too few steps.
+    """
+
+    name = "is-cam"
+    title = "IS-CAM"
+
+    def __init__(self, model: Any, layer: Any = None, *, steps: int = 10, **keywords: Any):
+        self._samples = require_count(steps, "steps", least=2) - 1
+        self._share = 1 / steps
+        self._vary = grow(steps)
+        super().__init__(model, layer, **keywords)
+
+
+class RISE(Explainer):
+    """RISE (arXiv 1806.07421): random masks, each as much worth as the probability that it leaves.
+
+    Needs no layer: a model that only runs forward will do, such as a `BlackBox`. One evaluation for each mask and
+    image, whatever the number of targets.
+
+    Args:
+        model, and every keyword of `Explainer`; a layer is not looked at.
+        masks: how many; the paper takes 4000 for VGG-16 and 8000 for ResNet-50.
+        cells: of a mask's grid, along each axis.
+        probability: of a cell to be seen.
+        seed: of the masks, which are the same for every image, on every framework.
+
+    Raises:
+        TypeError, ValueError: as `Explainer`, and for numbers out of range.
+    """
+
+    name = "rise"
+    title = "RISE"
+    needs_masks = True
+    needs_layer = False
+
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        masks: int = 4000,
+        cells: int = 7,
+        probability: float = 0.5,
+        seed: int = 0,
+        **keywords: Any,
+    ):
+        check_random_masks(masks, cells, probability, seed)
+        self.masks = masks
+        self._random_masks = functools.partial(RandomMasks, masks, cells=cells, probability=probability, seed=seed)
+        super().__init__(model, layer, **keywords)
+
+    def mask_count(self, batch: Batch) -> int:
+        """All masks of all images."""
+        return self.masks * int(batch.targets.shape[0])
+
+    def explain(self, batch: Batch) -> Result:
+        """`N(sum_i p(I M_i) M_i)`."""
+
+        def score_masks(masks: Array, owners: np.ndarray[Any, Any], count: int) -> Array:
+            return batch.masked.probability_maps(masks, owners, count, normalised=False)
+
+        masks = self._random_masks(batch.size)
+        maps = _rise(masks, int(batch.targets.shape[0]), score_masks, batch.logits, **_chunking(batch))
+        return Result(maps)
+
+
+def _chunking(batch: Batch) -> dict[str, Any]:
+    """How a batch's masks are cut into chunks, and who is told of them."""
+    return {
+        "batch_size": batch.masked.batch_size,
+        "fixed_chunks": batch.adapter.fixed_chunks,
+        "advance": batch.advance,
+        "xp": batch.xp,
+    }

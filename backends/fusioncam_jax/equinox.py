@@ -1,0 +1,165 @@
+"""Equinox: models of one image, mapped over the batch; layers are exchanged in a copy of the tree."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import equinox
+import jax
+
+from fusioncam_core.inputs import Inputs
+from fusioncam_jax.network import Network, call, inference_keywords, kind_of, not_a_part, path_name, path_parts
+from fusioncam_jax.taps import Listener
+
+Path = tuple[int | str, ...]
+
+
+class EquinoxNetwork(Network):
+    """A callable Equinox module of one image, (channels, *spatial), and for a stateful one its state.
+
+    Layers are what can be called in the tree: modules, and functions such as `jax.nn.relu` in a list of layers.
+
+    Args:
+        model: the module.
+        state: what `equinox.nn.make_with_state` gave with it, or None.
+    """
+
+    input_channel_axis = 1
+    activation_channel_axis = 1
+    per_image = True
+
+    def __init__(self, model: Any, state: equinox.nn.State | None):
+        self.name = type(model).__name__
+        self._model = equinox.nn.inference_mode(model)
+        self._original = model
+        self._arrays, self._static = equinox.partition((self._model, state), equinox.is_array)
+        convolutions = (each for _, each in _nodes(model) if isinstance(each, equinox.nn.Conv))
+        self.input_ndim = next((each.num_spatial_dims + 2 for each in convolutions), None)
+
+    @property
+    def parts(self) -> Iterable[str]:
+        return [path_name(path) for path, _ in _nodes(self._model)]
+
+    def find(self, layer: Any) -> str:
+        if isinstance(layer, str):
+            name = path_name(path_parts(layer))
+            return name if name in self.parts else layer
+        if isinstance(layer, equinox.Module):
+            for path, each in _nodes(self._original):
+                if each is layer:
+                    return path_name(path)
+            raise not_a_part(layer, self.name)
+        return self._pointed_at(layer)
+
+    def _pointed_at(self, where: Callable[[Any], Any]) -> str:
+        """The layer that the function picks from a copy of the model in which no two are the same object."""
+        copies: dict[str, Any] = {}
+
+        def keep(name: str, layer: Any) -> Any:
+            copies[name] = layer if isinstance(layer, equinox.Module) else functools.partial(layer)
+            return copies[name]
+
+        found = where(_rebuilt(self._model, keep)) if callable(where) else None
+        for name, copy in copies.items():
+            if copy is found:
+                return name
+        raise TypeError(
+            f"A layer of {self.name} is a path such as 'layers[3]', a module, or a function that picks it "
+            f"(lambda model: model.layers[3]), and {where!r} gave none."
+        )
+
+    def parameters(self) -> Any:
+        return self._arrays
+
+    def run(self, parameters: Any, inputs: Inputs, listener: Listener | None) -> Any:
+        model, state = equinox.combine(parameters, self._static)
+        if listener is not None:
+            model = _rebuilt(model, functools.partial(_reporting, listener))
+        keywords: dict[str, Any] = inference_keywords(self._model.__call__)
+        if _requires_key(self._model):
+            # Dropout is off; a model that splits its key all the same must get one.
+            keywords["key"] = jax.random.PRNGKey(0)
+        if state is None:
+            return call(model, inputs, **keywords)
+        outputs, _ = call(model, inputs, state, **keywords)
+        return outputs
+
+
+def _requires_key(model: Any) -> bool:
+    key = inspect.signature(model.__call__).parameters.get("key")
+    return key is not None and key.default is inspect.Parameter.empty
+
+
+def _children(node: Any) -> tuple[list[tuple[int | str, Any]], Any]:
+    """The node's children with their names, and its structure; of a leaf, None for a structure."""
+    children, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda each: each is not node)
+    if children and not children[0][0]:
+        return [], None
+    return [(_part(path[0]), child) for path, child in children], structure
+
+
+def _part(key: Any) -> int | str:
+    for attribute in ("name", "idx", "key"):
+        if hasattr(key, attribute):
+            return getattr(key, attribute)
+    return str(key)
+
+
+def _is_layer(node: Any, parent: Any) -> bool:
+    """Whether it can be called; the functions inside of Equinox's own layers, such as a pool's, are none."""
+    if isinstance(node, equinox.Module):
+        return callable(node)
+    return callable(node) and not type(parent).__module__.startswith("equinox.")
+
+
+def _nodes(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every layer below, inner before outer."""
+    for part, child in _children(node)[0]:
+        yield from _nodes(child, (*path, part))
+        if _is_layer(child, node):
+            yield (*path, part), child
+
+
+def _rebuilt(node: Any, change: Callable[[str, Any], Any], path: Path = ()) -> Any:
+    """A copy of the tree in which every layer is what `change` makes of its name and itself."""
+    children, structure = _children(node)
+    if structure is None:
+        return node
+    copies = []
+    for part, child in children:
+        copy = _rebuilt(child, change, (*path, part))
+        copies.append(change(path_name((*path, part)), copy) if _is_layer(child, node) else copy)
+    return structure.unflatten(copies)
+
+
+def _reporting(listener: Listener, name: str, layer: Any) -> Any:
+    if not listener.wants(name):
+        return layer
+    stateful = isinstance(layer, equinox.nn.StatefulLayer)
+    return (_StatefulReporting if stateful else _Reporting)(layer, name, listener)
+
+
+class _Reporting(equinox.Module):
+    """A layer that reports what it returns, and passes for the layer otherwise."""
+
+    layer: Any
+    name: str = equinox.field(static=True)
+    listener: Listener = equinox.field(static=True)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self.listener.hear(self.name, kind_of(self.layer), self.layer(*arguments, **keywords))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("layer", "name", "listener"):  # not there yet: the tree is being put together
+            raise AttributeError(name)
+        return getattr(self.layer, name)
+
+
+class _StatefulReporting(_Reporting, equinox.nn.StatefulLayer):
+    """The same for a layer that `equinox.nn.Sequential` hands the state to."""
+
+    def is_stateful(self) -> bool:
+        return self.layer.is_stateful()

@@ -1,0 +1,69 @@
+"""Plain functions: `apply(parameters, images)` with tapped arrays, or a pair `(features, head)`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fusioncam_core.inputs import Inputs
+from fusioncam_jax.network import Network, call, inference_keywords, kind_of, named_layer
+from fusioncam_jax.taps import Listener, tap
+
+
+class FunctionNetwork(Network):
+    """A function of parameters and images; its layers are the arrays it has named with `fusioncam_jax.tap`.
+
+    Args:
+        function: `apply(parameters, images)`.
+        parameters: any pytree.
+        name: for messages.
+    """
+
+    activation_channel_axis = None
+
+    def __init__(self, function: Callable[..., Any], parameters: Any, name: str | None = None):
+        self.name = name or kind_of(function)
+        self._function = function
+        leaves, self._structure = jax.tree.flatten(parameters)
+        self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
+        self._others = [None if _is_array(leaf) else leaf for leaf in leaves]
+
+    def find(self, layer: Any) -> str:
+        return named_layer(layer, self.name)
+
+    def parameters(self) -> list[Any]:
+        return self._arrays
+
+    def run(self, parameters: list[Any], inputs: Inputs, listener: Listener | None) -> Any:
+        pairs = zip(parameters, self._others, strict=True)
+        whole = self._structure.unflatten([other if array is None else array for array, other in pairs])
+        return call(functools.partial(self._function, whole), inputs, **inference_keywords(self._function))
+
+
+def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> FunctionNetwork:
+    """A model of two functions, whose layer "features" lies between them.
+
+    Parameters that `functools.partial` (or `jax.tree_util.Partial`) has bound to the functions are arguments of
+    what is compiled, as everywhere; those that a function has closed over become constants in it.
+    """
+    name = f"({kind_of(features)}, {kind_of(head)})"
+    return FunctionNetwork(_features_then_head, (_as_pytree(features), _as_pytree(head)), name)
+
+
+def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], *inputs: Any, **named: Any) -> Any:
+    features, head = pair
+    return head(tap("features", features(*inputs, **named)))
+
+
+def _as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
+    if isinstance(function, functools.partial):
+        return jax.tree_util.Partial(function.func, *function.args, **function.keywords)
+    return function
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)

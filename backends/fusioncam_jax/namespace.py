@@ -1,0 +1,30 @@
+"""The array words over JAX: `jax.numpy`, exact on every platform, and what tracing and 32-bit integers need besides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.numpy import *  # noqa: F403
+
+
+def matmul(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The matrix product in the arrays' own precision: GPUs and TPUs would round its factors to fewer bits."""
+    return jnp.matmul(first, second, precision=jax.lax.Precision.HIGHEST)
+
+
+def is_traced(array: Any) -> bool:
+    """Whether the array stands for one inside `jax.jit` or another transformation."""
+    return isinstance(array, jax.core.Tracer)
+
+
+def constant_like(values: Any, like: jax.Array) -> jax.Array:
+    """NumPy values as an array of `like`'s dtype. It is bound to no device, so that it goes where `like` is."""
+    return jnp.asarray(np.asarray(values), dtype=like.dtype)
+
+
+def indices_like(values: Any, like: jax.Array) -> jax.Array:
+    """NumPy integers as indices: int32, or int64 where `jax_enable_x64` is set."""
+    return jnp.asarray(np.asarray(values, dtype=np.int64))

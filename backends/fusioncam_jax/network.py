@@ -1,0 +1,115 @@
+"""What the adapter asks of a module system: a model as a pure function of its parameters."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fusioncam_core.inputs import Inputs
+from fusioncam_jax.taps import Listener
+
+Parameters = Any
+"""A pytree: its arrays are arguments of compiled functions, the rest of it is static."""
+
+INFERENCE = {
+    "train": False,
+    "training": False,
+    "is_training": False,
+    "deterministic": True,
+    "use_running_average": True,
+    "inference": True,
+}
+"""Arguments by which models are told that they are not being trained."""
+
+
+class Network(ABC):
+    """A model of one module system. It is never changed: what runs is made anew from its parameters.
+
+    Attributes:
+        name: of the model, for messages.
+        input_channel_axis: 1 or -1, in batched inputs, where the user does not say otherwise.
+        activation_channel_axis: 1 or -1, or None if it is that of the inputs.
+        per_image: whether the model takes one image, without a batch axis.
+        input_ndim: the axes of a batch of images, or None if the model does not tell.
+        parts: the names of all layers that are known before the model runs.
+        errors: what else than TypeError and ValueError the module system raises for inputs that do not fit.
+    """
+
+    name: str
+    input_channel_axis: int = -1
+    activation_channel_axis: int | None = -1
+    per_image: bool = False
+    input_ndim: int | None = None
+    errors: tuple[type[Exception], ...] = ()
+
+    @property
+    def parts(self) -> Iterable[str]:
+        return ()
+
+    @abstractmethod
+    def parameters(self) -> Parameters:
+        """The model's present parameters, where they are."""
+
+    @abstractmethod
+    def run(self, parameters: Parameters, inputs: Inputs, listener: Listener | None) -> Any:
+        """The outputs at inference; layers report to the listener. Only ever called while JAX traces."""
+
+    @abstractmethod
+    def find(self, layer: Any) -> str:
+        """The name of what the user gave as layer. Whether there is one of that name turns out when it runs.
+
+        Raises:
+            TypeError, ValueError: for an object that is no name and no part of the model.
+        """
+
+
+def call(function: Callable[..., Any], inputs: Inputs, *more: Any, **keywords: Any) -> Any:
+    """The function of one array, of several by position, or of several by name."""
+    if isinstance(inputs, Mapping):
+        return function(*more, **inputs, **keywords)
+    return function(*inputs, *more, **keywords) if isinstance(inputs, tuple) else function(inputs, *more, **keywords)
+
+
+def kind_of(layer: Any) -> str:
+    """The name of a layer's class; of a function, its own."""
+    function = layer.func if isinstance(layer, functools.partial) else layer
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def inference_keywords(function: Callable[..., Any]) -> dict[str, bool]:
+    """Those of the usual switches between training and inference that the function takes, set to inference."""
+    taken = inspect.signature(function).parameters
+    return {name: value for name, value in INFERENCE.items() if name in taken}
+
+
+def path_name(parts: Iterable[int | str]) -> str:
+    """The path as Python writes it: ("blocks", 3, "conv") is "blocks[3].conv"."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+
+
+def path_parts(name: str) -> tuple[int | str, ...]:
+    """The parts of "blocks[3].conv", ".blocks[3].conv" or "blocks.3.conv"."""
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]'\"]+", name))
+
+
+def named_layer(layer: Any, model_name: str) -> str:
+    """The layer if it is a name.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(layer, str):
+        raise TypeError(
+            f"A layer of {model_name} is given by its name, and a {type(layer).__name__} came. "
+            "List the names with explainer.layers(images)."
+        )
+    return layer
+
+
+def not_a_part(layer: Any, model_name: str) -> ValueError:
+    """The error for a module that is not in the model."""
+    return ValueError(f"The {type(layer).__name__} given as layer is not a part of {model_name}.")

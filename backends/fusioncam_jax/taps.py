@@ -1,0 +1,140 @@
+"""Where layers meet their listener: every module system reports a layer's output here. No framework is imported."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Array = Any
+
+
+class Listener(Protocol):
+    """Hears the outputs of layers while a model is traced, and may change them."""
+
+    def wants(self, name: str) -> bool:
+        """Whether the layer should report at all; a model is left alone elsewhere."""
+
+    def hear(self, name: str, kind: str, output: Any) -> Any:
+        """Takes a layer's output and returns what the model goes on with."""
+
+
+_listener: ContextVar[Listener | None] = ContextVar("fusioncam_jax_listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Lets the listener hear every `tap` inside the context."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tap(name: str, values: Array) -> Array:
+    """Name an array inside a model, so that `layer=name` explains it.
+
+    Write `x = tap("features", x)` in a JAX function, or in a method of a Flax or Equinox module behind an
+    activation that is no module; not inside of what `jax.checkpoint` or `jax.vmap` transforms, but around it.
+    While nobody explains the model it returns `values` as they are.
+
+    Args:
+        name: what `layer=` takes; an array tapped several times counts the last time.
+        values: (batch, *spatial, channels) or as the model has them; inside a function of one image, without batch.
+
+    Returns:
+        The values, or what an explanation puts in their place.
+    """
+    listener = _listener.get()
+    return values if listener is None or not listener.wants(name) else listener.hear(name, "tap", values)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a layer ran.
+
+    Attributes:
+        kind: its class, or the name of a function.
+        shape: of its output.
+        dtype: of its output, None if that is no floating-point array.
+        calls: how often it ran.
+        reachable: whether its output can be taken out, which is not so inside `jax.checkpoint` or `jax.vmap`.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: Any
+    calls: int
+    reachable: bool
+
+
+class Recorder:
+    """Listens to all layers; `ran` has them in the order of their last calls.
+
+    Args:
+        is_array: whether a layer's output is an array to be explained.
+        level: tells, comparably, which transformation is under way.
+    """
+
+    def __init__(self, is_array: Callable[[Any], bool], level: Callable[[], Any]):
+        self.ran: dict[str, Ran] = {}
+        self._is_array = is_array
+        self._level = level
+        self._outer: Any = None
+
+    def begin(self) -> None:
+        """The model begins to run, and no transformation of its own is under way."""
+        self._outer = self._level()
+
+    def wants(self, name: str) -> bool:
+        return True
+
+    def hear(self, name: str, kind: str, output: Any) -> Any:
+        array = _first(output)
+        shape, dtype = (tuple(array.shape), array.dtype) if self._is_array(array) else ((), None)
+        before = self.ran.pop(name, None)
+        calls = 1 + (before.calls if before else 0)
+        self.ran[name] = Ran(kind, shape, dtype, calls, reachable=self._level() == self._outer)
+        return output
+
+
+class Exchange:
+    """Listens to one layer and changes its output in one of its calls; `output` is what came of it.
+
+    Args:
+        layer: its name.
+        call: which call, counted from 1.
+        change: makes the new output of the old one.
+    """
+
+    def __init__(self, layer: str, call: int, change: Callable[[Array], Array]):
+        self.output: Array = None
+        self._layer = layer
+        self._call = call
+        self._change = change
+        self._seen = 0
+
+    def wants(self, name: str) -> bool:
+        return name == self._layer
+
+    def hear(self, name: str, kind: str, output: Any) -> Any:
+        self._seen += 1
+        if self._seen != self._call:
+            return output
+        self.output = self._change(_first(output))
+        return _with_first(output, self.output)
+
+
+def _first(output: Any) -> Any:
+    """The array of a layer's output: of a tuple or list, its first entry."""
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _with_first(output: Any, array: Array) -> Any:
+    if not isinstance(output, tuple | list):
+        return array
+    entries = [array, *output[1:]]
+    return output._make(entries) if hasattr(output, "_make") else type(output)(entries)

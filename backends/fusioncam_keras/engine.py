@@ -1,0 +1,89 @@
+"""What the Keras adapter asks of the framework that Keras runs on."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import keras
+
+from fusioncam_core.adapter import Score
+from fusioncam_core.arrays import Array, Namespace
+from fusioncam_core.inputs import Inputs
+
+Transform = Callable[[Array], Array]
+"""What becomes of the layer's output before the rest of the model sees it."""
+
+Run = Callable[[Inputs, Transform], tuple[Any, Array]]
+"""(inputs, transform) -> the model's outputs and the transformed output of the layer."""
+
+
+class Engine(ABC):
+    """One framework under Keras, for one model.
+
+    Args:
+        model: a built model.
+        options: the user's keywords.
+
+    Attributes:
+        namespace: the array words.
+        fixed_chunks: as in `ModelAdapter`.
+        run_errors: what else than ValueError the framework raises for inputs that do not fit.
+        other_errors: those of them that say something else, such as that memory ran out.
+        out_of_reach: why a layer that did run may not have been seen to, as the end of a sentence.
+    """
+
+    namespace: ClassVar[Namespace]
+    fixed_chunks: ClassVar[bool] = False
+    run_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    other_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    out_of_reach: ClassVar[str] = ""
+
+    def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
+        self.model = model
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the model's floating variables: a mixed-precision model casts by itself."""
+        dtypes = (variable.dtype for variable in self.model.variables)
+        return next((dtype for dtype in dtypes if keras.backend.is_float_dtype(dtype)), keras.config.floatx())
+
+    @abstractmethod
+    def as_array(self, values: Any) -> Array:
+        """As `ModelAdapter.as_array`."""
+
+    def session(self) -> contextlib.AbstractContextManager[Any]:
+        """What is kept open during one explanation; it may be entered again inside itself."""
+        return contextlib.nullcontext()
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """What the model is called in: nothing is assigned to its variables, seeds among them."""
+        return keras.StatelessScope()
+
+    def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which nothing is kept for a backward pass."""
+        return contextlib.nullcontext()
+
+    def tracing(self) -> object:
+        """What a compiler is recording; the same object outside of any recording."""
+        return None
+
+    def look(self, function: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+        """What the function of the inputs returns, which is no array. Nobody looks at the values of arrays in it."""
+        with self.without_gradients():
+            return function(inputs)
+
+    @abstractmethod
+    def capture(
+        self, run: Run, inputs: Inputs, score: Score | None, targets: Array | None
+    ) -> tuple[Any, Array, Array | None]:
+        """Outputs, activations, and the gradients (K, *activations.shape).
+
+        They are None if no score was asked for, or if the framework can tell that none depends on the layer.
+        """
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As `ModelAdapter.compile`."""
+        return function

@@ -1,0 +1,127 @@
+"""Model files: `keras:PATH.keras` and `keras:PATH.h5`."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.explainers import FusionCamWarning
+from fusioncam_core.extras import require
+from fusioncam_core.loading import LoadedModel
+from fusioncam_core.outputs import Task
+from fusioncam_core.preprocessing import Preprocessing
+
+FRAMEWORKS = ("tensorflow", "torch", "jax")
+"""What Keras can run on and be differentiated."""
+
+ENDINGS = (".keras", ".h5")
+
+
+def load(path: str) -> LoadedModel:
+    """The model in a file, without running code from it.
+
+    Photographs are cropped to the model's input and scaled to [0, 1], or left at 0..255 for a model that scales
+    them itself. The task follows from how the model ends: a softmax, a sigmoid for each class, or one sigmoid.
+
+    Args:
+        path: of a `.keras` or `.h5` file with a whole model.
+
+    Raises:
+        ValueError: if there is no such file, it holds no whole model or one with code in it, or the framework that
+            Keras is set to is not installed.
+        MissingExtra: if Keras is not installed.
+    """
+    file = Path(path)
+    if file.suffix not in ENDINGS or file.name.endswith(".weights.h5"):
+        raise ValueError(f"'keras:{path}': the file of a whole model ends in .keras or .h5 (not .weights.h5).")
+    if not file.is_file():
+        raise ValueError(f"'keras:{path}': there is no such file.")
+    model = _read(import_keras(), file)
+    return LoadedModel(model, _preprocessing(model, path), name=file.stem, task=_task(model))
+
+
+def import_keras() -> ModuleType:
+    """Keras, or a sentence about what to install or set.
+
+    Raises:
+        ValueError: if the framework that it is set to run on is not installed.
+        MissingExtra: if Keras is not installed.
+    """
+    try:
+        return require("keras", "Reading Keras models", "keras")
+    except ModuleNotFoundError as error:
+        if error.name not in FRAMEWORKS:
+            raise
+        there = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is not None]
+        way_out = (
+            f"set the environment variable KERAS_BACKEND to {' or '.join(there)}, which is installed"
+            if there
+            else 'pip install "fusioncam[tensorflow]" (or [torch] or [jax], with KERAS_BACKEND set to it)'
+        )
+        raise ValueError(f"Keras is set to run on {error.name}, which is not installed: {way_out}.") from error
+
+
+def _read(keras: ModuleType, file: Path) -> Any:
+    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
+        raise ValueError(f"'keras:{file}' is no file that Keras has saved: those are zip archives.")
+    try:
+        return keras.models.load_model(file, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        text = " ".join(str(error).split()).partition(" Full object config")[0]
+        if "lambda" in text.lower():
+            text = (
+                "it holds Python code (a Lambda layer), which is not run. Load it yourself, and name the function that "
+                "does as python:package.module:function"
+            )
+        raise ValueError(f"'keras:{file}': {text.rstrip('.')}.") from error
+
+
+def _input_shape(model: Any) -> tuple[int | None, ...] | None:
+    """(batch, ...) of a model with one input."""
+    inputs = getattr(model, "inputs", None) or []
+    return tuple(inputs[0].shape) if len(inputs) == 1 else None
+
+
+def _preprocessing(model: Any, path: str) -> Preprocessing | None:
+    """For photographs; None for a model of anything else."""
+    shape = _input_shape(model)
+    channel_axis = None if shape is None or len(shape) != 4 else 1 if shape[1] == 3 else -1 if shape[-1] == 3 else None
+    if shape is None or channel_axis is None:
+        return None
+    height, width = shape[2:] if channel_axis == 1 else shape[1:-1]
+    scales = _scales_itself(model)
+    if not scales:
+        warnings.warn(
+            f"'keras:{path}' has no Rescaling or Normalization layer, and its file does not say what was done to the "
+            "images: they are scaled to [0, 1]. If it was trained on another range, load it in a function that returns "
+            "(model, preprocessing) and name that as python:package.module:function.",
+            FusionCamWarning,
+            stacklevel=2,
+        )
+    channels = "first" if channel_axis == 1 else "last"
+    return Preprocessing((height or 224, width or 224), mean=0.0, std=1.0 if scales else 255.0, channels=channels)
+
+
+def _scales_itself(model: Any) -> bool:
+    kinds = {type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
+    return bool(kinds & {"Rescaling", "Normalization"})
+
+
+def _task(model: Any) -> Task:
+    """What the model's last activation says."""
+    from fusioncam_keras.adapter import KerasAdapter
+
+    shape = _input_shape(model)
+    if shape is None or len(shape) < 3:
+        return "multiclass"
+    adapter = KerasAdapter(model, None, {})
+    blank = adapter.as_array(np.zeros([length or 224 for length in (1, *shape[1:])], dtype=np.float32))
+    if adapter.ending(blank, None) != "sigmoid":
+        return "multiclass"
+    return "binary" if model.output_shape[-1] == 1 else "multilabel"

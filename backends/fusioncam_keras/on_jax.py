@@ -1,0 +1,98 @@
+"""Keras on JAX."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from fusioncam_core.adapter import Score
+from fusioncam_core.inputs import Inputs
+from fusioncam_jax import namespace
+from fusioncam_keras.engine import Engine, Run
+
+OPTIONS = ()
+
+
+class JaxEngine(Engine):
+    """Everything compiled, with the variables as arguments; gradients by a perturbation added to the layer."""
+
+    namespace = namespace
+    fixed_chunks = True
+    run_errors = (TypeError,)
+
+    def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
+        super().__init__(model, options)
+        self._given: list[jax.Array] | None = None
+        self._capture = jax.jit(self._traced_capture, static_argnums=(0, 1))
+
+    def as_array(self, values: Any) -> jax.Array:
+        if not isinstance(values, np.ndarray | jax.Array):
+            raise TypeError(
+                f"Images are a NumPy array or a JAX array, and a {type(values).__module__}."
+                f"{type(values).__qualname__} came."
+            )
+        array = jnp.asarray(values)
+        return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    @contextlib.contextmanager
+    def _with(self, values: list[jax.Array]) -> Iterator[None]:
+        """The model runs with these values of its variables."""
+        before, self._given = self._given, values
+        try:
+            yield
+        finally:
+            self._given = before
+
+    def _values(self) -> list[jax.Array]:
+        return [variable.value for variable in self.model.variables]
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        values = self._values() if self._given is None else self._given
+        return keras.StatelessScope(state_mapping=zip(self.model.variables, values, strict=True))
+
+    def look(self, function: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+        """An abstract run, which costs no arithmetic."""
+        seen = []
+        jax.eval_shape(lambda inputs: seen.append(function(inputs)), inputs)
+        return seen[0]
+
+    def capture(
+        self, run: Run, inputs: Inputs, score: Score | None, targets: jax.Array | None
+    ) -> tuple[Any, jax.Array, jax.Array | None]:
+        return self._capture(run, score, self._values(), inputs, targets)
+
+    def _traced_capture(
+        self, run: Run, score: Score | None, values: list[jax.Array], inputs: Inputs, targets: jax.Array | None
+    ) -> tuple[Any, jax.Array, jax.Array | None]:
+        def perturbed(perturbation: jax.Array) -> tuple[jax.Array | None, tuple[Any, jax.Array]]:
+            outputs, activations = run(inputs, lambda activations: activations + perturbation)
+            return None if score is None else score(outputs, targets), (outputs, activations)
+
+        with self._with(values):
+            if score is None:
+                return *run(inputs, lambda activations: activations), None
+            shape = jax.eval_shape(lambda: run(inputs, lambda activations: activations)[1])
+            scores, pull_back, (outputs, activations) = jax.vjp(
+                perturbed, jnp.zeros(shape.shape, shape.dtype), has_aux=True
+            )
+        # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
+        columns = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
+        columns = jnp.broadcast_to(columns, (scores.shape[1], *scores.shape))
+        return outputs, activations, jax.vmap(pull_back)(columns)[0]
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @jax.jit
+        def compiled(values: list[jax.Array], *arguments: Any) -> Any:
+            with self._with(values):
+                return function(*arguments)
+
+        return lambda *arguments: compiled(self._values(), *arguments)
+
+
+make_engine = JaxEngine

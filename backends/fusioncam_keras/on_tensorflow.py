@@ -1,0 +1,61 @@
+"""Keras on TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fusioncam_core.adapter import Score
+from fusioncam_core.inputs import Inputs
+from fusioncam_keras.engine import Engine, Run
+from fusioncam_tensorflow import engine, namespace
+
+OPTIONS = ("jit_compile",)
+
+
+class TensorFlowEngine(Engine):
+    """A gradient tape that starts at the layer; masked images through a `tf.function`, on the model's device."""
+
+    namespace = namespace
+    fixed_chunks = True
+    run_errors = engine.RUN_ERRORS
+    out_of_reach = ", or it runs inside a tf.function of the model's own, which cannot be looked into"
+
+    def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
+        super().__init__(model, options)
+        self._jit_compile = bool(options.get("jit_compile", False))
+        self._device = engine.device_of(variable.value for variable in model.variables)
+
+    def as_array(self, values: Any) -> tf.Tensor:
+        return engine.as_tensor(values, self.dtype, self._device)
+
+    def session(self) -> contextlib.AbstractContextManager[Any]:
+        return engine.on(self._device)
+
+    def tracing(self) -> object:
+        return tf.compat.v1.get_default_graph()
+
+    def capture(
+        self, run: Run, inputs: Inputs, score: Score | None, targets: tf.Tensor | None
+    ) -> tuple[Any, tf.Tensor, tf.Tensor | None]:
+        if score is None:
+            return *run(inputs, lambda activations: activations), None
+        with engine.recording(targets) as tape:
+
+            def watched(activations: tf.Tensor) -> tf.Tensor:
+                activations = tf.identity(activations)
+                tape.watch(activations)
+                return activations
+
+            outputs, activations = run(inputs, watched)
+        return outputs, activations, engine.gradients(tape, score, outputs, targets, activations)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return engine.compiled(function, jit_compile=self._jit_compile)
+
+
+make_engine = TensorFlowEngine

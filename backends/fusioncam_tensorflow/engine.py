@@ -1,0 +1,69 @@
+"""What TensorFlow does for the adapters, here and for Keras: placing, differentiating, compiling."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fusioncam_core.adapter import Score
+
+RUN_ERRORS = (tf.errors.InvalidArgumentError,)
+"""What TensorFlow raises, besides ValueError, for inputs that do not fit."""
+
+
+def device_of(variables: Iterable[tf.Variable]) -> str | None:
+    """The device of the variables, if all of them are on one."""
+    devices = {variable.device for variable in variables}
+    return devices.pop() if len(devices) == 1 else None
+
+
+def on(device: str | None) -> contextlib.AbstractContextManager[Any]:
+    """A context in which operations run there. By itself TensorFlow takes the first GPU, wherever the model is."""
+    return contextlib.nullcontext() if device is None else tf.device(device)
+
+
+def as_tensor(values: Any, dtype: Any, device: str | None) -> tf.Tensor:
+    """The values on the device; floating ones of that dtype.
+
+    Raises:
+        TypeError: for anything but an array of NumPy or a tensor.
+    """
+    if not isinstance(values, np.ndarray | tf.Tensor | tf.Variable):
+        raise TypeError(
+            f"Images are a NumPy array or a TensorFlow tensor, and a {type(values).__module__}."
+            f"{type(values).__qualname__} came."
+        )
+    with on(device):
+        tensor = tf.convert_to_tensor(values)
+        return tf.cast(tensor, dtype) if tensor.dtype.is_floating else tensor
+
+
+def recording(targets: tf.Tensor | None) -> tf.GradientTape:
+    """A tape that records nothing before a tensor is watched: the trunk below the layer costs no memory."""
+    several = targets is not None and targets.shape[1] > 1
+    return tf.GradientTape(persistent=several, watch_accessed_variables=False)
+
+
+def gradients(
+    tape: tf.GradientTape, score: Score, outputs: Any, targets: tf.Tensor | None, activations: tf.Tensor
+) -> tf.Tensor | None:
+    """(K, *activations.shape) of each target's score, by one backward pass a target; None if no score depends on them.
+
+    With a head of ordinary size that loop takes as long as `tape.jacobian`, which would trace anew in every call.
+    """
+    with tape:
+        # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
+        scores = tf.unstack(tf.reduce_sum(score(outputs, targets), axis=0))
+    each = [tape.gradient(value, activations) for value in scores]
+    if all(gradient is None for gradient in each):
+        return None
+    return tf.stack([tf.zeros_like(activations) if one is None else tf.convert_to_tensor(one) for one in each])
+
+
+def compiled(function: Callable[..., Any], *, jit_compile: bool) -> Callable[..., Any]:
+    """The function as a `tf.function`: one trace for each shape of its arguments, whatever their values."""
+    return tf.function(function, autograph=False, jit_compile=jit_compile)

@@ -1,0 +1,328 @@
+"""What only JAX models do: compiled functions, parameters on devices, functions in the place of modules."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, adapt_model
+from fusioncam_core.inputs import prepare
+from fusioncam_core.outputs import ClassScores
+
+jax = pytest.importorskip("jax")
+jnp = jax.numpy
+
+IMAGES = np.random.default_rng(0).random((3, 12, 12, 3), dtype=np.float32)
+
+
+def project(parameters: Any, images: Any) -> Any:
+    """Three channels of images (B, H, W, 3) mixed, pooled and given to five classes, with a tap between."""
+    from fusioncam_jax import tap
+
+    features = tap("features", jax.nn.relu(images @ parameters["mix"]))
+    return features.mean(axis=(1, 2)) @ parameters["head"]
+
+
+def parameters() -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    return {"mix": jnp.asarray(random.normal(size=(3, 4)), jnp.float32), "head": jnp.asarray(np.eye(4, 5), jnp.float32)}
+
+
+@pytest.fixture
+def compiled() -> Iterator[Counter[str]]:
+    """Counts what XLA compiles, by the function's name."""
+    names: Counter[str] = Counter()
+
+    def count(event: str, duration: float, **details: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            names[str(details.get("fun_name"))] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(count)
+
+
+def fresh(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints, with the tests' folder on its path."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_plugin_and_tap_import_no_framework() -> None:
+    code = (
+        "import sys, fusioncam_jax, fusioncam_jax.plugin as plugin\n"
+        "assert fusioncam_jax.tap('a', 3) == 3\n"
+        "assert plugin.fusioncam_adapt_model(object(), None, {}) is None\n"
+        "print([name for name in ('jax', 'flax', 'equinox') if name in sys.modules])"
+    )
+    assert fresh(code) == "[]"
+
+
+def test_each_module_system_is_imported_alone() -> None:
+    code = (
+        "import sys, jax\n"
+        "from fusioncam_core import GradCAM\n"
+        "from test_jax import IMAGES, parameters, project\n"
+        "GradCAM((project, parameters()))(IMAGES)\n"
+        "print([name for name in ('flax', 'equinox') if name in sys.modules])"
+    )
+    assert fresh(code) == "[]"
+
+
+class TestCompiled:
+    def test_a_data_set_costs_one_compilation_an_input_shape(
+        self, compiled: Counter[str], shapes: dict[str, Any], shapes_weights: dict[str, Any]
+    ) -> None:
+        from jax_models import tapped_function
+
+        # With this bias 25 to 31 of the 48 channels are not constant: each image has masks of another number.
+        weights = {**shapes_weights, "conv4.bias": shapes_weights["conv4.bias"] - 2}
+        cam, images = FusionCAM(tapped_function(weights), batch_size=16), np.moveaxis(shapes["images"], 1, -1)
+        evaluations = {cam(images[:1]).evaluations}
+        assert compiled["jit(_run_and_score)"] == 1
+        assert compiled["jit(compiled)"] == 2, "chunks of 16 masks, and the single masks of the fusion"
+        compiled.clear()
+        evaluations |= {cam(images[index : index + 1]).evaluations for index in range(1, 8)}
+        assert len(evaluations) > 3
+        assert compiled == {}
+        cam(images[:1, :40])
+        assert (compiled["jit(_run_and_score)"], compiled["jit(compiled)"]) == (1, 2), "another input shape"
+
+    def test_gradients_of_k_targets_are_one_pull_back(self) -> None:
+        adapter = adapt_model((project, parameters()))
+        targets = jnp.asarray([[0, 3, 1]] * 3)
+        traced = jax.make_jaxpr(lambda images: adapter.capture(images, ClassScores(), targets).gradients)(IMAGES)
+        # One product with the head forward, and one backward for all targets.
+        assert str(traced).count("dot_general") == 3
+        gradients = adapter.capture(jnp.asarray(IMAGES), ClassScores(), targets).gradients
+        expected = np.zeros((3, 3, 12, 12, 4))
+        for k, target in enumerate((0, 3, 1)):
+            expected[k, ..., target] = 1 / 144
+        np.testing.assert_allclose(gradients, expected, atol=1e-8)
+
+    def test_the_trunk_is_not_differentiated(self) -> None:
+        @jax.custom_vjp
+        def trunk(images: Any) -> Any:
+            return images * 2
+
+        def refuse(*arguments: Any) -> Any:
+            raise AssertionError("the trunk was differentiated")
+
+        trunk.defvjp(refuse, refuse)
+        cam = GradCAM((jax.jit(trunk), lambda features: features.mean(axis=(1, 2))))
+        gradients = cam.adapter.capture(jnp.asarray(IMAGES), ClassScores(), jnp.asarray([[2]] * 3)).gradients
+        np.testing.assert_allclose(gradients.sum(axis=(0, 2, 3)), [[0, 0, 1]] * 3, atol=1e-5)
+
+
+class TestFunctions:
+    def test_who_says_that_functions_are_jaxs(self) -> None:
+        def features(images: Any) -> Any:
+            return images
+
+        def head(values: Any) -> Any:
+            return values.mean(axis=(1, 2))
+
+        bound = functools.partial(project, parameters())
+        for pair in ((jax.jit(features), head), (features, jax.jit(head)), (features, functools.partial(bound))):
+            assert GradCAM(pair).adapter.namespace.__name__ == "fusioncam_jax.namespace"
+        assert GradCAM((features, head), framework="jax").adapter.model_name == "(features, head)"
+        with pytest.raises(TypeError, match='with framework="jax" where nothing in them is JAX'):
+            GradCAM((features, head))
+        with pytest.raises(TypeError, match="No plugin adapts"):
+            GradCAM((jax.jit(features), head), framework="tensorflow_or_so")
+
+    def test_bound_parameters_are_arguments(self) -> None:
+        bound = functools.partial(project, parameters())
+        adapter = adapt_model((lambda images: images, bound), framework="jax")
+        assert [array.shape for array in jax.tree.leaves(adapter._network.parameters())] == [(4, 5), (3, 4)]
+
+    def test_taps_in_compiled_functions_and_loops(self) -> None:
+        from fusioncam_jax import tap
+
+        @jax.jit
+        def apply(weights: Any, images: Any) -> Any:
+            def body(values: Any, _: None) -> tuple[Any, None]:
+                return tap("step", values * weights), None
+
+            return tap("end", jax.lax.scan(body, images, None, length=3)[0] + 1).mean(axis=(1, 2))
+
+        model, images = (apply, jnp.asarray(2.0)), jnp.asarray(IMAGES)
+        jax.block_until_ready(apply(jnp.asarray(2.0), images))  # what is cached must not pass the taps over
+        cam = GradCAM(model, "step")
+        assert [layer.name for layer in cam.layers(IMAGES)] == ["step", "end"]
+        capture = cam.adapter.capture(images, ClassScores(), jnp.asarray([[1]] * 3))
+        np.testing.assert_allclose(capture.activations, IMAGES * 8, rtol=1e-6)
+        np.testing.assert_allclose(capture.gradients[0, ..., 1], np.full((3, 12, 12), 1 / 144), rtol=1e-6)
+        replaced = cam.adapter.forward_with(images, jnp.zeros_like(images))
+        np.testing.assert_allclose(replaced, np.ones((3, 3)))
+
+    @pytest.mark.parametrize("transform", [jax.checkpoint, jax.vmap])
+    def test_taps_inside_a_transformation(self, transform: Any) -> None:
+        from fusioncam_jax import tap
+
+        def apply(scale: Any, images: Any) -> Any:
+            inside = transform(lambda values: tap("inside", values * scale))(images)
+            return tap("around", inside).mean(axis=(1, 2))
+
+        cam = GradCAM((apply, jnp.asarray(2.0)))
+        assert [layer.name for layer in cam.layers(IMAGES)] == ["around"]
+        assert cam(IMAGES).layer == "around"
+        with pytest.raises(ValueError, match="'inside' of apply runs inside a transformation"):
+            GradCAM((apply, jnp.asarray(2.0)), "inside")(IMAGES)
+
+    def test_nothing_but_taps_inside_a_transformation(self) -> None:
+        from fusioncam_jax import tap
+
+        def apply(scale: Any, images: Any) -> Any:
+            return jax.checkpoint(lambda values: tap("inside", values * scale))(images).mean(axis=(1, 2))
+
+        with pytest.raises(ValueError, match="'inside' of apply runs inside a transformation"):
+            GradCAM((apply, jnp.asarray(2.0)))(IMAGES)
+
+    def test_channels_first(self) -> None:
+        def apply(weights: Any, images: Any) -> Any:
+            from fusioncam_jax import tap
+
+            return tap("mixed", jnp.einsum("bchw,cd->bdhw", images, weights)).mean(axis=(2, 3))
+
+        weights = jnp.asarray(np.random.default_rng(2).normal(size=(3, 7)), jnp.float32)
+        explanation = GradCAM((apply, weights), channels="first")(np.moveaxis(IMAGES, -1, 1)[:, :, :, :8])
+        assert explanation.maps.shape == (3, 12, 8)
+        assert explanation.image_channel_axis == 1
+        with pytest.raises(ValueError, match="channels is 'first' or 'last', and 'middle' came"):
+            GradCAM((apply, weights), channels="middle")
+        with pytest.raises(TypeError, match="JAX backend has no option 'chanels'; did you mean 'channels'"):
+            GradCAM((apply, weights), chanels="first")
+
+    def test_several_inputs_and_outputs(self) -> None:
+        from fusioncam_jax import tap
+
+        def apply(weights: Any, scale: Any, image: Any) -> Any:
+            logits = tap("mixed", jax.nn.relu(image @ weights["mix"])).mean(axis=(1, 2)) * scale
+            return {"auxiliary": logits * 0, "main": logits}
+
+        model, scale = (apply, parameters()), np.array([[1.0], [2.0], [0.5]], np.float32)
+        together = FusionCAM(model, masked_input="image", output="main")({"image": IMAGES, "scale": scale})
+        by_position = FusionCAM(model, masked_input=1, output="main")((scale, IMAGES))
+        np.testing.assert_allclose(by_position.maps, together.maps, atol=1e-6)
+        alone = FusionCAM(model, masked_input="image", output="main")({"image": IMAGES[1:2], "scale": scale[1:2]})
+        np.testing.assert_allclose(together.maps[1], alone.maps[0], atol=1e-6)
+
+    def test_outputs_in_an_object(self) -> None:
+        class Outputs:
+            def __init__(self, logits: Any):
+                self.logits = logits
+
+        def apply(weights: Any, images: Any) -> Any:
+            return Outputs(project(weights, images))
+
+        expected = FusionCAM((project, parameters()))(IMAGES)
+        np.testing.assert_array_equal(FusionCAM((apply, parameters()))(IMAGES).maps, expected.maps)
+
+    def test_a_layer_is_a_name(self) -> None:
+        with pytest.raises(TypeError, match="A layer of project is given by its name, and a int came"):
+            GradCAM((project, parameters()), 3)
+
+    def test_nothing_is_tapped(self) -> None:
+        def apply(weights: Any, images: Any) -> Any:
+            return images.mean(axis=(1, 2)) * weights
+
+        with pytest.raises(ValueError, match="No layer of apply has an output with channels"):
+            GradCAM((apply, jnp.asarray(1.0)))(IMAGES)
+
+
+class TestArrays:
+    def test_inputs_that_do_not_fit(self) -> None:
+        cam = GradCAM((project, parameters()))
+        with pytest.raises(ValueError, match=r"project cannot run on inputs of shape \(3, 12, 12, 2\) \(float32\): "):
+            cam(IMAGES[..., :2])
+        with pytest.raises(TypeError, match=r"a NumPy array or a JAX array, and a builtins.str came"):
+            cam("coffee.png")
+
+    def test_a_model_that_cannot_be_traced(self) -> None:
+        def apply(weights: Any, images: Any) -> Any:
+            return project(weights, images) if images.sum() > 0 else images
+
+        with pytest.raises(ValueError, match=r"apply cannot run on inputs .* boolean conversion of traced array"):
+            GradCAM((apply, parameters()))(IMAGES)
+
+    def test_the_callers_array_may_change_afterwards(self) -> None:
+        images = IMAGES.copy()
+        explanation = GradCAM((project, parameters()))(images)
+        images[:] = 0
+        np.testing.assert_array_equal(explanation.images, IMAGES)
+
+    def test_bfloat16_gives_float32_maps(self) -> None:
+        half = jax.tree.map(lambda each: each.astype(jnp.bfloat16), parameters())
+        explanation = FusionCAM((project, half))(IMAGES)
+        assert explanation.images.dtype == jnp.bfloat16
+        assert explanation.maps.dtype == jnp.float32
+        expected = FusionCAM((project, parameters()))(IMAGES).numpy()
+        # Eight bits of mantissa.
+        np.testing.assert_allclose(explanation.numpy().scores, expected.scores, rtol=2**-6)
+        assert explanation.numpy().images.dtype == np.float32
+
+    def test_the_products_of_maps_are_exact_everywhere(self) -> None:
+        from fusioncam_jax import namespace
+
+        traced = str(jax.make_jaxpr(namespace.matmul)(jnp.ones((2, 3)), jnp.ones((3, 2))))
+        assert "precision=(Precision.HIGHEST, Precision.HIGHEST)" in traced
+
+    def test_cut_gradient_warns_and_gives_zeros(self) -> None:
+        pair = (jax.jit(lambda images: images), lambda values: jax.lax.stop_gradient(values).mean(axis=(1, 2)))
+        with pytest.warns(FusionCamWarning) as caught:
+            explanation = GradCAM(pair)(IMAGES)
+        assert "a layer that the score does not depend on" in str(caught[0].message)
+        assert float(jnp.max(explanation.maps)) == 0
+
+    def test_integers_of_other_inputs_stay(self) -> None:
+        adapter = adapt_model((project, parameters()))
+        inputs = prepare(adapter, (IMAGES, np.array([1, 2, 3])), 0)
+        assert inputs[1].dtype == jnp.int32
+
+
+SHARDED = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from fusioncam_core import FusionCAM
+from jax_models import tapped_function
+
+weights, golden = (dict(np.load(f"{folder}/{name}.npz")) for name in ("shapes_cnn", "shapes_golden"))
+mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,))
+halves = NamedSharding(mesh, PartitionSpec(None, None, None, "model"))
+apply, layers = tapped_function(weights)
+for name in ("conv3", "conv4"):
+    layers[name]["kernel"] = jax.device_put(layers[name]["kernel"], halves)
+cam = FusionCAM((apply, layers), "conv4", contributions="signed")
+explanation = cam(np.moveaxis(golden["images"], 1, -1), golden["target"])
+assert len(explanation.maps.devices()) == 2
+activations = cam.adapter.capture(explanation.images, None, None).activations
+assert activations.sharding.spec == PartitionSpec(None, None, None, "model"), activations.sharding
+assert layers["conv4"]["kernel"].sharding == halves
+print(np.abs(np.asarray(explanation.maps) - golden["fusion_cam"]).max() < 3e-5)
+second = jax.tree.map(lambda each: jax.device_put(np.asarray(each), jax.devices()[1]), layers)
+print(FusionCAM((apply, second))(explanation.numpy().images[:1]).maps.devices() == {jax.devices()[1]})
+"""
+
+
+def test_a_sharded_model_is_not_gathered_and_a_model_elsewhere_stays_there() -> None:
+    folder = Path(__file__).parent / "data"
+    shown = fresh(f"folder = {str(folder)!r}\n{SHARDED}", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert shown.split() == ["True", "True"]

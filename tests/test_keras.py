@@ -1,0 +1,518 @@
+"""What is Keras's own: finding layers, softmax endings, layouts, precision, several inputs; on any of its backends."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
+from fusioncam_core.arrays import to_numpy
+from fusioncam_core.inputs import prepare
+from fusioncam_core.outputs import ClassScores
+from libraries import framework
+
+keras = framework("keras")
+from keras import layers  # noqa: E402
+
+import keras_models as models  # noqa: E402 - needs Keras
+
+BACKEND = keras.config.backend()
+# TensorFlow's variables have no `copy` argument yet that NumPy 2 asks for.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_every_time() -> None:
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def images(shapes: dict[str, Any]) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(shapes["images"][:2], 1, -1))
+
+
+def maps_of(model: Any, images: Any, layer: Any = None, **keywords: Any) -> np.ndarray:
+    return to_numpy(GradCAM(model, layer, **keywords)(images, 1).maps)
+
+
+def small(*more: Any, activation: str | None = None, name: str | None = None) -> Any:
+    """8 x 8 images, one convolution, and a classifier of three classes."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(3, activation, name="fc"),
+            *more,
+        ],
+        name=name,
+    )
+
+
+@pytest.fixture
+def tiny() -> np.ndarray:
+    return np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+
+
+class TestFindingLayers:
+    def test_the_keras_plugin_is_asked_before_the_frameworks(self) -> None:
+        assert type(adapt_model(small())).__name__ == "KerasAdapter"
+
+    @pytest.mark.parametrize("layer", ["backbone/relu4", "relu4"], ids=["path", "bare name"])
+    def test_by_name_in_a_nested_model(self, layer: str) -> None:
+        assert adapt_model(models.nested(), layer).layer_name == "backbone/relu4"
+
+    def test_by_object(self) -> None:
+        model = models.nested()
+        layer = model.get_layer("backbone").get_layer("relu4")
+        assert adapt_model(model, layer).layer_name == "backbone/relu4"
+
+    def test_object_of_another_model(self) -> None:
+        with pytest.raises(ValueError, match="The ReLU given as layer is not a part of shapes"):
+            adapt_model(models.nested(), models.functional().get_layer("relu4"))
+
+    def test_end_of_a_path(self) -> None:
+        outer = keras.Sequential([keras.Input(models.SIZE), models.nested()], name="outer")
+        assert adapt_model(outer, "backbone/relu4").layer_name == "shapes/backbone/relu4"
+
+    def test_name_that_exists_twice_lists_both_paths(self) -> None:
+        images = keras.Input((8, 8, 3))
+        left, right = small(name="left")(images), small(name="right")(images)
+        model = keras.Model(images, layers.Add(name="both")([left, right]), name="pair")
+        with pytest.raises(ValueError, match="pair has 2 layers of the name 'conv': 'left/conv', 'right/conv'"):
+            adapt_model(model, "conv")
+        assert adapt_model(model, "right/conv").layer_name == "right/conv"
+
+    def test_whole_path_wins_over_the_end_of_another(self) -> None:
+        images = keras.Input((10, 10, 3))
+        model = keras.Model(images, small(name="inner")(layers.Conv2D(3, 3, name="conv")(images)))
+        assert adapt_model(model, "conv").layer_name == "conv"
+
+    def test_two_layers_of_one_path(self) -> None:
+        class Twins(keras.Model):
+            def __init__(self) -> None:
+                super().__init__(name="twins")
+                self.first = layers.Conv2D(2, 3, name="conv")
+                self.second = layers.Conv2D(2, 3, name="conv")
+
+            def call(self, images: Any) -> Any:
+                return keras.ops.mean(self.second(self.first(images)), axis=(1, 2))
+
+        model = Twins()
+        model(np.zeros((1, 8, 8, 3), dtype=np.float32))
+        with pytest.raises(ValueError, match=r"twins has 2 layers of the path 'conv'\. Give the layer itself"):
+            adapt_model(model, "conv")
+        assert adapt_model(model, model.second)._layer is model.second
+
+    @pytest.mark.parametrize("make", [lambda: keras.Sequential([layers.Dense(2)], name="new"), models.Subclassed])
+    def test_model_that_is_not_built(self, make: Any) -> None:
+        with pytest.raises(ValueError, match="is not built: its layers have no variables yet"):
+            adapt_model(make())
+
+    def test_layer_that_does_not_run(self, tiny: np.ndarray) -> None:
+        class Idle(keras.Model):
+            def __init__(self) -> None:
+                super().__init__(name="idle")
+                self.used = small()
+                self.unused = layers.Conv2D(2, 3, name="unused")
+
+            def call(self, images: Any) -> Any:
+                return self.used(images)
+
+        model = Idle()
+        model.unused.build((None, 8, 8, 3))
+        model(tiny)
+        with pytest.raises(ValueError, match="The layer 'unused' of idle did not run on these inputs"):
+            GradCAM(model, "unused")(tiny)
+
+    def test_default_is_the_last_one_in_space_behind_normalisation_and_activation(self, tiny: np.ndarray) -> None:
+        images = keras.Input((8, 8, 3))
+        values = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(images))
+        values = layers.Dropout(0.5, name="dropout")(keras.ops.relu(values))
+        model = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(values)))
+        adapter = adapt_model(model)
+        adapter.capture(prepare(adapter, tiny, None), None, None)
+        # An operation that is no layer can be explained, and dropout, which returns what it gets, need not be.
+        assert adapter.layer_name == next(each.name for each in model.operations if each.name.startswith("relu"))
+
+    def test_layers_are_listed_in_the_order_they_run(self, tiny: np.ndarray) -> None:
+        listed = GradCAM(small()).layers(tiny)
+        assert [(each.name, each.kind, each.shape[1:], each.default) for each in listed] == [
+            ("conv", "Conv2D", (6, 6, 4), True),
+            ("pool", "GlobalAveragePooling2D", (4,), False),
+            ("fc", "Dense", (3,), False),
+        ]
+
+    def test_nothing_in_space(self, tiny: np.ndarray) -> None:
+        model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(3)], name="flat")
+        with pytest.raises(ValueError, match="No layer of flat has an output with channels and more than one position"):
+            GradCAM(model)(tiny)
+
+
+class TestEndings:
+    """A softmax or sigmoid at the end is looked behind; the model is not edited."""
+
+    def softmax_ends(self) -> dict[str, Any]:
+        images = keras.Input((8, 8, 3))
+        operation = keras.Model(images, keras.ops.softmax(small()(images)))
+
+        class Wrapped(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = small(activation="softmax")
+
+            def call(self, images: Any) -> Any:
+                return self.inner(images)
+
+        wrapped = Wrapped()
+        wrapped(np.zeros((1, 8, 8, 3), dtype=np.float32))
+        return {
+            "dense": small(activation="softmax"),
+            "activation": small(layers.Activation("softmax")),
+            "softmax": small(layers.Softmax(axis=1)),
+            "dropout": small(layers.Softmax(), layers.Dropout(0.5)),
+            "operation": operation,
+            "subclassed": wrapped,
+        }
+
+    @pytest.mark.parametrize("end", ["dense", "activation", "softmax", "dropout", "operation", "subclassed"])
+    @pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+    def test_softmax(self, tiny: np.ndarray, end: str, outputs: Any) -> None:
+        model, plain = self.softmax_ends()[end], small()
+        plain.set_weights(model.get_weights())
+        explanation = FusionCAM(model, outputs=outputs)(tiny).numpy()
+        expected = FusionCAM(plain)(tiny).numpy()
+        np.testing.assert_allclose(explanation.scores, expected.scores, atol=1e-6)
+        np.testing.assert_allclose(explanation.outputs, to_numpy(model(tiny)), atol=1e-6)
+        np.testing.assert_allclose(explanation.maps, expected.maps, atol=1e-5)
+
+    def test_one_sigmoid(self, tiny: np.ndarray) -> None:
+        model = small(layers.Dense(1, "sigmoid"))
+        explanation = GradCAM(model, task="binary")(tiny, 1).numpy()
+        positive = to_numpy(model(tiny))[:, 0]
+        np.testing.assert_allclose(explanation.outputs, np.stack([1 - positive, positive], axis=1), atol=1e-6)
+        np.testing.assert_allclose(explanation.scores, np.log(positive / (1 - positive)), atol=1e-5)
+
+    def test_a_sigmoid_for_each_class(self, tiny: np.ndarray) -> None:
+        model = small(activation="sigmoid")
+        explanation = ScoreCAM(model, task="multilabel")(tiny, [[0, 2], [0, 2]]).numpy()
+        np.testing.assert_allclose(explanation.probabilities, to_numpy(model(tiny))[:, [0, 2]], atol=1e-6)
+
+    @pytest.mark.parametrize("units", [1, 3])
+    def test_sigmoid_is_no_task_for_softmax(self, tiny: np.ndarray, units: int) -> None:
+        with pytest.raises(ValueError, match=r"ends in a sigmoid.*Say task='binary'.* or task='multilabel'"):
+            GradCAM(small(layers.Dense(units, "sigmoid")))(tiny)
+
+    @pytest.mark.parametrize("task", ["multilabel", "binary"])
+    def test_softmax_is_one_task(self, tiny: np.ndarray, task: Any) -> None:
+        with pytest.raises(ValueError, match=r"ends in a softmax.*Say task='multiclass'"):
+            GradCAM(small(activation="softmax"), task=task)(tiny)
+
+    def test_softmax_out_of_reach_is_pointed_out(self, tiny: np.ndarray) -> None:
+        class Hidden(keras.Model):
+            def __init__(self) -> None:
+                super().__init__(name="hidden")
+                self.inner = small()
+
+            def call(self, images: Any) -> Any:
+                return keras.ops.softmax(self.inner(images))
+
+        model = Hidden()
+        model(tiny)
+        with pytest.warns(FusionCamWarning, match="outputs of hidden look like probabilities.*outputs='probabilities'"):
+            GradCAM(model)(tiny)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FusionCamWarning)
+            explanation = GradCAM(model, outputs="probabilities")(tiny).numpy()
+        np.testing.assert_allclose(explanation.outputs, to_numpy(model(tiny)), atol=1e-6)
+
+    def test_softmax_inside_is_no_ending(self, tiny: np.ndarray) -> None:
+        model = small(layers.Softmax(), layers.Dense(4))
+        explanation = GradCAM(model)(tiny).numpy()
+        expected = to_numpy(model(tiny))
+        np.testing.assert_allclose(explanation.scores, expected.max(axis=1), atol=1e-6)
+
+    def test_one_of_several_outputs(self, tiny: np.ndarray) -> None:
+        images = keras.Input((8, 8, 3))
+        values = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu", name="conv")(images))
+        outputs = {"kind": layers.Dense(3, "softmax")(values), "size": layers.Dense(1, "sigmoid")(values)}
+        model = keras.Model(images, outputs)
+        kind = GradCAM(model, output="kind")(tiny).numpy()
+        np.testing.assert_allclose(kind.outputs, to_numpy(model(tiny)["kind"]), atol=1e-6)
+        size = GradCAM(model, output="size", task="binary")(tiny, 1).numpy()
+        np.testing.assert_allclose(size.probabilities, to_numpy(model(tiny)["size"])[:, 0], atol=1e-6)
+        with pytest.raises(TypeError, match="several outputs, 'kind', 'size'"):
+            GradCAM(model)(tiny)
+
+
+class TestRunning:
+    def test_last_call_of_a_shared_layer_counts(self) -> None:
+        convolution = layers.Conv2D(1, 1, use_bias=False, name="shared")
+        images = keras.Input((2, 2, 1))
+        values = convolution(convolution(images))
+        outputs = layers.Dense(2, use_bias=False, name="fc")(layers.Flatten()(values))
+        model = keras.Model(images, outputs)
+        model.get_layer("shared").set_weights([np.full((1, 1, 1, 1), 3.0)])
+        weights = np.arange(8.0).reshape(4, 2)
+        model.get_layer("fc").set_weights([weights])
+        adapter = adapt_model(model, "shared")
+        inputs = prepare(adapter, np.array([1.0, 2, 3, 4], dtype=np.float32).reshape(1, 2, 2, 1), None)
+        capture = adapter.capture(inputs, _first_class, None)
+        np.testing.assert_allclose(to_numpy(capture.activations).ravel(), [9, 18, 27, 36])
+        np.testing.assert_allclose(to_numpy(capture.gradients).ravel(), weights[:, 0])
+        replaced = adapter.forward_with(inputs, capture.activations * 2)
+        np.testing.assert_allclose(to_numpy(replaced)[0], 2 * np.array([9, 18, 27, 36]) @ weights)
+
+    def test_layer_that_the_score_does_not_depend_on(self, tiny: np.ndarray) -> None:
+        images = keras.Input((8, 8, 3))
+        side = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="side")(images))
+        main = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="main")(images)))
+        model = keras.Model(images, [main, side], name="forked")
+        if BACKEND == "jax":  # a traced gradient of zeros does not tell why it is zero
+            with pytest.warns(FusionCamWarning, match="zero everywhere"):
+                GradCAM(model, "side")(tiny)
+        else:
+            with pytest.raises(ValueError, match="scores of forked do not depend on the layer 'side'"):
+                GradCAM(model, "side")(tiny)
+
+    def test_random_layers_that_are_always_on_leave_their_seeds_alone(self, tiny: np.ndarray) -> None:
+        class Noisy(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norm = layers.BatchNormalization()
+                self.dropout = layers.Dropout(0.5, seed=1)
+                self.inner = small()
+
+            def call(self, images: Any) -> Any:
+                return self.inner(self.dropout(self.norm(images, training=True), training=True))
+
+        model = Noisy()
+        model(tiny)
+        before = models.model_state(model)
+        FusionCAM(model)(tiny, 1)
+        _assert_equal(before, models.model_state(model))
+
+    def test_losses_and_attributes_of_a_run_do_not_stay(self, tiny: np.ndarray) -> None:
+        class Keeps(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.last = None
+                self.inner = small(layers.ActivityRegularization(l2=0.1))
+
+            def call(self, images: Any) -> Any:
+                self.last = self.inner(images)
+                self.add_loss(keras.ops.sum(self.last))
+                return self.last
+
+        model = Keeps()
+        model(tiny)
+        before, last, losses = (
+            models.model_state(model),
+            to_numpy(model.last),
+            [to_numpy(each) for each in model.losses],
+        )
+        FusionCAM(model)(tiny, 1)
+        _assert_equal(before, models.model_state(model))
+        np.testing.assert_array_equal(to_numpy(model.last), last)
+        np.testing.assert_allclose([to_numpy(each) for each in model.losses], losses)
+
+    def test_training_changes_what_is_explained(self, tiny: np.ndarray) -> None:
+        model = small()
+        cam = ScoreCAM(model)
+        before = to_numpy(cam(tiny, 1).scores)
+        kernel, bias = model.get_layer("fc").get_weights()
+        model.get_layer("fc").set_weights([2 * kernel, bias])
+        np.testing.assert_allclose(to_numpy(cam(tiny, 1).scores), 2 * before, rtol=1e-5)
+
+    def test_inputs_of_a_wrong_shape(self) -> None:
+        with pytest.raises(ValueError, match=r"small cannot run on inputs of shape \(1, 3, 8, 8\) \(float32\): "):
+            GradCAM(small(name="small"))(np.zeros((1, 3, 8, 8), dtype=np.float32))
+
+    def test_a_single_image(self, tiny: np.ndarray) -> None:
+        assert tuple(GradCAM(small())(tiny[0], 1).maps.shape) == (1, 8, 8)
+
+    @pytest.mark.parametrize("options", [{"channel": "first"}, {"jit": True}])
+    def test_unknown_option(self, options: dict[str, Any]) -> None:
+        with pytest.raises(TypeError, match=f"The Keras on {BACKEND} backend has no option"):
+            GradCAM(small(), **options)
+
+    def test_keras_on_what_does_not_differentiate(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keras.config, "backend", lambda: "openvino")
+        with pytest.raises(
+            ValueError, match="'openvino', which does not differentiate. Set KERAS_BACKEND to tensorflow"
+        ):
+            adapt_model(small())
+
+
+class TestLayouts:
+    def test_channels_first(self, shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
+        model = models.functional(size=(3, 48, 48), data_format="channels_first")
+        models.load_shapes(model, shapes_weights)
+        explanation = GradCAM(model, "relu4")(shapes["images"], shapes["target"])
+        np.testing.assert_allclose(to_numpy(explanation.maps), shapes["grad_cam"], atol=1e-5)
+        assert explanation.image_channel_axis == 1
+
+    def test_layer_without_a_data_format_has_that_of_the_last_one_before_it(self, tiny: np.ndarray) -> None:
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.Permute((3, 1, 2)),
+                layers.Activation("relu", name="before"),
+                layers.Permute((2, 3, 1)),
+                layers.Conv2D(4, 3, data_format="channels_last"),
+                layers.Activation("relu", name="behind"),
+                layers.GlobalAveragePooling2D(data_format="channels_last"),
+                layers.Dense(3),
+            ]
+        )
+        adapter = adapt_model(model, "behind")
+        capture = adapter.capture(prepare(adapter, tiny, None), None, None)
+        assert tuple(capture.activations.shape) == (2, 6, 6, 4)
+        assert adapter.activation_channel_axis == -1
+
+    def test_channels_of_the_input_can_be_said(self, tiny: np.ndarray) -> None:
+        model = keras.Sequential([keras.Input((3, 8, 8)), layers.Permute((2, 3, 1)), small()])
+        images = np.ascontiguousarray(np.moveaxis(tiny, -1, 1))
+        expected = FusionCAM(model.layers[-1], "conv")(tiny, 1)
+        explanation = FusionCAM(model, "conv", channels="first")(images, 1)
+        np.testing.assert_allclose(to_numpy(explanation.maps), to_numpy(expected.maps), atol=1e-5)
+        with pytest.raises(ValueError, match="channels is 'first' or 'last', and 'middle' came"):
+            adapt_model(model, channels="middle")
+
+    @pytest.mark.parametrize("axes", [1, 3])
+    def test_rows_and_volumes(self, axes: int) -> None:
+        convolution = {1: layers.Conv1D, 3: layers.Conv3D}[axes]
+        pool = {1: layers.GlobalAveragePooling1D, 3: layers.GlobalAveragePooling3D}[axes]
+        size = (8,) * axes
+        model = keras.Sequential(
+            [keras.Input((*size, 2)), convolution(4, 3, activation="relu"), pool(), layers.Dense(3)]
+        )
+        images = np.random.default_rng(0).random((2, *size, 2), dtype=np.float32)
+        explanation = FusionCAM(model)(images, 1).numpy()
+        assert explanation.maps.shape == (2, *size)
+        np.testing.assert_allclose(explanation.parts["region"].reshape(2, -1).max(axis=1), 1, atol=1e-6)
+
+
+class TestPrecision:
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+    def test_maps_are_float32_and_near(
+        self, images: np.ndarray, shapes: dict[str, Any], shapes_weights: dict[str, Any], policy: str
+    ) -> None:
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = models.load_shapes(models.sequential(activation="softmax"), shapes_weights)
+        finally:
+            keras.config.set_dtype_policy(before)
+        explanation = FusionCAM(model, "relu4")(images, shapes["target"][:2])
+        assert explanation.maps.dtype == GradCAM(small()).adapter.namespace.float32
+        # Eight bits of a number's fraction are left in bfloat16, eleven in float16.
+        atol = 0.01 if "float16" in policy and "b" not in policy else 0.05
+        for part, name in (("gradient", "grad_cam"), ("region", "region_map")):
+            np.testing.assert_allclose(to_numpy(explanation.parts[part]), shapes[name][:2], atol=atol)
+
+
+class TestSeveralInputs:
+    def model(self, structure: str) -> Any:
+        """Images, and a number for each that is added to the first class's logit."""
+        images, shift = keras.Input((8, 8, 3), name="images"), keras.Input((1,), name="shift")
+        inner = small()
+        first_only = layers.Dense(3, use_bias=False, name="first_only")
+        outputs = layers.Add()([inner(images), first_only(shift)])
+        first_only.set_weights([np.array([[1.0, 0, 0]])])
+        inputs = {"images": images, "shift": shift} if structure == "dict" else [images, shift]
+        return keras.Model(inputs, outputs), inner
+
+    @pytest.mark.parametrize("structure", ["dict", "list"])
+    def test_one_of_them_is_explained(self, tiny: np.ndarray, structure: str) -> None:
+        model, inner = self.model(structure)
+        shift = np.array([[5.0], [7.0]], dtype=np.float32)
+        inputs = {"images": tiny, "shift": shift} if structure == "dict" else [tiny, shift]
+        explanation = FusionCAM(model, "conv", masked_input="images" if structure == "dict" else 0)(inputs, 0)
+        plain = FusionCAM(inner, "conv")(tiny, 0)
+        np.testing.assert_allclose(to_numpy(explanation.scores), to_numpy(plain.scores) + shift[:, 0], atol=1e-5)
+        np.testing.assert_allclose(to_numpy(explanation.parts["region"]), to_numpy(plain.parts["region"]), atol=1e-4)
+
+    def test_arguments_of_a_subclass(self, tiny: np.ndarray) -> None:
+        class TwoArguments(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = small()
+
+            def call(self, images: Any, shift: Any) -> Any:
+                return self.inner(images) + shift
+
+        model, shift = TwoArguments(), np.ones((2, 3), dtype=np.float32)
+        model(tiny, shift)
+        by_name = GradCAM(model, masked_input="images")({"images": tiny, "shift": shift}, 1)
+        by_place = GradCAM(model, masked_input=0)((tiny, shift), 1)
+        expected = maps_of(model.inner, tiny)
+        np.testing.assert_allclose(to_numpy(by_name.maps), expected, atol=1e-6)
+        np.testing.assert_allclose(to_numpy(by_place.maps), expected, atol=1e-6)
+
+
+class TestApplications:
+    """Networks as people have them: alone, as a backbone in a Sequential, and in a subclass."""
+
+    class Wrapper(keras.Model):
+        def __init__(self, network: Any):
+            super().__init__(name="wrapper")
+            self.network = network
+
+        def call(self, images: Any) -> Any:
+            return self.network(images)
+
+    @pytest.mark.parametrize(
+        ("make", "layer"),
+        [(keras.applications.MobileNetV2, "out_relu"), (keras.applications.ResNet50, "conv5_block3_out")],
+        ids=["MobileNetV2", "ResNet50"],
+    )
+    def test_the_same_map_three_times(self, make: Any, layer: str) -> None:
+        network = make(input_shape=(96, 96, 3), weights=None, classes=10)
+        nested = keras.Sequential([keras.Input((96, 96, 3)), network])
+        wrapped = self.Wrapper(network)
+        images = np.random.default_rng(0).random((2, 96, 96, 3), dtype=np.float32)
+        wrapped(images)
+        alone = maps_of(network, images)
+        assert alone.reshape(2, -1).max(axis=1).tolist() == [1, 1]
+        for model, path in ((nested, f"{network.name}/{layer}"), (wrapped, f"{network.name}/{layer}")):
+            cam = GradCAM(model)
+            np.testing.assert_array_equal(to_numpy(cam(images, 1).maps), alone)
+            assert cam.adapter.layer_name == path
+            np.testing.assert_array_equal(maps_of(model, images, path), alone)
+
+    def test_the_same_region_map_three_times(self) -> None:
+        network = models.functional(activation="softmax")
+        nested, wrapped = keras.Sequential([keras.Input(models.SIZE), network]), self.Wrapper(network)
+        images = np.random.default_rng(0).random((1, *models.SIZE), dtype=np.float32)
+        wrapped(images)
+        alone = to_numpy(FusionCAM(network)(images, 1).maps)
+        for model in (nested, wrapped):
+            np.testing.assert_allclose(to_numpy(FusionCAM(model)(images, 1).maps), alone, atol=1e-6)
+
+
+def _first_class(outputs: Any, targets: Any) -> Any:
+    return outputs[:, :1]
+
+
+def _on_xla(model: Any) -> Any:
+    pytest.skip("TensorFlow's CPU kernels pool channels-last images only")
+
+
+def _assert_equal(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+        else:
+            assert after[name] == value, name
+
+
+def test_scores_are_those_of_the_model(tiny: np.ndarray) -> None:
+    model = small()
+    adapter = adapt_model(model)
+    outputs = ClassScores().logits(adapter.forward(prepare(adapter, tiny, None)))
+    np.testing.assert_allclose(to_numpy(outputs), to_numpy(model(tiny)), atol=1e-6)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+from contract import AdapterContract
+
+from libraries import framework
+
+framework("tensorflow")
+
+
+class TestPairOfModules(AdapterContract):
+    layer = "features"
+    channels = "last"
+    # TensorFlow's convolutions of channels-last images differ from PyTorch's by 2e-6 in a logit.
+    signed_tolerance = 3e-5
+    traces_once = True
+
+    def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
+        from tensorflow_models import Features, Head
+
+        return Features(weights), Head(weights, broken=broken)
+
+    def state(self, model: Any) -> dict[str, Any]:
+        from tensorflow_models import pair_state
+
+        return pair_state(model)
+
+
+class TestPairOfFunctions(TestPairOfModules):
+    """A compiled function and a plain one."""
+
+    def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
+        import tensorflow as tf
+
+        features, head = super().build(weights, broken=broken)
+        return tf.function(lambda images: features(images, training=False)), lambda activations: head(activations)
+
+    def state(self, model: Any) -> dict[str, Any]:
+        return {}  # functions that close over modules do not show them
+
+
+class TestPairOnXLA(TestPairOfModules):
+    options = {"jit_compile": True}  # noqa: RUF012 - read only
