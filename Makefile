@@ -14,7 +14,7 @@ FRAMEWORK := torch
 OUT := demo-out
 ARGS :=
 
-FRAMEWORKS := torch
+FRAMEWORKS := torch tensorflow jax
 ifeq ($(filter $(FRAMEWORK),$(FRAMEWORKS)),)
 $(error FRAMEWORK=$(FRAMEWORK) is not one of the demo's frameworks: $(FRAMEWORKS))
 endif
@@ -42,7 +42,7 @@ demo: $(DEMO)  ## Explain two photographs with an ImageNet network
 	$(PY) -m examples.demo --framework $(FRAMEWORK) --out "$(OUT)"
 
 test: lint typecheck  ## Run every check: ruff, mypy, pytest
-	FUSIONCAM_REQUIRE=torch $(PY) -m pytest $(ARGS)
+	FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest $(ARGS)
 
 lint: $(DEV)  ## Check style and formatting
 	$(PY) -m ruff check .
@@ -70,12 +70,12 @@ $(VENV)/pyvenv.cfg:
 
 $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with $(FRAMEWORK) into $(VENV): a few minutes, once."
-	$(INSTALL) --editable '.[$(FRAMEWORK),demo]'
+	$(INSTALL) --editable '.[demo-$(FRAMEWORK)]'
 	@touch $@
 
 # foolbox is wanted for its photographs alone, which the golden tests read as files: hence not for its dependencies.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
-	$(INSTALL) --editable '.[torch,demo,dev]'
+	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]'
 	$(INSTALL) --no-deps foolbox
 	@touch $@

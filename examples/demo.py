@@ -9,20 +9,21 @@ writes a picture per photograph, the maps and the numbers into the folder `demo-
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from examples.zoo.photographs import photograph
 from fusioncam_core.cli import main as fusioncam
 
-MODELS = {"torch": "python:examples.zoo.efficientnet_lite0_torch:load"}
+MODELS = {
+    "torch": "python:examples.zoo.efficientnet_lite0_torch:load",
+    "tensorflow": "python:examples.zoo.efficientnet_lite0_keras:load",
+    "jax": "python:examples.zoo.efficientnet_lite0_flax:load",
+}
 """The same network in each framework: what the command line's `--model` takes."""
 
 PHOTOGRAPHS = ("coffee", "chelsea")
-
-BATCH_SIZE = "4"
-"""Keeps this network's largest tensor (96 x 112 x 112 floats per image) under 32 MiB. glibc takes larger ones
-from the kernel anew each time, and with the default of 32 images the page faults cost more than the network."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--framework", choices=sorted(MODELS), default="torch")
     parser.add_argument("--out", default="demo-out", metavar="DIR", help="where the pictures go")
     options = parser.parse_args(arguments)
+    if options.framework == "tensorflow":
+        os.environ["KERAS_BACKEND"] = "tensorflow"
     photographs = [str(photograph(name)) for name in PHOTOGRAPHS]
     where = ["--model", MODELS[options.framework], "--out", options.out]
-    return fusioncam(["explain", *photographs, *where, "--batch-size", BATCH_SIZE])
+    return fusioncam(["explain", *photographs, *where])
 
 
 if __name__ == "__main__":

@@ -74,12 +74,14 @@ class ModelAdapter(ABC):
         input_channel_axis: 1 or -1, in batched inputs.
         fixed_chunks: whether every call of a compiled function should have the same shapes, because a new
             shape costs a compilation; the core then pads the last chunk.
+        batch_size: how many images at once suit the device, for users who do not say.
     """
 
     namespace: Namespace
     model_name: str
     input_channel_axis: int = 1
     fixed_chunks: bool = False
+    batch_size: int = 16
 
     @property
     @abstractmethod

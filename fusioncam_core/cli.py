@@ -84,7 +84,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
     add("--method", choices=list(EXPLAINERS), default="fusion-cam", help="default: %(default)s")
     add("--out", default="fusioncam-out", metavar="DIR", help="where the files go (default: %(default)s)")
-    add("--batch-size", type=int, default=32, metavar="N", help="images at once (default: %(default)s)")
+    add("--batch-size", type=int, metavar="N", help="images at once (default: what suits the device)")
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--no-progress", action="store_true", help="no progress bar")

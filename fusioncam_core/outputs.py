@@ -205,7 +205,9 @@ class FunctionScores:
         for function, each in zip(self.functions, values, strict=True):
             if getattr(each, "ndim", None) != 1:
                 shape = tuple(getattr(each, "shape", ()))
-                raise ValueError(f"The target {function!r} returned shape {shape}, and one score an image was expected.")
+                raise ValueError(
+                    f"The target {function!r} returned shape {shape}, and one score an image was expected."
+                )
         xp = array_namespace(*values)
         return xp.astype(xp.stack(values, axis=1), xp.float32)
 

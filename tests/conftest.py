@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from libraries import LIBRARIES, Library
+from libraries import LIBRARIES, REQUIRED, Library
 
 DATA = Path(__file__).parent / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail at once where a framework that must be tested does not import: its tests would be skipped one by one."""
+    for name in REQUIRED:
+        importlib.import_module(name)
 
 
 @pytest.fixture(params=list(LIBRARIES))

@@ -341,9 +341,7 @@ class TestRunning:
 
     def test_keras_on_what_does_not_differentiate(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keras.config, "backend", lambda: "openvino")
-        with pytest.raises(
-            ValueError, match="'openvino', which does not differentiate. Set KERAS_BACKEND to tensorflow"
-        ):
+        with pytest.raises(ValueError, match=r"'openvino', which does not differentiate\. Set KERAS_BACKEND to tens"):
             adapt_model(small())
 
 

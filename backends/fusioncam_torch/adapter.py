@@ -44,6 +44,9 @@ class TorchAdapter(ModelAdapter):
 
     namespace = namespace
 
+    CPU_BATCH, GPU_BATCH = 4, 64
+    """On a CPU, activations that leave the cache (and, past 32 MiB, malloc's reuse) cost more than a batch saves."""
+
     def __init__(self, model: torch.nn.Module, layer: str | torch.nn.Module | None, options: Mapping[str, Any]):
         reject_options(options, ("channels",), "PyTorch")
         self.input_channel_axis = _channel_axis(options.get("channels", "first"))
@@ -53,6 +56,8 @@ class TorchAdapter(ModelAdapter):
         self._modules = dict(self._module.named_modules(remove_duplicate=False))
         self._layer = None if layer is None else self._find(layer)
         self._state = InferenceState(self._module)
+        device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
+        self.batch_size = self.CPU_BATCH if device == "cpu" else self.GPU_BATCH
         self._calls: int | None = None
 
     def _find(self, layer: str | torch.nn.Module) -> str:

@@ -60,7 +60,8 @@ class Explainer(ABC):
         reshape: of a layer of tokens: their grid, such as (14, 14), or a linear function from the layer's output
             to (B, C, *spatial). None infers both where that is unambiguous.
         combine: of several layers, how their maps become one: "mean", "max" or "product", normalised again.
-        batch_size: the most images, masked ones included, that the model sees at once.
+        batch_size: the most images, masked ones included, that the model sees at once; None takes what suits
+            the model's device.
         baseline: what an erased pixel is, in the model's input space: "zero", "blur", a number, one value
             a channel, or an image.
         progress: a progress bar: True, False, or None to show it when somebody watches a terminal.
@@ -88,17 +89,16 @@ class Explainer(ABC):
         masked_input: int | str | None = None,
         reshape: Reshape = None,
         combine: str = "mean",
-        batch_size: int = 16,
+        batch_size: int | None = None,
         baseline: Baseline = "zero",
         progress: bool | None = None,
         **options: Any,
     ):
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is a positive number of images, and {batch_size} came.")
         self.scores = ClassScores(task, outputs, output)
         self.masked_input = masked_input
         self.reshape = reshape
-        self.batch_size = batch_size
         self.baseline = baseline
         self.progress = progress
         if combine not in COMBINATIONS:
@@ -106,6 +106,7 @@ class Explainer(ABC):
         self.combine = combine
         layers = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
         self.adapters: list[ModelAdapter] = [adapt_model(model, each, **options) for each in layers]
+        self.batch_size = self.adapter.batch_size if batch_size is None else batch_size
         self._steps: dict[Scores, MaskedSteps] = {}
 
     @property
