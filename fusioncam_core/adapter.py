@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -56,6 +56,10 @@ class LayerInfo:
     shape: tuple[int, ...]
     spatial: bool
     default: bool = False
+
+
+class Unconnected(ValueError):
+    """The scores do not depend on the layer's output."""
 
 
 class ModelAdapter(ABC):
@@ -141,6 +145,7 @@ class ModelAdapter(ABC):
 
         Raises:
             ValueError: if the model cannot run on inputs of this shape or the layer did not run.
+            Unconnected: if the scores do not depend on the layer.
         """
 
     @abstractmethod
@@ -175,9 +180,10 @@ def no_spatial_layer(model_name: str) -> ValueError:
     )
 
 
-def mark_default(layers: Sequence[LayerInfo]) -> list[LayerInfo]:
-    """The layers with the last spatial one marked as the default."""
-    last = max((index for index, layer in enumerate(layers) if layer.spatial), default=None)
+def mark_default(layers: Sequence[LayerInfo], besides: Container[str] = ()) -> list[LayerInfo]:
+    """The layers with the last spatial one, besides those named, marked as the default."""
+    spatial = (index for index, layer in enumerate(layers) if layer.spatial and layer.name not in besides)
+    last = max(spatial, default=None)
     return [
         LayerInfo(layer.name, layer.kind, layer.shape, layer.spatial, default=index == last)
         for index, layer in enumerate(layers)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import numpy as np
 
 from fusioncam_core.explainers import EXPLAINERS
+from fusioncam_core.explainers.registry import capabilities
 from fusioncam_core.extras import MissingExtra, require
 from fusioncam_core.loading import LoadedModel, load_model
 from fusioncam_core.preprocessing import Preprocessing, read_photograph
 from fusioncam_core.render import save_explanation
-from fusioncam_core.report import layer_table, photograph_report
+from fusioncam_core.report import layer_table, method_table, photograph_report
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_explain(commands.add_parser("explain", help="explain photographs", description=_explain.__doc__))
+    methods = commands.add_parser("methods", help="list the methods", description=_methods.__doc__)
+    methods.set_defaults(run=_methods)
     _add_layers(commands.add_parser("layers", help="list a model's layers", description=_layers.__doc__))
     return parser
 
@@ -82,7 +85,8 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     add("photographs", nargs="+", metavar="PHOTO", help="image files")
     add("--targets", type=_targets, metavar="N[,N...]", help="classes, or top5 for as many (default: the top class)")
     add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
-    add("--method", choices=list(EXPLAINERS), default="fusion-cam", help="default: %(default)s")
+    listed = "`fusioncam methods` lists them (default: %(default)s)"
+    add("--method", choices=list(EXPLAINERS), default="fusion-cam", metavar="METHOD", help=listed)
     add("--out", default="fusioncam-out", metavar="DIR", help="where the files go (default: %(default)s)")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what suits the device)")
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
@@ -143,6 +147,12 @@ def _layers(arguments: argparse.Namespace) -> int:
     shown = [layer for layer in layers if layer.spatial or arguments.all]
     default = None if loaded.layer is None else explainer.adapter.layer_name
     _say("\n".join(layer_table(shown, default)), sys.stdout)
+    return 0
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    """List the methods: what each needs of the model, and where it comes from."""
+    _say("\n".join(method_table(capabilities())), sys.stdout)
     return 0
 
 

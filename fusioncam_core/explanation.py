@@ -32,6 +32,7 @@ class Explanation:
             like `maps`.
         weights: for Fusion-CAM (B, *T) each: "probability_*" under the masks named, "contribution_*" (the
             probability above black), "weight_*" of the union and "fusion_weight_*" of the fusion.
+        titles: what "maps" and the parts worth a picture are called there.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Explanation:
     evaluations: int
     parts: dict[str, Array] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
 
     def numpy(self) -> Explanation:
         """The same explanation with every array as NumPy."""

@@ -11,8 +11,8 @@ from fusioncam_core.arrays import Array, Namespace
 Reshape = Callable[[Array], Array] | Sequence[int] | None
 """What a user may say of a layer: its grid of tokens, or a linear function to (B, C, *spatial)."""
 
-PREFIXES = (0, 1, 2, 5)
-"""Tokens before the patches: none, a class token, class and distillation tokens, class and four registers."""
+PREFIXES = (0, 1, 2, 4, 5)
+"""Tokens before the patches: none, a class token, class and distillation tokens, four registers, class and registers."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,20 @@ def has_space(shape: Sequence[int], size: tuple[int, ...]) -> bool:
     return token_grid(shape, size) is not None
 
 
+def is_row(shape: Sequence[int], size: tuple[int, ...], grid: Sequence[int] | None = None) -> bool:
+    """Whether a layer's output of this shape, for one image, is a row of tokens; of the given grid if there is one."""
+    if grid is None:
+        return len(shape) < len(size) + 2 and token_grid(shape, size) is not None
+    return len(shape) == 3 and shape[0] == 1 and 0 <= shape[1] - math.prod(grid) <= max(PREFIXES)
+
+
 def token_grid(shape: Sequence[int], size: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
     """The prefix and the grid of a row of tokens (B, N, C), if its patches are as wide as they are high.
 
-    Of the prefixes that fit, the shortest is taken; patches must tile the input.
+    Of the prefixes that fit, the shortest is taken; patches must tile the input. A row of single numbers is none: a
+    pooled (B, C, 1) often has as many channels as some grid has patches.
     """
-    if len(shape) != 3 or len(size) < 2:
+    if len(shape) != 3 or len(size) < 2 or shape[2] == 1:
         return None
     for prefix in PREFIXES:
         patch = _patch_side(shape[1] - prefix, size)

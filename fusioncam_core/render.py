@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from fusioncam_core.explanation import Explanation
 
-METHOD_TITLES = {"fusion-cam": "Fusion-CAM", "grad-cam": "Grad-CAM", "score-cam": "Score-CAM"}
-_PART_TITLES = {"denoised": "Denoised Grad-CAM", "region": "Score-CAM"}
-
 COLOUR_MAP = "inferno"  # its lightness rises evenly, so that it reads the same in grey and to every eye
 _STRENGTH = (0.3, 0.7)
 _RESOLUTION = 200  # dots per inch
@@ -216,7 +213,7 @@ def save_explanation(
 def _write_picture(
     path: Path, explanation: Explanation, index: int, photograph: Any, class_names: Sequence[str] | None
 ) -> Path:
-    parts = {name: title for name, title in _PART_TITLES.items() if name in explanation.parts}
+    parts = {name: title for name, title in explanation.titles.items() if name in explanation.parts}
     pixels = _input_picture(explanation, index) if photograph is None else _pixels(photograph)
     titles = ["Input" if photograph is None else "Photograph", *parts.values(), _method_title(explanation)]
     path.write_bytes(png(figure(list(_rows(explanation, index, pixels, parts, class_names)), titles)))
@@ -296,7 +293,7 @@ def _rows(
 
 
 def _method_title(explanation: Explanation) -> str:
-    return METHOD_TITLES.get(explanation.method, explanation.method)
+    return explanation.titles.get("maps", explanation.method)
 
 
 def _input_picture(explanation: Explanation, index: int) -> Pixels:

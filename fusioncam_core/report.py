@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusioncam_core.render import METHOD_TITLES, target_numbers
+from fusioncam_core.render import target_numbers
 
 if TYPE_CHECKING:
     from fusioncam_core.adapter import LayerInfo
+    from fusioncam_core.explainers.registry import Capabilities
     from fusioncam_core.explanation import Explanation
 
 _TOP = 5
@@ -23,8 +24,8 @@ _LAYER_HEADER = ("layer", "kind", "output")
 _FUSION_COLUMNS = ("probability", "contribution", "union weight", "fusion weight")
 _FUSION_ROWS = {
     "baseline": ("probability_baseline", "", "", ""),
-    "denoised Grad-CAM": ("probability_denoised", "contribution_denoised", "weight_denoised", ""),
-    "Score-CAM": ("probability_region", "contribution_region", "weight_region", "fusion_weight_region"),
+    "denoised": ("probability_denoised", "contribution_denoised", "weight_denoised", ""),
+    "region": ("probability_region", "contribution_region", "weight_region", "fusion_weight_region"),
     "union": ("probability_union", "contribution_union", "", "fusion_weight_union"),
 }
 
@@ -42,12 +43,12 @@ def photograph_report(
     """
     yield path
     yield from _top_classes(explanation.outputs[0], class_names)
-    method = METHOD_TITLES.get(explanation.method, explanation.method)
+    method = explanation.titles.get("maps", explanation.method)
     evaluations = f"{explanation.evaluations} model evaluation{'s' * (explanation.evaluations != 1)}"
     yield f"  {method}, layer {explanation.layer}, {evaluations}"
     for numbers in target_numbers(explanation, 0, class_names):
         yield f"  {_title(numbers)}: p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
-        yield from _weight_table(numbers["weights"])
+        yield from _weight_table(numbers["weights"], explanation.titles)
     endings = [file.suffix for file in written[1:]]
     yield f"  wrote {', '.join([str(written[0]), *endings])}"
 
@@ -69,6 +70,16 @@ def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iter
     yield "* the layer that is explained by default" if any(marks) else "No layer has spatial extent."
 
 
+def method_table(methods: Sequence[Capabilities]) -> Iterator[str]:
+    """The lines about the methods: what each needs, and its paper."""
+    width = max(len(method.name) for method in methods)
+    yield f"{'method':{width}}  {'family':8}  {'gradients':9}  {'layer':5}  {'masks':5}  {'seed':4}  paper"
+    for method in methods:
+        needs = (method.needs_gradients, method.needs_layer, method.runs_masked, method.seeded)
+        marks = (f"{'yes' if need else '-':{space}}" for need, space in zip(needs, (9, 5, 5, 4), strict=True))
+        yield f"{method.name:{width}}  {method.family:8}  {'  '.join(marks)}  {method.paper}"
+
+
 def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | None) -> Iterator[str]:
     yield f"  {'class':>7}  {'name':{_NAME_WIDTH}}  {'probability':>11}"
     for index in np.argsort(-probabilities, kind="stable")[:_TOP].tolist():
@@ -82,16 +93,17 @@ def _title(numbers: Mapping[str, Any]) -> str:
     return f"{_fit(numbers['name'], _NAME_WIDTH - 10)} ({numbers['class']})"
 
 
-def _weight_table(weights: Mapping[str, float]) -> Iterator[str]:
+def _weight_table(weights: Mapping[str, float], titles: Mapping[str, str]) -> Iterator[str]:
     """The stages that have weights, and the weights they have."""
     if not weights:
         return
-    yield f"    {'':17}  {'  '.join(_FUSION_COLUMNS)}"
-    for title, cells in _FUSION_ROWS.items():
+    width = max(len(titles.get(stage, stage)) for stage in _FUSION_ROWS)
+    yield f"    {'':{width}}  {'  '.join(_FUSION_COLUMNS)}"
+    for stage, cells in _FUSION_ROWS.items():
         values = [f"{weights[cell]:.4f}" if cell in weights else "" for cell in cells]
         columns = (f"{value:>{len(head)}}" for value, head in zip(values, _FUSION_COLUMNS, strict=True))
         if any(values):
-            yield f"    {title:17}  {'  '.join(columns)}".rstrip()
+            yield f"    {titles.get(stage, stage):{width}}  {'  '.join(columns)}".rstrip()
 
 
 def _fit(text: str, width: int) -> str:

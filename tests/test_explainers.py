@@ -123,8 +123,8 @@ class TestBatches:
         assert live < activations.shape[0] * activations.shape[1], "some channels are constant in these images"
         images, target = shapes["images"], shapes["target"]
         assert GradCAM(model)(images, target).evaluations == 8
-        assert ScoreCAM(model)(images, target).evaluations == 8 + live + 1
-        assert FusionCAM(model)(images, target).evaluations == 8 + live + 1 + 3 * 8
+        assert ScoreCAM(model, batch_size=8)(images, target).evaluations == 8 + live + 1
+        assert FusionCAM(model, batch_size=8)(images, target).evaluations == 8 + live + 1 + 3 * 8
 
     def test_several_targets_share_the_masked_passes(self, model: Any, shapes: dict[str, Any]) -> None:
         one = ScoreCAM(model)(shapes["images"], 0)

@@ -12,7 +12,6 @@ import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM, adapt_model, array_namespace
 from fusioncam_core.arrays import to_numpy
-from fusioncam_core.inputs import prepare
 from libraries import framework
 
 tf = framework("tensorflow")
@@ -121,7 +120,7 @@ def head(activations: Any) -> Any:
 class TestPairs:
     def test_plain_functions_need_the_framework_said(self) -> None:
         assert adapt_model((features, head), framework="tensorflow").model_name == "(features, head)"
-        with pytest.raises(TypeError, match="No plugin adapts a model of type builtins.tuple"):
+        with pytest.raises(TypeError, match=r"No plugin adapts a model of type builtins\.tuple"):
             adapt_model((features, head))
 
     def test_tensorflow_in_one_of_them_says_it(self) -> None:
@@ -137,10 +136,9 @@ class TestPairs:
             return scale * head(activations)
 
         expected = to_numpy(GradCAM((features, head), framework="tensorflow")(IMAGES, 1).maps)
-        pairs = [(tf.function(features), head), (Module().features, head), (features, functools.partial(scaled, KERNEL[0, 0, 0, 0]))]
-        for pair in pairs[:2]:
+        bound = functools.partial(scaled, tf.constant(2.0))
+        for pair in ((tf.function(features), head), (Module().features, head), (features, bound)):
             np.testing.assert_allclose(to_numpy(GradCAM(pair)(IMAGES, 1).maps), expected, atol=1e-6)
-        assert adapt_model(pairs[2]).layer_name == "features"
 
     def test_module_by_itself(self) -> None:
         with pytest.raises(TypeError, match=r"A tf\.Module has no layers .* pair \(features, head\)"):
@@ -167,7 +165,7 @@ class TestPairs:
         def nothing(images: Any) -> Any:
             return [features(images)]
 
-        with pytest.raises(ValueError, match="first function of .* returned a list, and a floating-point tensor"):
+        with pytest.raises(ValueError, match=r"first function of .* returned a list, and a floating-point tensor"):
             GradCAM((nothing, head), framework="tensorflow")(IMAGES)
 
     def test_features_without_space(self) -> None:
@@ -200,8 +198,8 @@ class TestPairs:
 class TestTraces:
     """Masked images run compiled: a new trace for a new shape, and for nothing else."""
 
-    @pytest.mark.parametrize("framework", ["keras", "pair"])
-    def test_one_for_each_shape_of_a_chunk(self, framework: str) -> None:
+    @pytest.mark.parametrize("kind", ["keras", "pair"])
+    def test_one_for_each_shape_of_a_chunk(self, kind: str) -> None:
         traced: list[tuple[int, ...]] = []
 
         def noted(images: Any) -> Any:
@@ -209,16 +207,17 @@ class TestTraces:
                 traced.append(tuple(images.shape))
             return features(images)
 
-        cam = FusionCAM(_keras_model(noted) if framework == "keras" else (tf.function(noted), head), batch_size=4)
-        if framework == "pair":
-            traced.clear()
+        if kind == "keras":
+            cam = FusionCAM(_keras_model(noted), batch_size=4)
+        else:
+            cam = FusionCAM((noted, head), batch_size=4, framework="tensorflow")
         cam(IMAGES, 1)
         # Twelve maps four at a time; the black image by itself.
         assert sorted(traced) == [(1, 8, 8, 3), (4, 8, 8, 3)]
-        cam(IMAGES[:2] + 1, [2, 0])
-        cam(IMAGES[::-1].copy(), [[0, 1], [1, 2], [2, 3]])
-        assert sorted(set(traced) - {(2, 8, 8, 3)}) == [(1, 8, 8, 3), (4, 8, 8, 3)]
-        assert len(traced) == len(set(traced))
+        cam(IMAGES[::-1].copy(), [2, 0, 3])
+        assert len(traced) == 2
+        cam(IMAGES[:2] + 1, 0)  # two masks at once, which three images never gave
+        assert traced[2:] == [(2, 8, 8, 3)]
 
     def test_a_model_without_a_value_for_its_batch_size(self) -> None:
         """Shapes in a trace are static: a model may calculate with them."""
@@ -290,7 +289,7 @@ from fusioncam_core import FusionCAM, adapt_model
 
 with tf.device("CPU:1"):
     model = keras.Sequential(
-        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(2)]
     )
 explanation = FusionCAM(model)(np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32), 1)
 assert explanation.maps.device.endswith("CPU:1"), explanation.maps.device
@@ -301,9 +300,3 @@ assert explanation.images.device.endswith("CPU:1"), explanation.images.device
 def test_everything_runs_where_the_model_is() -> None:
     _keras_on_tensorflow()
     subprocess.run([sys.executable, "-c", PLACED], check=True, timeout=120)
-
-
-def test_mapped_functions_are_no_pair() -> None:
-    adapter = adapt_model((features, head), framework="tensorflow")
-    outputs = adapter.forward_with(prepare(adapter, IMAGES, None), tf.ones((1, 2, 2, 4)))
-    np.testing.assert_array_equal(outputs, np.ones((1, 4)))

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 from contract import AdapterContract
-
 from libraries import framework
 
 framework("tensorflow")

@@ -73,7 +73,9 @@ def _read(keras: ModuleType, file: Path) -> Any:
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        text = " ".join(str(error).split()).partition(" Full object config")[0]
+        # Around the cause are the configurations of all that it is in.
+        text = " ".join(str(error).split()).rpartition("Exception encountered: ")[2]
+        text = text.partition(" Full object config")[0]
         if "lambda" in text.lower():
             text = (
                 "it holds Python code (a Lambda layer), which is not run. Load it yourself, and name the function that "

@@ -57,7 +57,7 @@ class TorchEngine(Engine):
             with torch.enable_grad():
                 # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
                 scores = score(outputs, targets).sum(dim=0)
-            gradients = _gradients(scores, activations) if scores.requires_grad else None
+            gradients = _gradients(scores, activations)
         return keras.tree.map_structure(torch.Tensor.detach, outputs), activations.detach(), gradients
 
 
@@ -66,10 +66,15 @@ def _with_gradient(activations: torch.Tensor) -> torch.Tensor:
     return activations.detach().clone().requires_grad_(True)
 
 
-def _gradients(scores: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
+def _gradients(scores: torch.Tensor, activations: torch.Tensor) -> torch.Tensor | None:
+    """(K, *activations.shape) of K scores; None if none of them depends on the activations."""
     each = [
-        torch.autograd.grad(score, activations, retain_graph=True, allow_unused=True)[0] for score in scores.unbind()
+        torch.autograd.grad(score, activations, retain_graph=True, allow_unused=True)[0]
+        for score in scores.unbind()
+        if score.requires_grad
     ]
+    if all(gradient is None for gradient in each):
+        return None
     return torch.stack([torch.zeros_like(activations) if one is None else one for one in each])
 
 

@@ -15,6 +15,7 @@ from fusioncam_core.adapter import (
     LayerInfo,
     ModelAdapter,
     Score,
+    Unconnected,
     mark_default,
     no_spatial_layer,
     reject_options,
@@ -24,6 +25,7 @@ from fusioncam_core.inputs import Inputs, Which, leaves, map_leaves
 from fusioncam_core.layout import has_space
 from fusioncam_core.masking import spatial_size
 from fusioncam_torch import namespace
+from fusioncam_torch.containers import detached, is_several, tensor_of, with_tensor
 from fusioncam_torch.state import InferenceState
 
 
@@ -55,6 +57,7 @@ class TorchAdapter(ModelAdapter):
         self.model_name = type(self._module).__name__
         self._modules = dict(self._module.named_modules(remove_duplicate=False))
         self._layer = None if layer is None else self._find(layer)
+        self._default: str | None = None
         self._state = InferenceState(self._module)
         device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
         self.batch_size = self.CPU_BATCH if device == "cpu" else self.GPU_BATCH
@@ -103,15 +106,19 @@ class TorchAdapter(ModelAdapter):
 
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         ran: dict[str, LayerInfo] = {}
+        several: set[str] = set()
         images = max(leaves(inputs), key=lambda each: each.ndim)
         size = spatial_size(images, self.input_channel_axis)
 
         def record(name: str, module: torch.nn.Module, output: Any) -> None:
-            tensor = _tensor_of(output)
+            tensor = tensor_of(output)
             ran.pop(name, None)  # a layer that runs again moves to the place of its last call
             if tensor is not None:
-                kind = type(module).__name__
-                ran[name] = LayerInfo(name, kind, tuple(tensor.shape), has_space(tensor.shape, size))
+                # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
+                spatial = tensor.shape[0] == 1 and has_space(tensor.shape, size)
+                ran[name] = LayerInfo(name, type(module).__name__, tuple(tensor.shape), spatial)
+            if is_several(output):
+                several.add(name)
 
         with self.session(), torch.no_grad(), contextlib.ExitStack() as hooks:
             for name, module in self._module.named_modules():
@@ -121,14 +128,18 @@ class TorchAdapter(ModelAdapter):
                     )
                     hooks.callback(hook.remove)
             self._run(map_leaves(lambda each: each[:1], inputs))
-        return mark_default(list(ran.values()))
+        listed = mark_default(list(ran.values()), besides=several)
+        self._default = next((layer.name for layer in listed if layer.default), None)
+        return listed
 
     def _resolve(self, inputs: Inputs) -> str:
         """The layer's name; the default one is found by a run of one image, once."""
         if self._layer is None:
-            self._layer = next((layer.name for layer in self.layers(inputs) if layer.default), None)
-            if self._layer is None:
+            if self._default is None:
+                self.layers(inputs)
+            if self._default is None:
                 raise no_spatial_layer(self.model_name)
+            self._layer = self._default
         return self._layer
 
     def capture(self, inputs: Inputs, score: Score | None, targets: torch.Tensor | None) -> Capture:
@@ -141,7 +152,7 @@ class TorchAdapter(ModelAdapter):
             activations = tap.activations(self.model_name)
             self._calls = tap.calls
             gradients = None if score is None else self._gradients(score, outputs, targets, activations)
-        return Capture(_detached(outputs), activations.detach(), gradients)
+        return Capture(detached(outputs), activations.detach(), gradients)
 
     def _gradients(
         self, score: Score, outputs: Any, targets: torch.Tensor | None, activations: torch.Tensor
@@ -156,7 +167,7 @@ class TorchAdapter(ModelAdapter):
             for each in scores
         ]
         if any(each is None for each in gradients):
-            raise ValueError(
+            raise Unconnected(
                 f"The scores of {self.model_name} do not depend on the layer {self._layer!r}, or the model cuts the "
                 "gradient behind it (detach, no_grad, NumPy). Take a layer on the way to the outputs."
             )
@@ -186,10 +197,10 @@ class TorchAdapter(ModelAdapter):
             return _call(self._module, inputs)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # torch._assert, by which models check their inputs
             shapes = ", ".join(f"{tuple(each.shape)} ({each.dtype})" for each in leaves(inputs))
             raise ValueError(
-                f"{self.model_name} cannot run on inputs of shape {shapes}: {str(error).splitlines()[0]}"
+                f"{self.model_name} cannot run on inputs of shape {shapes}: {_first_line(error)}"
             ) from error
 
 
@@ -211,7 +222,7 @@ class _Tap:
             handle.remove()
 
     def _keep(self, module: torch.nn.Module, _: Any, output: Any) -> Any:
-        tensor = _tensor_of(output)
+        tensor = tensor_of(output)
         if tensor is None:
             raise ValueError(f"The layer {self.layer!r} returned a {type(output).__qualname__}, and no tensor in it.")
         self.calls += 1
@@ -220,7 +231,7 @@ class _Tap:
             torch.set_grad_enabled(True)
             self._output = self._output.requires_grad_(True)
         # The rest of the model gets a copy: an in-place activation must not change what was kept.
-        return _with_tensor(output, self._output.clone())
+        return with_tensor(output, self._output.clone())
 
     def activations(self, model_name: str) -> torch.Tensor:
         if self._output is None:
@@ -236,13 +247,17 @@ def _replaced(module: torch.nn.Module, activations: torch.Tensor, *, call: int) 
     def replace(_: torch.nn.Module, __: Any, output: Any) -> Any:
         nonlocal seen
         seen += 1
-        return _with_tensor(output, activations.clone()) if seen == call else output
+        return with_tensor(output, activations.clone()) if seen == call else output
 
     handle = module.register_forward_hook(replace)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _call(model: torch.nn.Module, inputs: Inputs) -> Any:
@@ -270,28 +285,3 @@ def _channel_axis(channels: object) -> int:
     if channels not in ("first", "last"):
         raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
     return 1 if channels == "first" else -1
-
-
-def _tensor_of(output: Any) -> torch.Tensor | None:
-    """The tensor of a layer's output; of a tuple or list, its first entry."""
-    if isinstance(output, tuple | list) and output:
-        output = output[0]
-    return output if isinstance(output, torch.Tensor) and output.is_floating_point() else None
-
-
-def _with_tensor(output: Any, tensor: torch.Tensor) -> Any:
-    if isinstance(output, tuple | list):
-        return type(output)([tensor, *output[1:]])
-    return tensor
-
-
-def _detached(outputs: Any) -> Any:
-    """The outputs without a graph, in the same containers."""
-    if isinstance(outputs, torch.Tensor):
-        return outputs.detach()
-    if isinstance(outputs, Mapping):
-        return {key: _detached(value) for key, value in outputs.items()}
-    if isinstance(outputs, tuple | list):
-        return tuple(_detached(value) for value in outputs)
-    logits = getattr(outputs, "logits", None)
-    return {"logits": logits.detach()} if isinstance(logits, torch.Tensor) else outputs

@@ -101,8 +101,14 @@ def _first_right_singular_vector(rows: Array, *, xp: Namespace) -> Array:
     """
     columns = xp.matrix_transpose(rows)
     if rows.shape[1] > rows.shape[2]:
-        return xp.linalg.svd(xp.matmul(columns, rows), full_matrices=False)[0][..., :1]
-    left = xp.linalg.svd(xp.matmul(rows, columns), full_matrices=False)[0][..., :1]
+        return _first_singular_vector(xp.matmul(columns, rows), xp=xp)
+    left = _first_singular_vector(xp.matmul(rows, columns), xp=xp)
     direction = xp.matmul(columns, left)
     length = xp.sqrt(xp.sum(direction * direction, axis=1, keepdims=True))
     return direction / xp.where(length == 0, xp.ones_like(length), length)
+
+
+def _first_singular_vector(square: Array, *, xp: Namespace) -> Array:
+    """`u_1` of (n, m, m): (n, m, 1); libraries decompose nothing narrower than float32."""
+    wide = square if xp.finfo(square.dtype).bits >= 32 else xp.astype(square, xp.float32)
+    return xp.astype(xp.linalg.svd(wide, full_matrices=False)[0][..., :1], square.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fusioncam_core.arrays import Array, Namespace, array_namespace, spatial_axes
 from fusioncam_core.cams.gradient import (
@@ -22,8 +23,8 @@ def smooth_grad_cam_plus_plus(
 
     Omeiza et al., Smooth Grad-CAM++ (arXiv 1908.01224): `N(U(relu(sum_k w_k A_k)))` with
     `w_k = sum_ij alpha_k relu(D_1)`, `alpha = D_2 / (2 D_2 + sum_ab(A_ab) D_3)` and `D_p` the mean of `g^p` over
-    the copies. The numerator is `D_2` and not, as printed there, `D_1`: only so does one copy without noise give
-    Grad-CAM++. Zero denominators add nothing, as in Grad-CAM++.
+    the copies. The numerator is `D_2` because only so does one copy without noise give Grad-CAM++ (torch-cam, too,
+    corrects the paper's there). Zero denominators add nothing, as in Grad-CAM++.
 
     Args:
         activations: of the input itself, (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
@@ -79,7 +80,7 @@ def _powers(values: Array) -> tuple[Array, Array, Array]:
     return values, squares, squares * values
 
 
-def _copies(gradients: Sequence[Array]) -> list[Array]:
+def _copies(gradients: Any) -> list[Array]:
     """The gradients of each noisy copy, all of one shape."""
     if hasattr(gradients, "shape"):
         copies = [gradients[index, ...] for index in range(gradients.shape[0])]

@@ -2,11 +2,40 @@
 
 from fusioncam_core.explainers.base import Explainer, FusionCamWarning, Result
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.ensembles import FusionCAM
-from fusioncam_core.explainers.gradient import GradCAM
-from fusioncam_core.explainers.region import ScoreCAM
+from fusioncam_core.explainers.ensembles import FusionCAM, UnionCAM
+from fusioncam_core.explainers.gradient import (
+    EigenCAM,
+    EigenGradCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    SmoothGradCAMPlusPlus,
+    XGradCAM,
+)
+from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.explainers.registry import EXPLAINERS
 
-EXPLAINERS: dict[str, type[Explainer]] = {each.name: each for each in (FusionCAM, GradCAM, ScoreCAM)}
-"""The explainers by name."""
-
-__all__ = ["EXPLAINERS", "Batch", "Explainer", "FusionCAM", "FusionCamWarning", "GradCAM", "Result", "ScoreCAM"]
+__all__ = [
+    "EXPLAINERS",
+    "ISCAM",
+    "RISE",
+    "SSCAM",
+    "AblationCAM",
+    "Batch",
+    "EigenCAM",
+    "EigenGradCAM",
+    "Explainer",
+    "FusionCAM",
+    "FusionCamWarning",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GroupCAM",
+    "HiResCAM",
+    "LayerCAM",
+    "Result",
+    "ScoreCAM",
+    "SmoothGradCAMPlusPlus",
+    "UnionCAM",
+    "XGradCAM",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,11 @@ import numpy as np
 from fusioncam_core.adapter import Capture, LayerInfo, ModelAdapter
 from fusioncam_core.arrays import Array, indices_like, normalise, require_finite, to_numpy
 from fusioncam_core.explainers.batch import Batch, at_layer, batch_size
+from fusioncam_core.explainers.default_layer import AnyOutput, default_layer
 from fusioncam_core.explanation import Explanation, join
 from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
 from fusioncam_core.layout import Reshape
-from fusioncam_core.masking import Baseline, MaskedScorer, MaskedSteps, erased_images
+from fusioncam_core.masking import Baseline, MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
 from fusioncam_core.plugins import adapt_model
 from fusioncam_core.progress import progress_bar
@@ -36,11 +38,12 @@ class FusionCamWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Result:
-    """A method's maps (B, K, *size), with the stages and the numbers (B, K) it wants to show."""
+    """A method's maps (B, K, *size), with the stages and the numbers (B, K) it has, and titles of stages to show."""
 
     maps: Array
     parts: dict[str, Array] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
 
 
 class Explainer(ABC):
@@ -49,7 +52,8 @@ class Explainer(ABC):
     Args:
         model: a model of any framework with a plugin, or a `ModelAdapter`.
         layer: a layer's name or the layer itself; None for the last one in execution order whose output
-            has spatial extent (one more run of one image finds it). A list of layers explains each and combines
+            has spatial extent (one more run of one image finds it) or, where that is a row of tokens, for the last one
+            whose patches matter to the outputs (a few more runs, forwards and backwards, of one image). A list of layers explains each and combines
             the maps; the parts are then the maps of the layers, by name.
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
             (one logit: class 1 is `z`, class 0 is `-z`).
@@ -105,7 +109,10 @@ class Explainer(ABC):
             raise ValueError(f"combine is one of {', '.join(map(repr, COMBINATIONS))}, and {combine!r} came.")
         self.combine = combine
         layers = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
-        self.adapters: list[ModelAdapter] = [adapt_model(model, each, **options) for each in layers]
+        self._at = functools.partial(adapt_model, model, **options)
+        self.adapters: list[ModelAdapter] = [self._at(each) for each in layers]
+        self._given = isinstance(model, ModelAdapter)
+        self._chosen = layer is not None or self._given or not self.needs_layer
         self.batch_size = self.adapter.batch_size if batch_size is None else batch_size
         self._steps: dict[Scores, MaskedSteps] = {}
 
@@ -128,8 +135,30 @@ class Explainer(ABC):
         Raises:
             TypeError, ValueError: as for a call.
         """
+        inputs = prepare(self.adapter, images, self.masked_input)
         with self.adapter.session():
-            return self.adapter.layers(prepare(self.adapter, images, self.masked_input))
+            listed = self.adapter.layers(inputs)
+        name = None if self._given else self._default_layer(listed, inputs)
+        return listed if name is None else [replace(layer, default=layer.name == name) for layer in listed]
+
+    def _default_layer(self, listed: list[LayerInfo], inputs: Inputs, targets: Targets | None = None) -> str | None:
+        """The layer for `layer=None`, or None where the adapter's own choice stands."""
+        functions = () if targets is None else targets.functions
+        return default_layer(
+            listed,
+            self._at,
+            inputs,
+            FunctionScores(functions) if functions else AnyOutput(self.scores.output),
+            size=spatial_size(leaf(inputs, self.masked_input), self.adapter.input_channel_axis),
+            reshape=self.reshape,
+        )
+
+    def _choose_layer(self, inputs: Inputs, targets: Targets) -> None:
+        """Once, if no layer was named: move to the default one where that is not the adapter's own choice."""
+        if not self._chosen:
+            name = self._default_layer(self.adapter.layers(inputs), inputs, targets)
+            self.adapters = self.adapters if name is None else [self._at(name)]
+            self._chosen = True
 
     def __call__(self, images: Any, targets: Any = None) -> Explanation:
         """Explain every image.
@@ -148,11 +177,12 @@ class Explainer(ABC):
             TypeError: if images or targets are of a wrong dtype.
             ValueError: for shapes, targets or options that do not fit the model, or NaN or infinity on the way.
         """
+        inputs = prepare(self.adapter, images, self.masked_input)
+        wanted = read_targets(targets, batch_size(inputs))
+        self._choose_layer(inputs, wanted)
         with contextlib.ExitStack() as sessions:
             for adapter in self.adapters:
                 sessions.enter_context(adapter.session())
-            inputs = prepare(self.adapter, images, self.masked_input)
-            wanted = read_targets(targets, batch_size(inputs))
             parts = []
             for start in range(0, batch_size(inputs), self.batch_size):
                 stop = start + self.batch_size
@@ -167,6 +197,7 @@ class Explainer(ABC):
 
     def run(self, inputs: Inputs, targets: Targets) -> tuple[Result, list[Batch]]:
         """The result for inputs that `prepare` gave, and what was seen of them at each layer."""
+        self._choose_layer(inputs, targets)
         results, batches = [], []
         for adapter in self.adapters:
             batch = self.see(inputs, targets, adapter)
@@ -248,6 +279,7 @@ class Explainer(ABC):
             evaluations=sum(each.evaluations for each in batches),
             parts={name: shaped(part) for name, part in result.parts.items()},
             weights={name: shaped(weight) for name, weight in result.weights.items()},
+            titles={"maps": self.title, **result.titles},
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusioncam_core.arrays import Array, require_percentage, to_numpy
-from fusioncam_core.cams.fusion import Contributions, Fusion, _fusion_cam, require_mode
+from fusioncam_core.cams.fusion import Contributions, _fusion_cam, require_mode
 from fusioncam_core.cams.union import _denoised_cam, _union_cam
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
@@ -127,18 +127,18 @@ class FusionCAM(_Ensemble):
 
     def explain(self, batch: Batch) -> Result:
         """Steps 1 to 3 of the paper, with every stage in the parts."""
-        return _as_result(
-            _fusion_cam(
-                self._maps(self.gradient, batch),
-                self._maps(self.region, batch),
-                batch.masked.probabilities,
-                batch.masked.black_probabilities(),
-                self.percentile,
-                self.contributions,
-                len(batch.size),
-                xp=batch.xp,
-            )
+        fusion = _fusion_cam(
+            self._maps(self.gradient, batch),
+            self._maps(self.region, batch),
+            batch.masked.probabilities,
+            batch.masked.black_probabilities(),
+            self.percentile,
+            self.contributions,
+            len(batch.size),
+            xp=batch.xp,
         )
+        titles = {"denoised": f"Denoised {self.gradient.title}", "region": self.region.title}
+        return Result(fusion.maps, fusion.parts, fusion.weights, titles)
 
 
 class UnionCAM(_Ensemble):
@@ -178,18 +178,14 @@ class UnionCAM(_Ensemble):
 
     def explain(self, batch: Batch) -> Result:
         """The union of both maps, or the region map, with both and the union in the parts."""
-        return _as_result(
-            _union_cam(
-                _denoised_cam(batch.activations, batch.required_gradients, self.percentile, batch.size, xp=batch.xp),
-                self._maps(self.region, batch),
-                batch.masked.probabilities,
-                batch.masked.black_probabilities(),
-                self.contributions,
-                len(batch.size),
-                xp=batch.xp,
-            )
+        fusion = _union_cam(
+            _denoised_cam(batch.activations, batch.required_gradients, self.percentile, batch.size, xp=batch.xp),
+            self._maps(self.region, batch),
+            batch.masked.probabilities,
+            batch.masked.black_probabilities(),
+            self.contributions,
+            len(batch.size),
+            xp=batch.xp,
         )
-
-
-def _as_result(fusion: Fusion) -> Result:
-    return Result(fusion.maps, fusion.parts, fusion.weights)
+        titles = {"denoised": "Denoised gradients", "region": self.region.title}
+        return Result(fusion.maps, fusion.parts, fusion.weights, titles)

@@ -102,7 +102,7 @@ class SmoothGradCAMPlusPlus(Explainer):
     Args:
         model, layer, and every keyword of `Explainer`.
         samples: how many noisy copies; each is one more evaluation of the model an image. At an early layer of the
-            tests' shapes network 20 give a map within 0.03 of that of 200.
+            tests' shapes network 20 give a map within 0.05 of that of 200.
         std: the noise's standard deviation, as a share of the image's range (largest less smallest value). SmoothGrad
             (arXiv 1706.03825) recommends 0.1 to 0.2.
         seed: of the noise, which NumPy's PCG64 draws.

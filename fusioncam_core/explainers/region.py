@@ -157,7 +157,7 @@ class GroupCAM(Explainer):
 
 
 class AblationCAM(Explainer):
-    """Ablation-CAM (Desai and Ramaswamy, WACV 2020): channels weighed by what the logit loses without them.
+    """Ablation-CAM (WACV 2020, Desai and Ramaswamy): channels weighed by what the logit loses without them.
 
     One evaluation of the model for each channel that is not zero everywhere, whatever the number of targets. The image
     is not masked.

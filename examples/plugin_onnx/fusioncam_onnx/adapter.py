@@ -1,0 +1,190 @@
+"""An ONNX model and one of its tensors, seen through fusioncam's narrow waist: forward only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, RuntimeException
+
+from fusioncam_core import Capture, GradientsUnavailableError, LayerInfo, ModelAdapter
+from fusioncam_core.adapter import mark_default, no_spatial_layer, reject_options, unknown_layer
+from fusioncam_core.layout import has_space
+from fusioncam_core.masking import spatial_size
+
+FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+AXES = {"first": 1, "last": -1}
+
+
+class OnnxAdapter(ModelAdapter):
+    """Runs copies of the graph: one with the layer as a further output, one with the layer as a further input.
+
+    A layer is a tensor of the graph, by its name. A graph that was exported for batches of one size is run in
+    batches of that size.
+
+    Args:
+        model: the path of a file, or a proto; neither is changed.
+        layer: the name of a tensor that a node makes, or None.
+        options: `channels`, "first" (the default) or "last", of the model's inputs and of its layers; `providers`, of
+            ONNX Runtime, by default those it has been built with.
+
+    Raises:
+        ValueError: if there is no such tensor, or `channels` is another word.
+        TypeError: for another option.
+    """
+
+    namespace = array_api_compat.numpy
+
+    def __init__(self, model: str | Path | onnx.ModelProto, layer: str | None, options: Mapping[str, Any]):
+        reject_options(options, ("channels", "providers"), "ONNX")
+        channels = options.get("channels", "first")
+        if channels not in AXES:
+            raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+        self.input_channel_axis = AXES[channels]
+        self._proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model)
+        self._providers = options.get("providers", onnxruntime.get_available_providers())
+        self.model_name = self._proto.graph.name or "ONNX model"
+        self._kinds = {name: node.op_type for node in self._proto.graph.node for name in node.output if name}
+        if layer is not None and layer not in self._kinds:
+            raise unknown_layer(layer, self._kinds, self.model_name)
+        self._layer = layer
+        self._session = self._start(self._proto)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._tapped: onnxruntime.InferenceSession | None = None
+        self._replaced: onnxruntime.InferenceSession | None = None
+
+    # --- what the core asks about
+
+    @property
+    def layer_name(self) -> str:
+        """The tensor's name; with `layer=None` it is known once the model has run."""
+        if self._layer is None:
+            raise ValueError("The default layer is found when the model runs: call capture or layers first.")
+        return self._layer
+
+    @property
+    def activation_channel_axis(self) -> int:
+        """As in the inputs: an exported graph keeps to one layout."""
+        return self.input_channel_axis
+
+    def as_array(self, values: Any) -> np.ndarray:
+        """A copy in the floating-point dtype of the graph's inputs; integers as they are."""
+        if not isinstance(values, np.ndarray):
+            raise TypeError(f"Images are a NumPy array, and a {type(values).__qualname__} came.")
+        return values.astype(self._dtype()) if values.dtype.kind == "f" else values.copy()
+
+    def input_ndim(self, which: int | str | None) -> int | None:
+        """The graph says how many axes its inputs have."""
+        inputs = self._session.get_inputs()
+        return len(inputs[0].shape) if which is None and len(inputs) == 1 else None
+
+    # --- what the core asks for
+
+    def layers(self, inputs: Any) -> list[LayerInfo]:
+        """Every floating-point tensor that a node makes, in the order of the graph."""
+        session = self._start(_with_outputs(self._proto, self._kinds))
+        values = self._run(session, inputs, list(self._kinds))
+        size = spatial_size(max(self._named(inputs).values(), key=np.ndim), self.input_channel_axis)
+        listed = [
+            LayerInfo(name, kind, value.shape, has_space(value.shape, size))
+            for (name, kind), value in zip(self._kinds.items(), values, strict=True)
+            if value.dtype.kind == "f"
+        ]
+        return mark_default(listed)
+
+    def capture(self, inputs: Any, score: Callable[..., Any] | None, targets: Any) -> Capture:
+        """The outputs and the layer's activations; with a score, GradientsUnavailableError."""
+        if score is not None:
+            raise GradientsUnavailableError(
+                f"{self.model_name} runs on ONNX Runtime, forward only: there are no gradients in it. Take a method "
+                "that needs none, such as ScoreCAM, or explain the model in the framework it was exported from."
+            )
+        layer = self._resolve(inputs)
+        self._tapped = self._tapped or self._start(_with_outputs(self._proto, [layer]))
+        *outputs, activations = self._run(self._tapped, inputs, [*self._outputs, layer])
+        return Capture(self._packed(outputs), activations, None)
+
+    def forward(self, inputs: Any) -> Any:
+        """The graph's only output, or all of them by name."""
+        return self._packed(self._run(self._session, inputs, self._outputs))
+
+    def forward_with(self, inputs: Any, activations: np.ndarray) -> Any:
+        """The same when all that reads the layer reads the activations instead."""
+        layer = self._resolve(inputs)
+        name = f"{layer} (replaced)"
+        self._replaced = self._replaced or self._start(_with_replaced(self._proto, layer, name, self._dtype()))
+        named = {**self._named(inputs), name: activations}
+        return self._packed(self._run(self._replaced, named, self._outputs))
+
+    # --- how
+
+    def _start(self, proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(proto.SerializeToString(), providers=self._providers)
+
+    def _dtype(self) -> np.dtype:
+        """Of the floating-point inputs, and so of the layers, but in graphs of mixed precision."""
+        kinds = (FLOATS[each.type] for each in self._session.get_inputs() if each.type in FLOATS)
+        return np.dtype(next(kinds, np.float32))
+
+    def _resolve(self, inputs: Any) -> str:
+        if self._layer is None:
+            self._layer = next((layer.name for layer in self.layers(inputs) if layer.default), None)
+            if self._layer is None:
+                raise no_spatial_layer(self.model_name)
+        return self._layer
+
+    def _named(self, inputs: Any) -> dict[str, np.ndarray]:
+        """The inputs by the names of the graph."""
+        if isinstance(inputs, Mapping):
+            return dict(inputs)
+        arrays = inputs if isinstance(inputs, tuple) else (inputs,)
+        return {declared.name: array for declared, array in zip(self._session.get_inputs(), arrays, strict=True)}
+
+    def _run(self, session: onnxruntime.InferenceSession, inputs: Any, names: list[str]) -> list[np.ndarray]:
+        named = self._named(inputs)
+        total = len(next(iter(named.values())))
+        fixed = self._session.get_inputs()[0].shape[0]
+        size = fixed if isinstance(fixed, int) else total
+        parts = []
+        for start in range(0, total, size):
+            rows = np.arange(start, start + size) % total  # the last batch is filled up by the first images
+            parts.append(self._run_batch(session, {name: array[rows] for name, array in named.items()}, names))
+        return [np.concatenate(each)[:total] for each in zip(*parts, strict=True)]
+
+    def _run_batch(
+        self, session: onnxruntime.InferenceSession, named: dict[str, np.ndarray], names: list[str]
+    ) -> list[np.ndarray]:
+        try:
+            return session.run(names, named)
+        except (InvalidArgument, RuntimeException) as error:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
+            raise ValueError(f"{self.model_name} cannot run on inputs of shape {shapes}: {error}") from error
+
+    def _packed(self, outputs: list[np.ndarray]) -> Any:
+        """The only output, or all of them by name."""
+        return outputs[0] if len(outputs) == 1 else dict(zip(self._outputs, outputs, strict=True))
+
+
+def _with_outputs(proto: onnx.ModelProto, names: Any) -> onnx.ModelProto:
+    """A copy whose further outputs are the tensors of these names; ONNX Runtime infers their types."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    present = {output.name for output in copy.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+    return copy
+
+
+def _with_replaced(proto: onnx.ModelProto, layer: str, name: str, dtype: np.dtype) -> onnx.ModelProto:
+    """A copy in which all that reads the layer reads a further input of the given name."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for node in copy.graph.node:
+        node.input[:] = [name if each == layer else each for each in node.input]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    copy.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    return copy

@@ -1,0 +1,152 @@
+"""`keras:PATH`: model files, without running code from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from absence import hide
+from fusioncam_core import FusionCAM, FusionCamWarning, MissingExtra, load_model
+from fusioncam_core.arrays import to_numpy
+from libraries import framework
+
+keras = framework("keras")
+from keras import layers  # noqa: E402
+
+import keras_models as models  # noqa: E402 - needs Keras
+
+pytestmark = [
+    # TensorFlow's variables have no `copy` argument yet that NumPy 2 asks for.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    # Keras advises against .h5 files.
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
+]
+
+
+def saved(model: Any, file: Path) -> str:
+    model.save(file)
+    return f"keras:{file}"
+
+
+def classifier(*first: Any, units: int = 3, activation: str | None = None, size: tuple[Any, ...] = (8, 9, 3)) -> Any:
+    convolution = layers.Conv2D(2, 3, data_format="channels_last" if size[-1] == 3 else "channels_first")
+    pool = layers.GlobalMaxPooling2D(data_format=convolution.data_format)
+    return keras.Sequential([keras.Input(size), *first, convolution, pool, layers.Dense(units, activation)])
+
+
+@pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_loaded_model_gives_the_same_map(
+    tmp_path: Path, shapes: dict[str, Any], shapes_weights: Any, ending: str
+) -> None:
+    model = models.load_shapes(models.nested(activation="softmax"), shapes_weights)
+    loaded = load_model(saved(model, tmp_path / f"shapes{ending}"))
+    assert (loaded.name, loaded.task, loaded.outputs, loaded.layer) == ("shapes", "multiclass", "logits", None)
+    images = np.ascontiguousarray(np.moveaxis(shapes["images"][:2], 1, -1))
+    explanation = FusionCAM(loaded.model, contributions="signed")(images, shapes["target"][:2])
+    np.testing.assert_allclose(to_numpy(explanation.parts["region"]), shapes["region_map"][:2], atol=1e-5)
+
+
+class TestPreprocessing:
+    def test_model_that_scales_gets_0_to_255(self, tmp_path: Path) -> None:
+        model = classifier(layers.Rescaling(1 / 255))
+        preprocessing = load_model(saved(model, tmp_path / "model.keras")).preprocessing
+        assert (preprocessing.size, preprocessing.channels) == ((8, 9), "last")
+        assert (preprocessing.mean, preprocessing.std) == (0, 1)
+
+    def test_other_models_get_0_to_1_and_a_warning(self, tmp_path: Path) -> None:
+        spec = saved(classifier(), tmp_path / "model.keras")
+        with pytest.warns(FusionCamWarning, match=r"has no Rescaling or Normalization layer.*scaled to \[0, 1\]"):
+            preprocessing = load_model(spec).preprocessing
+        assert (preprocessing.mean, preprocessing.std) == (0, 255)
+
+    def test_channels_first(self, tmp_path: Path) -> None:
+        model = classifier(layers.Rescaling(2.0), size=(3, 8, 9))
+        preprocessing = load_model(saved(model, tmp_path / "model.keras")).preprocessing
+        assert (preprocessing.size, preprocessing.channels) == ((8, 9), "first")
+
+    def test_size_that_is_left_open(self, tmp_path: Path) -> None:
+        model = classifier(layers.Rescaling(2.0), size=(None, None, 3))
+        assert load_model(saved(model, tmp_path / "model.keras")).preprocessing.size == (224, 224)
+
+    def test_what_takes_no_photographs_has_none(self, tmp_path: Path) -> None:
+        model = keras.Sequential([keras.Input((9, 2)), layers.Conv1D(2, 3), layers.Flatten(), layers.Dense(2)])
+        assert load_model(saved(model, tmp_path / "model.keras")).preprocessing is None
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "task"),
+    [(3, "softmax", "multiclass"), (3, None, "multiclass"), (3, "sigmoid", "multilabel"), (1, "sigmoid", "binary")],
+)
+def test_task_follows_from_the_ending(tmp_path: Path, units: int, activation: str | None, task: str) -> None:
+    model = classifier(layers.Rescaling(1.0), units=units, activation=activation)
+    assert load_model(saved(model, tmp_path / "model.keras")).task == task
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("ending", [".keras", ".h5"])
+    def test_code_in_the_file_does_not_run(self, tmp_path: Path, ending: str) -> None:
+        spec = saved(classifier(layers.Lambda(lambda images: images / 255)), tmp_path / f"model{ending}")
+        with pytest.raises(ValueError, match=r"holds Python code \(a Lambda layer\), which is not run"):
+            load_model(spec)
+
+    def test_class_that_is_not_known(self, tmp_path: Path) -> None:
+        class Unknown(layers.Layer):
+            def call(self, images: Any) -> Any:
+                return images
+
+        spec = saved(classifier(Unknown()), tmp_path / "model.keras")
+        with pytest.raises(ValueError, match="Could not locate class 'Unknown'") as caught:
+            load_model(spec)
+        assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize(
+        ("name", "problem"),
+        [
+            ("none.keras", "there is no such file"),
+            ("model.pb", r"the file of a whole model ends in \.keras or \.h5"),
+            ("model.weights.h5", r"not \.weights\.h5"),
+            ("text.keras", "is no file that Keras has saved"),
+            ("text.h5", "file signature not found"),
+        ],
+    )
+    def test_files_that_hold_no_model(self, tmp_path: Path, name: str, problem: str) -> None:
+        for text in ("text.keras", "text.h5"):
+            (tmp_path / text).write_text("no model")
+        with pytest.raises(ValueError, match=problem):
+            load_model(f"keras:{tmp_path / name}")
+
+    def test_weights_alone(self, tmp_path: Path) -> None:
+        classifier().save_weights(tmp_path / "model.weights.h5")
+        (tmp_path / "model.weights.h5").rename(tmp_path / "model.h5")
+        with pytest.raises(ValueError, match="No model config found"):
+            load_model(f"keras:{tmp_path / 'model.h5'}")
+
+
+class TestMissing:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        (tmp_path / "model.h5").write_bytes(b"")
+        return tmp_path / "model.h5"
+
+    def test_keras(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        hide("keras", monkeypatch)
+        with pytest.raises(MissingExtra, match=r'needs keras: pip install "fusioncam\[keras\]"'):
+            load_model(f"keras:{file}")
+
+    def test_the_framework_that_keras_is_set_to(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import fusioncam_keras.loading as loading
+
+        def require(*_: str) -> None:
+            raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+        monkeypatch.setattr(loading, "require", require)
+        monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: name == "torch" or None)
+        with pytest.raises(ValueError, match=r"run on tensorflow, which is not installed: set .* to torch"):
+            load_model(f"keras:{file}")
+        monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=r'not installed: pip install "fusioncam\[tensorflow\]"'):
+            load_model(f"keras:{file}")
