@@ -34,6 +34,13 @@ WEIGHTS = {
 }
 
 
+TITLES = {
+    "fusion-cam": {"maps": "Fusion-CAM", "denoised": "Denoised Grad-CAM", "region": "Score-CAM"},
+    "grad-cam": {"maps": "Grad-CAM"},
+    "score-cam": {"maps": "Score-CAM"},
+}
+
+
 def explanation(batch=1, targets=None, method="fusion-cam", spatial=(4, 6), images=None, channel_axis=1):
     """Maps whose value at (row, column) is column / (columns - 1), for parts counted down from 1."""
     shape = (batch,) if targets is None else (batch, targets)
@@ -55,6 +62,7 @@ def explanation(batch=1, targets=None, method="fusion-cam", spatial=(4, 6), imag
         evaluations=9,
         parts=dict.fromkeys(PARTS, 1 - maps) if fused else {},
         weights={name: np.float32(value) * ones for name, value in WEIGHTS.items()} if fused else {},
+        titles=TITLES[method],
     )
 
 
@@ -309,7 +317,7 @@ class TestReport:
         table = [
             "                       probability  contribution  union weight  fusion weight",
             "    baseline                0.1000",
-            "    denoised Grad-CAM       0.5000        0.4000        0.7273",
+            "    Denoised Grad-CAM       0.5000        0.4000        0.7273",
             "    Score-CAM               0.2500        0.1500        0.2727         0.3529",
             "    union                   0.6000        0.5000                       0.6471",
         ]
@@ -357,7 +365,7 @@ class TestReport:
         lines = list(photograph_report("cat.jpg", given, CLASS_NAMES, ["cat.png"]))
         assert lines[5] == "  Fusion-CAM, layer features.3, 1 model evaluation"
         assert lines[8:] == [
-            "    denoised Grad-CAM                     0.4000        1.0000",
+            "    Denoised Grad-CAM                     0.4000        1.0000",
             "  wrote cat.png",
         ]
 

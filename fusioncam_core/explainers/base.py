@@ -52,9 +52,9 @@ class Explainer(ABC):
     Args:
         model: a model of any framework with a plugin, or a `ModelAdapter`.
         layer: a layer's name or the layer itself; None for the last one in execution order whose output
-            has spatial extent (one more run of one image finds it) or, where that is a row of tokens, for the last one
-            whose patches matter to the outputs (a few more runs, forwards and backwards, of one image). A list of layers explains each and combines
-            the maps; the parts are then the maps of the layers, by name.
+            has spatial extent (one more run of one image finds it) or, where that is a row of tokens, the last one
+            whose patches matter to the outputs (a few more runs of one image, forwards and backwards). A list of
+            layers explains each and combines the maps; the parts are then the maps of the layers, by name.
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
             (one logit: class 1 is `z`, class 0 is `-z`).
         outputs: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a

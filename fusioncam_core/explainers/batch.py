@@ -100,7 +100,7 @@ class Batch:
         """The targets' logits (n, K) of the images (n,), each without a channel (n,) of the layer, `count` no padding.
 
         Raises:
-            ValueError: if a user's `reshape` makes another number of channels than the layer's output has.
+            ValueError: if it is not plain where a user's `reshape` takes the channels from.
         """
         xp, rows = self.xp, indices_like(images, self.logits, self.xp)
         captured = xp.take(self.captured, rows, axis=0)
@@ -112,16 +112,25 @@ class Batch:
 
     def _all_but(self, channels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Ones in the layer's own layout (n, ..., C, ...), zero in the channels (n,)."""
-        axis, length = self.layout.channel_axis, int(self.captured.shape[self.layout.channel_axis])
-        if length != self.activations.shape[1]:
-            raise ValueError(
-                f"{at_layer('The output', self.adapter)} has {length} entries along its axis {axis}, and reshape= "
-                f"makes {self.activations.shape[1]} channels of it: which of them to switch off is not known."
-            )
+        length = int(self.activations.shape[1])
         shape = [len(channels), *(1,) * (self.captured.ndim - 1)]
-        shape[axis] = length
+        shape[self._channel_axis()] = length
         kept: np.ndarray[Any, Any] = np.arange(length) != channels[:, None]
         return kept.reshape(shape).astype(np.float32)
+
+    def _channel_axis(self) -> int:
+        """Where the channels are in the layer's own layout."""
+        if self.layout.function is None:
+            return self.layout.channel_axis
+        shape, channels = tuple(self.captured.shape), int(self.activations.shape[1])
+        fitting = [axis for axis in range(1, len(shape)) if shape[axis] == channels]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"{at_layer('The output', self.adapter)} has shape {shape}, and which of its axes holds the {channels} "
+                "channels that reshape= makes of it is not plain, so that none can be switched off. Give reshape= as a "
+                "grid, or take another method."
+            )
+        return fitting[0]
 
     def _channels_first(self, activations: Array) -> Array:
         return self.layout.channels_first(self._finite_float(activations, "activations"), xp=self.xp)
