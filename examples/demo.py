@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.framework == "tensorflow":
         os.environ["KERAS_BACKEND"] = "tensorflow"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes about the processor between the tables
     photographs = [str(photograph(name)) for name in PHOTOGRAPHS]
     where = ["--model", MODELS[options.framework], "--out", options.out]
     return fusioncam(["explain", *photographs, *where])

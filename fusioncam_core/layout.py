@@ -12,7 +12,7 @@ Reshape = Callable[[Array], Array] | Sequence[int] | None
 """What a user may say of a layer: its grid of tokens, or a linear function to (B, C, *spatial)."""
 
 PREFIXES = (0, 1, 2, 4, 5)
-"""Tokens before the patches: none, a class token, class and distillation tokens, four registers, class and registers."""
+"""Tokens before the patches: none, a class token, class and distillation tokens, four registers, class and four."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ def is_row(shape: Sequence[int], size: tuple[int, ...], grid: Sequence[int] | No
 def token_grid(shape: Sequence[int], size: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
     """The prefix and the grid of a row of tokens (B, N, C), if its patches are as wide as they are high.
 
-    Of the prefixes that fit, the shortest is taken; patches must tile the input. A row of single numbers is none: a
-    pooled (B, C, 1) often has as many channels as some grid has patches.
+    Of the prefixes that fit, the shortest is taken; patches must tile the input and be more than the prefix. A row of
+    single numbers is none: a pooled (B, C, 1) often has as many channels as some grid has patches.
     """
     if len(shape) != 3 or len(size) < 2 or shape[2] == 1:
         return None
     for prefix in PREFIXES:
         patch = _patch_side(shape[1] - prefix, size)
-        if patch is not None:
+        if patch is not None and shape[1] > 2 * prefix:
             return prefix, tuple(length // patch for length in size)
     return None
 

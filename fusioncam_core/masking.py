@@ -211,8 +211,8 @@ def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Name
     Args:
         images: (B, ...) inputs of the model.
         baseline: "zero"; "blur", each image blurred with a standard deviation of a ninth of its shorter side;
-            a number; one value a channel; or an array of an image's or of the batch's shape. All in the
-            model's input space, after preprocessing.
+            a number; one value a channel; or one image, for all. All in the model's input space, after
+            preprocessing.
         channel_axis: 1 or -1.
         xp: the namespace.
 
@@ -225,13 +225,13 @@ def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Name
     if values.ndim == 1 and channel_axis == 1:
         values = values.reshape(-1, *(1,) * (images.ndim - 2))
     try:
-        values = np.broadcast_to(values, tuple(images.shape))
+        values = np.broadcast_to(values, tuple(images.shape[1:]))
     except ValueError:
         raise ValueError(
-            f"The baseline has shape {values.shape}, and images of shape {tuple(images.shape)} came. A baseline is a "
-            "number, one value a channel, or an image."
+            f"The baseline has shape {values.shape}, and images of shape {tuple(images.shape[1:])} came. A baseline is "
+            "a number, one value a channel, or one image."
         ) from None
-    return constant_like(values, images, xp)
+    return xp.broadcast_to(constant_like(values, images, xp), tuple(images.shape))
 
 
 def _named_baseline(images: Array, name: str, channel_axis: int, xp: Namespace) -> Array | None:

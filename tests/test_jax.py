@@ -6,8 +6,6 @@ import functools
 import os
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, adapt_model
+from fusioncam_core.adapter import Unconnected
 from fusioncam_core.inputs import prepare
 from fusioncam_core.outputs import ClassScores
 
@@ -37,18 +36,22 @@ def parameters() -> dict[str, Any]:
     return {"mix": jnp.asarray(random.normal(size=(3, 4)), jnp.float32), "head": jnp.asarray(np.eye(4, 5), jnp.float32)}
 
 
+COMPILED: list[str] = []
+"""What XLA has compiled in this process; not every JAX can take a listener back."""
+
+
+def count_compilations(event: str, duration: float, **details: Any) -> None:
+    if event.endswith("backend_compile_duration"):
+        COMPILED.append(str(details.get("fun_name")))
+
+
+jax.monitoring.register_event_duration_secs_listener(count_compilations)
+
+
 @pytest.fixture
-def compiled() -> Iterator[Counter[str]]:
-    """Counts what XLA compiles, by the function's name."""
-    names: Counter[str] = Counter()
-
-    def count(event: str, duration: float, **details: Any) -> None:
-        if event.endswith("backend_compile_duration"):
-            names[str(details.get("fun_name"))] += 1
-
-    jax.monitoring.register_event_duration_secs_listener(count)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(count)
+def compiled() -> list[str]:
+    COMPILED.clear()
+    return COMPILED
 
 
 def fresh(code: str, **environment: str) -> str:
@@ -88,7 +91,7 @@ def test_each_module_system_is_imported_alone() -> None:
 
 class TestCompiled:
     def test_a_data_set_costs_one_compilation_an_input_shape(
-        self, compiled: Counter[str], shapes: dict[str, Any], shapes_weights: dict[str, Any]
+        self, compiled: list[str], shapes: dict[str, Any], shapes_weights: dict[str, Any]
     ) -> None:
         from jax_models import tapped_function
 
@@ -96,14 +99,27 @@ class TestCompiled:
         weights = {**shapes_weights, "conv4.bias": shapes_weights["conv4.bias"] - 2}
         cam, images = FusionCAM(tapped_function(weights), batch_size=16), np.moveaxis(shapes["images"], 1, -1)
         evaluations = {cam(images[:1]).evaluations}
-        assert compiled["jit(_run_and_score)"] == 1
-        assert compiled["jit(compiled)"] == 2, "chunks of 16 masks, and the single masks of the fusion"
+        first = len(compiled)
+        assert first > 0
         compiled.clear()
         evaluations |= {cam(images[index : index + 1]).evaluations for index in range(1, 8)}
         assert len(evaluations) > 3
-        assert compiled == {}
+        assert compiled == []
         cam(images[:1, :40])
-        assert (compiled["jit(_run_and_score)"], compiled["jit(compiled)"]) == (1, 2), "another input shape"
+        assert 0 < len(compiled) <= first, "another input shape"
+
+    def test_the_model_is_traced_for_two_sizes_of_chunks(self) -> None:
+        traced = []
+
+        def apply(weights: Any, images: Any) -> Any:
+            traced.append(images.shape[0])
+            return project(weights, images)
+
+        cam = FusionCAM((apply, parameters()), "features", batch_size=3)
+        for _ in range(2):
+            cam(IMAGES[:1])
+        # Capturing traces twice: how the layer runs, and then the run itself. Four channels are chunks of three.
+        assert sorted(traced) == [1, 1, 1, 3]
 
     def test_gradients_of_k_targets_are_one_pull_back(self) -> None:
         adapter = adapt_model((project, parameters()))
@@ -251,7 +267,7 @@ class TestFunctions:
 class TestArrays:
     def test_inputs_that_do_not_fit(self) -> None:
         cam = GradCAM((project, parameters()))
-        with pytest.raises(ValueError, match=r"project cannot run on inputs of shape \(3, 12, 12, 2\) \(float32\): "):
+        with pytest.raises(ValueError, match=r"project cannot run on inputs of shape \(1, 12, 12, 2\) \(float32\): "):
             cam(IMAGES[..., :2])
         with pytest.raises(TypeError, match=r"a NumPy array or a JAX array, and a builtins.str came"):
             cam("coffee.png")
@@ -285,11 +301,17 @@ class TestArrays:
         traced = str(jax.make_jaxpr(namespace.matmul)(jnp.ones((2, 3)), jnp.ones((3, 2))))
         assert "precision=(Precision.HIGHEST, Precision.HIGHEST)" in traced
 
-    def test_cut_gradient_warns_and_gives_zeros(self) -> None:
-        pair = (jax.jit(lambda images: images), lambda values: jax.lax.stop_gradient(values).mean(axis=(1, 2)))
+    @pytest.mark.parametrize("cut", [jax.lax.stop_gradient, jnp.sign], ids=["stopped", "sign"])
+    def test_cut_gradient_is_an_error(self, cut: Any) -> None:
+        model = (jax.jit(lambda images: images), lambda values: cut(values).mean(axis=(1, 2)))
+        with pytest.raises(Unconnected, match="do not depend on the layer 'features', or the model cuts the gradient"):
+            GradCAM(model)(IMAGES)
+
+    def test_zero_gradient_warns_and_gives_zeros(self) -> None:
+        model = (jax.jit(lambda images: images), lambda values: (values * 0).mean(axis=(1, 2)))
         with pytest.warns(FusionCamWarning) as caught:
-            explanation = GradCAM(pair)(IMAGES)
-        assert "a layer that the score does not depend on" in str(caught[0].message)
+            explanation = GradCAM(model)(IMAGES)
+        assert "is zero everywhere for image 0; image 1; image 2" in str(caught[0].message)
         assert float(jnp.max(explanation.maps)) == 0
 
     def test_integers_of_other_inputs_stay(self) -> None:
@@ -300,13 +322,12 @@ class TestArrays:
 
 SHARDED = """
 import jax, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fusioncam_core import FusionCAM
 from jax_models import tapped_function
 
 weights, golden = (dict(np.load(f"{folder}/{name}.npz")) for name in ("shapes_cnn", "shapes_golden"))
-mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,))
-halves = NamedSharding(mesh, PartitionSpec(None, None, None, "model"))
+halves = NamedSharding(Mesh(jax.devices(), ("model",)), PartitionSpec(None, None, None, "model"))
 apply, layers = tapped_function(weights)
 for name in ("conv3", "conv4"):
     layers[name]["kernel"] = jax.device_put(layers[name]["kernel"], halves)

@@ -79,7 +79,7 @@ def test_layers_of_a_stateful_model(stateful: tuple[Stateful, Any]) -> None:
         "dropout",
         "head",
     ]
-    assert listed["sequence"].shape == (2, 4, 8, 6)
+    assert listed["sequence"].shape == (1, 4, 8, 6)
     assert cam(IMAGES).maps.shape == (2, 12, 10)
     same = FusionCAM(stateful, "sequence")(IMAGES)
     np.testing.assert_array_equal(same.maps, cam(IMAGES).maps)

@@ -19,6 +19,7 @@ from fusioncam_core.cams.region import score_cam, weighted_masks
 from fusioncam_core.cams.sampled import is_cam, ss_cam
 from fusioncam_core.explainers.gradient import GradCAM
 from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.targets import Targets
 from libraries import Library, assert_close
 
 torch = pytest.importorskip("torch")
@@ -612,6 +613,21 @@ class TestBlackBox:
             RISE(BlackBox(self.answer), masks=2)(torch.zeros(1, 3, 4, 4))
 
 
+class TestErasing:
+    def test_another_erased_image_starts_anew(self, model: Any, shapes: dict[str, Any]) -> None:
+        images = torch.from_numpy(shapes["images"][:2])
+        masked = GradCAM(model, "features").see(images, Targets(np.array([[1], [2]]), several=False)).masked
+        black = masked.black_probabilities()
+        assert masked.evaluations == 1
+        grey = masked.erasing(torch.full_like(images, 0.5))
+        assert grey.evaluations == 0
+        with torch.no_grad():
+            expected = model(torch.full_like(images, 0.5)).softmax(dim=1)[[0, 1], [1, 2], None]
+        torch.testing.assert_close(grey.black_probabilities(), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(masked.black_probabilities(), black, atol=0, rtol=0)
+        assert (grey.evaluations, masked.evaluations) == (2, 1)
+
+
 class TestWeightedMasks:
     def test_padding_counts_nothing(self, library: Library) -> None:
         masks = library.asarray(np.array([[1, 0], [0, 1], [5, 5], [7, 7]], dtype=np.float32))
@@ -715,7 +731,11 @@ def test_constant_channels_are_not_run(model: Any, shapes: dict[str, Any], name:
     assert explanation.evaluations == 8 + masks * live_channels(shapes) + 1
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+# Of 4 x 4 x 4 cells sixty masks see too little.
+VOLUMES = {**METHODS, "rise": lambda model, *layer, **keywords: RISE(model, *layer, masks=400, cells=2, **keywords)}
+
+
+@pytest.mark.parametrize("method", VOLUMES.values(), ids=VOLUMES)
 @pytest.mark.parametrize("ndim", [1, 3])
 def test_signals_and_volumes(method: Any, ndim: int) -> None:
     class Bright(torch.nn.Module):

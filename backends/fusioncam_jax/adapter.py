@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import get_opaque_trace_state
 
 from fusioncam_core.adapter import (
     Capture,
     LayerInfo,
     ModelAdapter,
     Score,
+    Unconnected,
     mark_default,
     no_spatial_layer,
     reject_options,
@@ -29,6 +29,11 @@ from fusioncam_core.masking import spatial_size
 from fusioncam_jax import namespace
 from fusioncam_jax.network import Network, Parameters
 from fusioncam_jax.taps import Exchange, Listener, Ran, Recorder, listening
+
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # before JAX 0.10 it was there
+    from jax.core import get_opaque_trace_state
 
 AXES = {"first": 1, "last": -1}
 
@@ -165,10 +170,14 @@ class JaxAdapter(ModelAdapter):
         if score is None:
             return *scored(still)[1], None
         scores, pull_back, (outputs, activations) = jax.vjp(scored, still, has_aux=True)
+        if not _depends(pull_back, scores):
+            raise Unconnected(
+                f"The scores of {self.model_name} do not depend on the layer {layer!r}, or the model cuts the gradient "
+                "behind it (stop_gradient, integers). Take a layer on the way to the outputs."
+            )
         # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
-        columns = jnp.broadcast_to(
-            jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :], (scores.shape[1], *scores.shape)
-        )
+        targets_apart = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
+        columns = jnp.broadcast_to(targets_apart, (scores.shape[1], *scores.shape))
         return outputs, activations, jax.vmap(pull_back)(columns)[0]
 
     def _run_with(self, layer: str, parameters: Parameters, inputs: Inputs, activations: jax.Array) -> Any:
@@ -251,10 +260,23 @@ class JaxAdapter(ModelAdapter):
     def _info(self, name: str, ran: Ran, inputs: Inputs) -> LayerInfo:
         images = max(leaves(inputs), key=lambda each: each.ndim)
         shape = self._batched(ran.shape, inputs)
-        return LayerInfo(name, ran.kind, shape, has_space(shape, spatial_size(images, self.input_channel_axis)))
+        # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
+        whole = shape[:1] == images.shape[:1]
+        spatial = whole and has_space(shape, spatial_size(images, self.input_channel_axis))
+        return LayerInfo(name, ran.kind, shape, spatial)
 
     def _batched(self, shape: tuple[int, ...], inputs: Inputs) -> tuple[int, ...]:
         return (leaves(inputs)[0].shape[0], *shape) if self._network.per_image else shape
+
+
+def _depends(function: Callable[[jax.Array], Any], argument: jax.Array) -> bool:
+    """Whether what the function returns is computed from its argument at all."""
+    program = jax.make_jaxpr(function)(argument).jaxpr
+    reached = {id(variable) for variable in program.invars}
+    for equation in program.eqns:
+        if any(id(variable) in reached for variable in equation.invars):
+            reached |= {id(variable) for variable in equation.outvars}
+    return any(id(variable) in reached for variable in program.outvars)
 
 
 def _is_floating(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from fusioncam_core.adapter import Score
+from fusioncam_core.adapter import ModelAdapter, Score
 from fusioncam_core.arrays import Array, Namespace
 from fusioncam_core.inputs import Inputs
 
@@ -29,7 +29,7 @@ class Engine(ABC):
 
     Attributes:
         namespace: the array words.
-        fixed_chunks: as in `ModelAdapter`.
+        fixed_chunks, batch_size: as in `ModelAdapter`.
         run_errors: what else than ValueError the framework raises for inputs that do not fit.
         other_errors: those of them that say something else, such as that memory ran out.
         out_of_reach: why a layer that did run may not have been seen to, as the end of a sentence.
@@ -37,6 +37,7 @@ class Engine(ABC):
 
     namespace: ClassVar[Namespace]
     fixed_chunks: ClassVar[bool] = False
+    batch_size: int = ModelAdapter.batch_size
     run_errors: ClassVar[tuple[type[Exception], ...]] = ()
     other_errors: ClassVar[tuple[type[Exception], ...]] = ()
     out_of_reach: ClassVar[str] = ""

@@ -25,6 +25,7 @@ class JaxEngine(Engine):
     namespace = namespace
     fixed_chunks = True
     run_errors = (TypeError,)
+    other_errors = (jax.errors.UnexpectedTracerError,)
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
@@ -65,7 +66,13 @@ class JaxEngine(Engine):
     def capture(
         self, run: Run, inputs: Inputs, score: Score | None, targets: jax.Array | None
     ) -> tuple[Any, jax.Array, jax.Array | None]:
-        return self._capture(run, score, self._values(), inputs, targets)
+        try:
+            return self._capture(run, score, self._values(), inputs, targets)
+        except jax.errors.UnexpectedTracerError as error:
+            raise ValueError(
+                f"The layer of {self.model.name} runs inside a loop or another transformation of JAX, out of which its "
+                "output cannot be taken. Take the layer that contains it."
+            ) from error
 
     def _traced_capture(
         self, run: Run, score: Score | None, values: list[jax.Array], inputs: Inputs, targets: jax.Array | None

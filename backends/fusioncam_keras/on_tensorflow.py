@@ -29,6 +29,7 @@ class TensorFlowEngine(Engine):
         super().__init__(model, options)
         self._jit_compile = bool(options.get("jit_compile", False))
         self._device = engine.device_of(variable.value for variable in model.variables)
+        self.batch_size = engine.batch_size(self._device)
 
     def as_array(self, values: Any) -> tf.Tensor:
         return engine.as_tensor(values, self.dtype, self._device)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from fusioncam_core.adapter import Score
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.inputs import Inputs, map_leaves
 from fusioncam_keras.engine import Engine, Run
 from fusioncam_torch import namespace
+from fusioncam_torch.adapter import TorchAdapter
 from fusioncam_torch.state import InferenceState
 
 OPTIONS = ()
@@ -29,6 +30,9 @@ class TorchEngine(Engine):
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
         self._state = InferenceState(model)
+        self._like = next((variable.value for variable in model.variables), torch.empty(0))
+        on_cpu = self._like.device.type == "cpu"
+        self.batch_size = TorchAdapter.CPU_BATCH if on_cpu else TorchAdapter.GPU_BATCH
 
     def as_array(self, values: Any) -> torch.Tensor:
         if not isinstance(values, np.ndarray | torch.Tensor):
@@ -37,8 +41,7 @@ class TorchEngine(Engine):
                 f"{type(values).__qualname__} came."
             )
         tensor = torch.from_numpy(np.array(values)) if isinstance(values, np.ndarray) else values.detach()
-        like = next((variable.value for variable in self.model.variables), torch.empty(0))
-        return tensor.to(like.device, getattr(torch, self.dtype) if tensor.is_floating_point() else None)
+        return tensor.to(self._like.device, getattr(torch, self.dtype) if tensor.is_floating_point() else None)
 
     def session(self) -> contextlib.AbstractContextManager[Any]:
         return self._state
@@ -49,8 +52,9 @@ class TorchEngine(Engine):
     def capture(
         self, run: Run, inputs: Inputs, score: Score | None, targets: torch.Tensor | None
     ) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
-        # A user's inference_mode would forbid the graph from the layer on.
+        # A user's inference_mode would forbid the graph from the layer on; its tensors are cloned into ordinary ones.
         with torch.inference_mode(False), torch.no_grad():
+            inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
             if score is None:
                 return *run(inputs, lambda activations: activations.clone()), None
             outputs, activations = run(inputs, _with_gradient)

@@ -65,6 +65,7 @@ class PairAdapter(ModelAdapter):
         modules = [part for function in pair for part in _modules(function)]
         self._variables = [variable for module in modules for variable in module.variables]
         self._device = engine.device_of(self._variables)
+        self.batch_size = engine.batch_size(self._device)
         self._state = VariableState(self._variables)
 
     @property

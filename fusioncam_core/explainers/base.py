@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -109,7 +109,7 @@ class Explainer(ABC):
             raise ValueError(f"combine is one of {', '.join(map(repr, COMBINATIONS))}, and {combine!r} came.")
         self.combine = combine
         layers = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
-        self._at = functools.partial(adapt_model, model, **options)
+        self._at: Callable[[Any], ModelAdapter] = lambda layer: adapt_model(model, layer, **options)
         self.adapters: list[ModelAdapter] = [self._at(each) for each in layers]
         self._given = isinstance(model, ModelAdapter)
         self._chosen = layer is not None or self._given or not self.needs_layer
@@ -135,28 +135,29 @@ class Explainer(ABC):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        inputs = prepare(self.adapter, images, self.masked_input)
+        first = _rows(prepare(self.adapter, images, self.masked_input), 0, 1)
         with self.adapter.session():
-            listed = self.adapter.layers(inputs)
-        name = None if self._given else self._default_layer(listed, inputs)
+            listed = self.adapter.layers(first)
+        name = None if self._given else self._default_layer(listed, first)
         return listed if name is None else [replace(layer, default=layer.name == name) for layer in listed]
 
-    def _default_layer(self, listed: list[LayerInfo], inputs: Inputs, targets: Targets | None = None) -> str | None:
-        """The layer for `layer=None`, or None where the adapter's own choice stands."""
+    def _default_layer(self, listed: list[LayerInfo], first: Inputs, targets: Targets | None = None) -> str | None:
+        """The layer for `layer=None`, found by runs of one image; None where the adapter's own choice stands."""
         functions = () if targets is None else targets.functions
         return default_layer(
             listed,
             self._at,
-            inputs,
+            first,
             FunctionScores(functions) if functions else AnyOutput(self.scores.output),
-            size=spatial_size(leaf(inputs, self.masked_input), self.adapter.input_channel_axis),
+            size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
             reshape=self.reshape,
         )
 
     def _choose_layer(self, inputs: Inputs, targets: Targets) -> None:
         """Once, if no layer was named: move to the default one where that is not the adapter's own choice."""
         if not self._chosen:
-            name = self._default_layer(self.adapter.layers(inputs), inputs, targets)
+            first = _rows(inputs, 0, 1)
+            name = self._default_layer(self.adapter.layers(first), first, targets)
             self.adapters = self.adapters if name is None else [self._at(name)]
             self._chosen = True
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fusioncam_core.adapter import LayerInfo, ModelAdapter, Score, Unconnected
 from fusioncam_core.arrays import Array, array_namespace, constant_like
-from fusioncam_core.inputs import Inputs, map_leaves
+from fusioncam_core.inputs import Inputs
 from fusioncam_core.layout import Reshape, find_layout, is_row
 from fusioncam_core.outputs import unpack
 
@@ -51,19 +51,18 @@ def default_layer(
     """The layer to explain when none is named, or None where the backend's own choice stands.
 
     Costs a forward and a backward pass of one image for each layer that is looked at: three in a vision transformer
-    with a class token, one in a transformer that pools its patches, none where the backend's choice is no row of tokens.
+    with a class token, one in a transformer that pools its patches, none where the backend's choice is no row.
 
     Args:
         listed: the model's layers in the order they ran, the backend's own choice marked.
         at: gives the adapter of a layer.
-        inputs: any number of images, the first of which is run.
+        inputs: one image, as a batch.
         score: what a layer has to matter for.
         size: the spatial size of the explained input.
         reshape: what the user says of the layer; a grid says which layers are rows of tokens.
     """
     rows = _candidates(listed, size, reshape)
-    first = map_leaves(lambda each: each[:1, ...], inputs)
-    chosen = (row.name for row in rows if _patches_matter(at(row.name), first, score, size, reshape))
+    chosen = (row.name for row in rows if _patches_matter(at(row.name), inputs, score, size, reshape))
     return next(chosen, rows[0].name) if rows else None
 
 
@@ -86,9 +85,9 @@ def _patches_matter(
 ) -> bool:
     """Whether the score has a gradient at any patch of the layer."""
     try:
-        capture = adapter.capture(inputs, score, None)
+        gradients: Array = adapter.capture(inputs, score, None).gradients
     except Unconnected:
         return False
     axis, xp = adapter.activation_channel_axis, adapter.namespace
-    layout = find_layout(capture.activations.shape, size, axis, reshape, adapter.layer_name)
-    return bool(xp.any(layout.channels_first(capture.gradients[0, ...], xp=xp) != 0))
+    layout = find_layout(gradients.shape[1:], size, axis, reshape, adapter.layer_name)
+    return bool(xp.any(layout.channels_first(gradients[0, ...], xp=xp) != 0))
