@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
 from fusioncam_core import Explanation, FusionCAM
-from fusioncam_core.arrays import to_numpy
 
 SIDE = 64
 CLASSES = ("disk", "square")
@@ -95,15 +93,12 @@ def train(model: keras.Model) -> None:
 
 def report(explanation: Explanation, inside: np.ndarray) -> list[str]:
     """A line for each image: its class, and the share of the map that lies on the shape."""
-    values: dict[str, Any] = {
-        name: to_numpy(getattr(explanation, name)) for name in ("maps", "targets", "probabilities")
-    }
-    shares = (values["maps"] * inside).sum(axis=(1, 2)) / values["maps"].sum(axis=(1, 2))
+    found = explanation.numpy()
+    shares = (found.maps * inside).sum(axis=(1, 2)) / found.maps.sum(axis=(1, 2))
+    areas = inside.mean(axis=(1, 2))
     return [
         f"{CLASSES[target]:6}  p = {probability:.3f}  {share:.0%} of the map on {area:.0%} of the image"
-        for target, probability, share, area in zip(
-            values["targets"], values["probabilities"], shares, inside.mean(axis=(1, 2)), strict=True
-        )
+        for target, probability, share, area in zip(found.targets, found.probabilities, shares, areas, strict=True)
     ]
 
 

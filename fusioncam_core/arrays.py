@@ -98,9 +98,7 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
         xp = array_namespace(array)
         array = xp.astype(array, xp.float32)
     if hasattr(array, "detach"):
-        array = array.detach()
-    if hasattr(array, "cpu"):
-        array = array.cpu()
+        array = array.detach().cpu()
     return np.asarray(array)
 
 

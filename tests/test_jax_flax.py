@@ -249,6 +249,33 @@ class TestLayers:
             GradCAM(model, "inside")(IMAGES)
 
 
+class Transformer(nnx.Module):
+    """One block of a vision transformer whose head reads the class token."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.patch = nnx.Conv(3, 8, (4, 4), strides=(4, 4), rngs=rngs)
+        self.token = nnx.Param(jnp.ones((1, 1, 8)))
+        self.norm = nnx.LayerNorm(8, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, 8, dropout_rate=0.5, decode=False, rngs=rngs)
+        self.last = nnx.LayerNorm(8, rngs=rngs)
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, images: Any) -> Any:
+        patches = self.patch(images).reshape(len(images), -1, 8)
+        tokens = jnp.concat([jnp.tile(self.token[...], (len(images), 1, 1)), patches], axis=1)
+        return self.head(self.last(tokens + self.attention(self.norm(tokens)))[:, 0])
+
+
+def test_layers_of_tokens() -> None:
+    explanation = ScoreCAM(Transformer())(IMAGES)
+    assert explanation.layer == "norm", "behind the attention no patch is on the way to the class token"
+    assert explanation.maps.shape == (2, 12, 12)
+    gradients = capture(Transformer(), "norm").gradients
+    assert gradients.shape == (1, 2, 10, 8)
+    assert float(jnp.abs(gradients[:, :, 1:]).max()) > 0
+
+
 class TestParameters:
     def test_trained_further_without_a_new_compilation(self) -> None:
         model = NnxNet()

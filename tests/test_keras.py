@@ -518,3 +518,12 @@ def test_scores_are_those_of_the_model(tiny: np.ndarray) -> None:
     adapter = adapt_model(model)
     outputs = ClassScores().logits(adapter.forward(prepare(adapter, tiny, None)))
     np.testing.assert_allclose(to_numpy(outputs), to_numpy(model(tiny)), atol=1e-6)
+
+
+def test_example_of_a_transfer_model(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from examples import transfer_learning_keras as example
+
+    monkeypatch.setattr(example, "train", lambda model: None)
+    assert example.main(["--out", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    assert "of the map on 9% of the image" in capsys.readouterr().out

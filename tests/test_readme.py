@@ -8,15 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from fusioncam_core.cli import main
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
-NEEDED = {"torch": "torch", "PIL": "PIL", "examples.zoo.efficientnet_lite0_torch": "efficientnet_lite_pytorch"}
+NEEDED = {
+    "torch": "torch",
+    "PIL": "PIL",
+    "examples.zoo.efficientnet_lite0_torch": "efficientnet_lite_pytorch",
+    "keras": "tensorflow",
+    "jax": "jax",
+    "flax": "flax",
+    "equinox": "equinox",
+}
 
 
 def test_there_are_blocks_to_run() -> None:
-    assert len(BLOCKS) >= 3
+    assert len(BLOCKS) >= 7
+
+
+def test_table_of_methods_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    assert capsys.readouterr().out in README.read_text()
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block-{number}" for number in range(len(BLOCKS))])

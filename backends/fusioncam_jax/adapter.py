@@ -64,7 +64,7 @@ class JaxAdapter(ModelAdapter):
         channels = options.get("channels")
         if channels not in (None, *AXES):
             raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
-        self.input_channel_axis = AXES.get(channels, network.input_channel_axis)
+        self.input_channel_axis = AXES[channels] if channels else network.input_channel_axis
         self.model_name = network.name
         self._network = network
         self._layer = None if layer is None else network.find(layer)

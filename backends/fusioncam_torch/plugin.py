@@ -1,12 +1,15 @@
-"""The hooks of the PyTorch backend. PyTorch itself is imported once a model of it turns up."""
+"""The hooks of the PyTorch backend. PyTorch itself is imported once a model of it turns up, or is to be loaded."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
+
+if TYPE_CHECKING:
+    from fusioncam_core.loading import LoadedModel
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
 
@@ -31,6 +34,17 @@ def fusioncam_array_namespace(array: Any) -> Any:
     from fusioncam_torch import namespace
 
     return namespace
+
+
+@hookimpl
+def fusioncam_load_model(spec: str) -> LoadedModel | None:
+    """A pretrained model of timm or torchvision, as in `timm:resnet18` or `torchvision:resnet50`."""
+    library, _, name = spec.partition(":")
+    if library not in ("timm", "torchvision"):
+        return None
+    from fusioncam_torch.loading import load
+
+    return load(library, name)
 
 
 @hookimpl

@@ -219,6 +219,7 @@ class Explainer(ABC):
         else:
             capture = Capture(adapter.forward(inputs), None, None)
         logits = require_finite(scores.logits(capture.outputs), "model's outputs", xp)
+        _warn_of_probabilities(logits, scores, adapter)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:
@@ -297,8 +298,8 @@ def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:
     return map_leaves(lambda each: each[start:stop, ...], inputs)
 
 
-def _warn_of_probabilities(logits: Array, scores: ClassScores, adapter: ModelAdapter) -> None:
-    if scores.task != "multiclass" or scores.outputs != "logits":
+def _warn_of_probabilities(logits: Array, scores: Scores, adapter: ModelAdapter) -> None:
+    if not isinstance(scores, ClassScores) or scores.task != "multiclass" or scores.outputs != "logits":
         return
     values = to_numpy(logits)
     # Half-precision probabilities of a thousand classes add up to one within a few hundredths.
