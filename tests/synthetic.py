@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Two convolutions that cut an image into patches, and a class token before them: a row without negative numbers."""
+    """Two convolutions that cut an image into patches, and a class token: a row of numbers that are not negative."""
 
     def __init__(self, patch: tuple[int, int], width: int):
         super().__init__()
@@ -175,8 +175,8 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = {
-    "signal": Problem((48,), 12, 150),
-    "image": Problem((24, 24), 8, 150),
+    "signal": Problem((48,), 12, 100),
+    "image": Problem((24, 24), 8, 100),
     "volume": Problem((12, 12, 12), 6, 100),
     "tokens": Problem((24, 24), 8, 150, patch=(4, 4)),
     "oblong tokens": Problem((24, 24), 8, 150, patch=(3, 6)),
