@@ -166,7 +166,8 @@ class TestTokens:
         assert explanation.layer == "block.norm1"
         without = {**oblong.options, "reshape": None}
         # Rows of a grid that is not square are not taken for such: the last layer with two axes of space is.
-        assert GradCAM(oblong.network, **without)(oblong.examples.inputs, 0).layer == "tokens.patches"
+        explanation = GradCAM(oblong.network, **without)(oblong.examples.inputs, oblong.examples.patterns)
+        assert explanation.layer == "tokens.patches"
         with pytest.raises(ValueError, match=r"Give reshape=: the grid of its tokens"):
             GradCAM(oblong.network, "block.norm1", **without)(oblong.examples.inputs, 0)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from libraries import framework
 
 from fusioncam_core import EXPLAINERS
+from libraries import framework
 
 CASES = [0, 1, 4]
 CHEAP = {"smooth-grad-cam++": {"samples": 2}, "ss-cam": {"samples": 1}, "is-cam": {"steps": 2}, "rise": {"masks": 20}}
