@@ -7,12 +7,14 @@
 # VENV     where that environment is; an existing one is used as it is
 # OUT      where the demo writes its pictures
 # ARGS     more arguments for pytest
+# WORKERS  how pytest spreads the test files over the cores; empty for one process
 
 PYTHON ?= python3
 VENV ?= .venv
 FRAMEWORK := torch
 OUT := demo-out
 ARGS :=
+WORKERS := -n auto --dist loadfile
 
 FRAMEWORKS := torch tensorflow jax
 ifeq ($(filter $(FRAMEWORK),$(FRAMEWORKS)),)
@@ -42,7 +44,8 @@ demo: $(DEMO)  ## Explain two photographs with an ImageNet network
 	$(PY) -m examples.demo --framework $(FRAMEWORK) --out "$(OUT)"
 
 test: lint typecheck  ## Run every check: ruff, mypy, pytest
-	FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox \
+	  $(PY) -m pytest $(WORKERS) $(ARGS)
 
 lint: $(DEV)  ## Check style and formatting
 	$(PY) -m ruff check .

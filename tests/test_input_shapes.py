@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,15 +66,14 @@ def test_the_networks_have_learnt(problem: Learnt) -> None:
     np.testing.assert_array_equal(found, problem.examples.patterns[:, None] == [0, 1])
 
 
+@pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # single maps may be empty
 @pytest.mark.parametrize("method", list(EXPLAINERS))
 def test_maps_lie_on_the_evidence(problem: Learnt, method: str) -> None:
     network, examples, options = problem
     tokens = hasattr(network, "tokens")
     layer = "tokens" if tokens and method in NOT_NEGATIVE else None
     cam = EXPLAINERS[method](network, layer, **options, **OPTIONS.get(method, {}))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FusionCamWarning)  # a single map may be empty
-        explanation = cam(examples.inputs, examples.patterns).numpy()
+    explanation = cam(examples.inputs, examples.patterns).numpy()
     assert explanation.maps.shape == examples.evidence.shape
     assert np.isfinite(explanation.maps).all()
     assert explanation.maps.min() >= 0
@@ -86,6 +84,7 @@ def test_maps_lie_on_the_evidence(problem: Learnt, method: str) -> None:
     assert on > beside
 
 
+@pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # single maps may be empty
 class TestTokens:
     """The default layer of a network whose head reads the class token."""
 

@@ -322,6 +322,33 @@ class TestRunning:
         np.testing.assert_array_equal(to_numpy(model.last), last)
         np.testing.assert_allclose([to_numpy(each) for each in model.losses], losses)
 
+    @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's modules are layers where Keras runs on it")
+    def test_modules_of_pytorch_are_put_back_into_training(self, tiny: np.ndarray) -> None:
+        import torch
+
+        module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+        pool = layers.GlobalAveragePooling2D(data_format="channels_first")
+        model = keras.Sequential([layers.TorchModuleWrapper(module), pool, layers.Dense(3)])
+        images = np.ascontiguousarray(np.moveaxis(tiny, -1, 1))
+        model(images)
+        module.train()
+        average = module[1].running_mean.clone()
+        explanation = FusionCAM(model, channels="first")(images, 1)
+        assert explanation.layer == "torch_module_wrapper"
+        assert module[1].training
+        assert torch.equal(module[1].running_mean, average)
+
+    def test_user_in_inference_mode(self, tiny: np.ndarray) -> None:
+        if BACKEND != "torch":
+            pytest.skip("a mode of PyTorch")
+        import torch
+
+        model = small()
+        expected = maps_of(model, tiny)
+        with torch.inference_mode():
+            maps = maps_of(model, tiny)
+        np.testing.assert_allclose(maps, expected, atol=1e-6)
+
     def test_training_changes_what_is_explained(self, tiny: np.ndarray) -> None:
         model = small()
         cam = ScoreCAM(model)
@@ -436,6 +463,11 @@ class TestSeveralInputs:
         plain = FusionCAM(inner, "conv")(tiny, 0)
         np.testing.assert_allclose(to_numpy(explanation.scores), to_numpy(plain.scores) + shift[:, 0], atol=1e-5)
         np.testing.assert_allclose(to_numpy(explanation.parts["region"]), to_numpy(plain.parts["region"]), atol=1e-4)
+
+    def test_a_single_one_by_name(self, tiny: np.ndarray) -> None:
+        images, inner = keras.Input((8, 8, 3), name="images"), small()
+        model = keras.Model({"images": images}, inner(images))
+        np.testing.assert_allclose(maps_of(model, tiny), maps_of(inner, tiny), atol=1e-6)
 
     def test_arguments_of_a_subclass(self, tiny: np.ndarray) -> None:
         class TwoArguments(keras.Model):

@@ -277,6 +277,9 @@ def _arguments(model: keras.Layer, inputs: Inputs) -> tuple[tuple[Any, ...], dic
     if isinstance(inputs, tuple):
         required = [each for each in named.values() if each.default is inspect.Parameter.empty]
         return (inputs, keywords) if len(required) == len(inputs) > 1 else ((list(inputs),), keywords)
+    structure = model.input if hasattr(model, "operations") else None  # of a Functional model
+    if isinstance(structure, Mapping) and not isinstance(inputs, Mapping):
+        return (dict.fromkeys(structure, inputs),), keywords
     return (inputs,), keywords
 
 

@@ -29,7 +29,8 @@ class TorchEngine(Engine):
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
-        self._state = InferenceState(model)
+        # Keras keeps its layers in lists of its own, in which PyTorch does not look for modules.
+        self._state = InferenceState(torch.nn.ModuleList(model._flatten_layers()))
         self._like = next((variable.value for variable in model.variables), torch.empty(0))
         on_cpu = self._like.device.type == "cpu"
         self.batch_size = TorchAdapter.CPU_BATCH if on_cpu else TorchAdapter.GPU_BATCH

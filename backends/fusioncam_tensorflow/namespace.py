@@ -21,7 +21,7 @@ int32, int64 = tf.int32, tf.int64
 
 abs, exp, log, sqrt, isfinite = tf.abs, tf.exp, tf.math.log, tf.sqrt, tf.math.is_finite
 maximum, minimum, where, logical_not = tf.maximum, tf.minimum, tf.where, tf.logical_not
-reshape, broadcast_to, expand_dims, squeeze = tf.reshape, tf.broadcast_to, tf.expand_dims, tf.squeeze
+reshape, broadcast_to, expand_dims = tf.reshape, tf.broadcast_to, tf.expand_dims
 matrix_transpose = tf.linalg.matrix_transpose
 ones_like, zeros_like = tf.ones_like, tf.zeros_like
 min, max, sum, mean = tf.reduce_min, tf.reduce_max, tf.reduce_sum, tf.reduce_mean
@@ -56,11 +56,6 @@ def asarray(values: Any, /, *, dtype: tf.DType | None = None, device: str | None
 def astype(array: tf.Tensor, dtype: tf.DType, /) -> tf.Tensor:
     """The array with another dtype."""
     return tf.cast(array, dtype)
-
-
-def zeros(shape: Sequence[int], *, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Zeros of a shape."""
-    return tf.zeros(shape, dtype)
 
 
 def full_like(array: tf.Tensor, value: float, /) -> tf.Tensor:
