@@ -33,6 +33,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 INSTALL := $(PY) -m pip install --quiet
 
+# One thread a worker; a framework that is asked for and does not import is a failure, not a skipped test.
+CHECK := OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest -q
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint format typecheck clean
@@ -44,8 +47,9 @@ demo: $(DEMO)  ## Explain two photographs with an ImageNet network
 	$(PY) -m examples.demo --framework $(FRAMEWORK) --out "$(OUT)"
 
 test: lint typecheck  ## Run every check: ruff, mypy, pytest
-	OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox \
-	  $(PY) -m pytest $(WORKERS) $(ARGS)
+	$(CHECK) $(WORKERS) $(ARGS)
+	KERAS_BACKEND=torch $(CHECK) tests/test_keras_contract.py
+	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py
 
 lint: $(DEV)  ## Check style and formatting
 	$(PY) -m ruff check .

@@ -25,9 +25,9 @@ from fusioncam_core.render import overlay, png
 
 TARGET = 967  # espresso
 FEWER: dict[str, dict[str, Any]] = {
-    "ss-cam": {"samples": 3},
+    "ss-cam": {"samples": 2},
     "is-cam": {"steps": 3},
-    "rise": {"masks": 500},
+    "rise": {"masks": 400},
     "smooth-grad-cam++": {"samples": 10},
 }
 """Fewer samples than the defaults, for a figure in minutes on two cores."""
