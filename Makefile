@@ -48,8 +48,8 @@ demo: $(DEMO)  ## Explain two photographs with an ImageNet network
 
 test: lint typecheck  ## Run every check: ruff, mypy, pytest
 	$(CHECK) $(WORKERS) $(ARGS)
-	KERAS_BACKEND=torch $(CHECK) tests/test_keras_contract.py
-	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py
+	KERAS_BACKEND=torch $(CHECK) $(WORKERS) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py
+	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py -k "Functional or Subclassed"
 
 lint: $(DEV)  ## Check style and formatting
 	$(PY) -m ruff check .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from fusioncam_core.arrays import Array, Namespace
@@ -82,6 +82,19 @@ def is_row(shape: Sequence[int], size: tuple[int, ...], grid: Sequence[int] | No
     if grid is None:
         return len(shape) < len(size) + 2 and token_grid(shape, size) is not None
     return len(shape) == 3 and shape[0] == 1 and 0 <= shape[1] - math.prod(grid) <= max(PREFIXES)
+
+
+def is_attention(shape: Sequence[int], size: tuple[int, ...], tokens: Container[int]) -> bool:
+    """Whether a layer's output of this shape holds tokens by the heads of an attention, such as (B, heads, N, C).
+
+    Args:
+        shape: of the output, batch first.
+        size: the spatial size of the model's input.
+        tokens: how many there are in the model's rows of tokens.
+    """
+    if len(shape) != len(size) + 2 or not any(length in tokens for length in shape[1:]):
+        return False
+    return not any(_in_proportion(spatial, size) for spatial in (shape[2:], shape[1:-1]))
 
 
 def token_grid(shape: Sequence[int], size: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:

@@ -401,6 +401,22 @@ class TestLayouts:
         assert tuple(capture.activations.shape) == (2, 6, 6, 4)
         assert adapter.activation_channel_axis == -1
 
+    def test_model_that_is_a_layer_has_that_of_its_last_one(self, tiny: np.ndarray) -> None:
+        images = keras.Input((8, 8, 3))
+        features = keras.Model(images, layers.ReLU()(layers.Conv2D(3, 3)(images)), name="features")
+        head = [layers.GlobalAveragePooling2D(), layers.Dense(3)]
+        model = keras.Sequential([keras.Input((3, 8, 8)), layers.Permute((2, 3, 1)), features, *head])
+        adapter = adapt_model(model, "features", channels="first")
+        adapter.capture(prepare(adapter, np.moveaxis(tiny, -1, 1), None), None, None)
+        assert (adapter.input_channel_axis, adapter.activation_channel_axis) == (1, -1)
+
+    def test_layers_are_listed_anew_for_images_of_another_size(self) -> None:
+        images = keras.Input((None, None, 3))
+        values = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(images))
+        cam = GradCAM(keras.Model(images, layers.Dense(2)(values)))
+        shapes = [cam.layers(np.zeros((1, side, side, 3), dtype=np.float32))[0].shape for side in (8, 10)]
+        assert shapes == [(1, 6, 6, 4), (1, 8, 8, 4)]
+
     def test_channels_of_the_input_can_be_said(self, tiny: np.ndarray) -> None:
         model = keras.Sequential([keras.Input((3, 8, 8)), layers.Permute((2, 3, 1)), small()])
         images = np.ascontiguousarray(np.moveaxis(tiny, -1, 1))

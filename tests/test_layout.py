@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.layout import find_layout, has_space, token_grid
+from fusioncam_core.layout import find_layout, has_space, is_attention, is_row, token_grid
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from fusioncam_core.layout import find_layout, has_space, token_grid
         (196, (224, 224), (0, (14, 14))),
         (197, (224, 224), (1, (14, 14))),
         (198, (224, 224), (2, (14, 14))),
+        (200, (224, 224), (4, (14, 14))),
         (201, (224, 224), (5, (14, 14))),
         (50, (224, 224), (1, (7, 7))),
         (61, (96, 160), (1, (6, 10))),
@@ -85,7 +86,40 @@ def test_channel_axis(shape: tuple[int, ...], size: tuple[int, ...], expected: i
         ((1, 8), False),
         ((1, 50, 8), True),
         ((1, 8, 8), False),
+        ((1, 64, 1), False),  # a pooled output, though 64 patches of 28 pixels would tile
     ],
 )
 def test_has_space(shape: tuple[int, ...], space: bool) -> None:
     assert has_space(shape, (224, 224)) is space
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "row"),
+    [
+        ((1, 197, 8), None, True),
+        ((1, 8, 14, 14), None, False),
+        ((1, 33, 8), (8, 4), True),
+        ((1, 33, 8), None, False),
+        ((1, 31, 8), (8, 4), False),
+        ((1, 38, 8), (8, 4), False),  # six tokens before the patches
+        ((4, 32, 8), (8, 4), False),  # windows of attention in the batch
+    ],
+)
+def test_is_row(shape: tuple[int, ...], grid: Any, row: bool) -> None:
+    assert is_row(shape, (224, 224), grid) is row
+
+
+@pytest.mark.parametrize(
+    ("shape", "attention"),
+    [
+        ((1, 12, 197, 64), True),
+        ((1, 12, 1, 197), True),
+        ((1, 197, 12, 64), True),
+        ((1, 197, 14, 14), False),
+        ((1, 14, 14, 197), False),
+        ((1, 64, 28, 56), False),  # strides of 8 and 4, and no tokens
+        ((1, 197, 64), False),
+    ],
+)
+def test_is_attention(shape: tuple[int, ...], attention: bool) -> None:
+    assert is_attention(shape, (224, 224), {197}) is attention

@@ -212,9 +212,10 @@ class TestGroupCAM:
         assert explanation.evaluations == 8 + 8 + live, "plain images, blurred ones, masked ones"
 
     def test_a_baseline_of_ones_own_replaces_the_blur(self, model: Any, shapes: dict[str, Any]) -> None:
-        own = GroupCAM(model, groups=16, baseline=blurred(shapes["images"]), batch_size=8)
-        maps = own(shapes["images"], shapes["target"]).maps.numpy()
-        np.testing.assert_allclose(maps, shapes["group_cam"], atol=1e-4)
+        for row in (0, 1, 4):
+            own = GroupCAM(model, groups=16, baseline=blurred(shapes["images"])[row])
+            maps = own(shapes["images"][row], int(shapes["target"][row])).maps.numpy()
+            np.testing.assert_allclose(maps[0], shapes["group_cam"][row], atol=1e-4)
         black = GroupCAM(model, groups=16, baseline="zero")(shapes["images"][:2], shapes["target"][:2])
         assert np.abs(black.maps.numpy() - shapes["group_cam"][:2]).max() > 0.1
 

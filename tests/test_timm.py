@@ -110,6 +110,9 @@ MODELS = {
     "vit_wee_patch16_reg1_gap_256": ({"img_size": 64, "depth": 3}, "norm"),
     "vit_medium_patch16_reg4_gap_256": ({"img_size": 64, "depth": 3}, "norm"),
     "swin_tiny_patch4_window7_224": ({"img_size": 64, "depths": (1, 1), "num_heads": (3, 6)}, "norm"),
+    "vit_base_patch16_siglip_224": ({"img_size": 64, "depth": 1, "embed_dim": 96, "num_classes": 5}, "norm"),
+    "pit_ti_224": ({"img_size": 64}, "transformers.2.blocks.3.norm1"),
+    "cait_xxs24_224": ({"img_size": 64, "depth": 1}, "blocks_token_only.1.norm1"),
     "convnext_atto": ({}, "norm_pre"),
     "resnet10t": ({}, "layer4"),
 }

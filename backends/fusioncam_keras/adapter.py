@@ -96,7 +96,7 @@ class KerasAdapter(ModelAdapter):
     def activation_channel_axis(self) -> int:
         """Told by the run: the `data_format` of the layer or of the last layer before it that has one."""
         known = {} if self._learned is None else self._learned.channel_axes
-        return known.get(self.layer_name, self.input_channel_axis)
+        return known.get(id(self._layer), self.input_channel_axis)
 
     def as_array(self, values: Any) -> Any:
         return self._engine.as_array(values)
@@ -120,20 +120,20 @@ class KerasAdapter(ModelAdapter):
 
     def _survey(self, inputs: Inputs) -> Survey:
         if self._learned is None:
-            first = map_leaves(lambda each: each[:1], inputs)
-            look = functools.partial(
-                survey,
-                self._parts,
-                self._call,
-                channel_axis=self.input_channel_axis,
-                tracing=self._engine.tracing,
-            )
-            with self.session():
-                self._learned = self._engine.look(look, first)
+            self._learned = self._look(inputs)
         return self._learned
 
+    def _look(self, inputs: Inputs) -> Survey:
+        first = map_leaves(lambda each: each[:1], inputs)
+        look = functools.partial(
+            survey, self._parts, self._call, channel_axis=self.input_channel_axis, tracing=self._engine.tracing
+        )
+        with self.session():
+            learned: Survey = self._engine.look(look, first)
+        return learned
+
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        return self._survey(inputs).layers
+        return self._look(inputs).layers
 
     def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
         """The softmax or sigmoid that makes the explained output and is left out of what `forward` returns."""

@@ -60,7 +60,7 @@ def import_keras() -> ModuleType:
             raise
         there = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is not None]
         way_out = (
-            f"set the environment variable KERAS_BACKEND to {' or '.join(there)}, which is installed"
+            f"set the environment variable KERAS_BACKEND to one that is, {' or '.join(there)}"
             if there
             else 'pip install "fusioncam[tensorflow]" (or [torch] or [jax], with KERAS_BACKEND set to it)'
         )

@@ -33,14 +33,14 @@ class Survey:
 
     Attributes:
         layers: those that made an array of their own, by the order of their last calls; the default one marked.
-        channel_axes: 1 or -1, by path: where the channels of a layer's output are.
+        channel_axes: 1 or -1, by a layer's id: where the channels of its output are.
         calls: how often each layer ran, by its id.
         endings: the layers whose softmax or sigmoid is an output.
         outputs: an `Output` for each array the model returned, in the same containers.
     """
 
     layers: list[LayerInfo]
-    channel_axes: dict[str, int]
+    channel_axes: dict[int, int]
     calls: Counter[int]
     endings: list[keras.Operation]
     outputs: Any
@@ -54,7 +54,8 @@ class _Recorder:
     tracing: Callable[[], object]
     channel_axis: int
     calls: Counter[int] = field(default_factory=Counter)
-    ran: dict[str, tuple[LayerInfo, int]] = field(default_factory=dict)
+    channel_axes: dict[int, int] = field(default_factory=dict)
+    ran: dict[str, LayerInfo] = field(default_factory=dict)
     # The arrays themselves are kept, so that no other one can get their id.
     made: dict[int, Any] = field(default_factory=dict)
 
@@ -62,21 +63,20 @@ class _Recorder:
         self._outside = self.tracing()
 
     def hear(self, path: str, part: keras.Operation, output: Any) -> Any:
-        array = array_of(output)
         # A model's own tf.function is run from its record the next time, past every tap: as if nothing ran in it.
         if self.tracing() is not self._outside:
             return output
         self.calls[id(part)] += 1
+        self.channel_axis = _declared_axis(part) or self.channel_axis
+        self.channel_axes[id(part)] = self.channel_axis
+        array = array_of(output)
         # A model returns what its last layer made, and dropout what it got: the map is the maker's.
         if array is not None and id(array) not in self.made:
             self.made[id(array)] = array
             self.ran.pop(path, None)  # a layer that runs again moves to the place of its last call
-            self.channel_axis = _declared_axis(part) or self.channel_axis
-            self.ran[path] = (self._info(path, part, tuple(array.shape)), self.channel_axis)
+            shape = tuple(array.shape)
+            self.ran[path] = LayerInfo(path, type(part).__name__, shape, has_space(shape, self.size))
         return output
-
-    def _info(self, path: str, part: keras.Operation, shape: tuple[int, ...]) -> LayerInfo:
-        return LayerInfo(path, type(part).__name__, shape, has_space(shape, self.size))
 
 
 def survey(
@@ -109,8 +109,8 @@ def survey(
         id(source): source for each in keras.tree.flatten(outputs) if (source := logits.source(each)) is not None
     }
     return Survey(
-        layers=mark_default([info for info, _ in recorder.ran.values()]),
-        channel_axes={path: axis for path, (_, axis) in recorder.ran.items()},
+        layers=mark_default(list(recorder.ran.values())),
+        channel_axes=recorder.channel_axes,
         calls=recorder.calls,
         endings=list(sources.values()),
         outputs=keras.tree.map_structure(lambda each: _describe(each, logits), outputs),

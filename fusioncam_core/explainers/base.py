@@ -52,7 +52,7 @@ class Explainer(ABC):
     Args:
         model: a model of any framework with a plugin, or a `ModelAdapter`.
         layer: a layer's name or the layer itself; None for the last one in execution order whose output
-            has spatial extent (one more run of one image finds it) or, where that is a row of tokens, the last one
+            has spatial extent (one more run of one image finds it) or, in a model with rows of tokens, the last one
             whose patches matter to the outputs (a few more runs of one image, forwards and backwards). A list of
             layers explains each and combines the maps; the parts are then the maps of the layers, by name.
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
@@ -113,6 +113,8 @@ class Explainer(ABC):
         self.adapters: list[ModelAdapter] = [self._at(each) for each in layers]
         self._given = isinstance(model, ModelAdapter)
         self._chosen = layer is not None or self._given or not self.needs_layer
+        self._searched = False
+        self._default: str | None = None
         self.batch_size = self.adapter.batch_size if batch_size is None else batch_size
         self._steps: dict[Scores, MaskedSteps] = {}
 
@@ -142,16 +144,19 @@ class Explainer(ABC):
         return listed if name is None else [replace(layer, default=layer.name == name) for layer in listed]
 
     def _default_layer(self, listed: list[LayerInfo], first: Inputs, targets: Targets | None = None) -> str | None:
-        """The layer for `layer=None`, found by runs of one image; None where the adapter's own choice stands."""
-        functions = () if targets is None else targets.functions
-        return default_layer(
-            listed,
-            self._at,
-            first,
-            FunctionScores(functions) if functions else AnyOutput(self.scores.output),
-            size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
-            reshape=self.reshape,
-        )
+        """The layer for `layer=None`, found by runs of one image, once; None where the adapter's own choice stands."""
+        if not self._searched:
+            functions = () if targets is None else targets.functions
+            self._default = default_layer(
+                listed,
+                self._at,
+                first,
+                FunctionScores(functions) if functions else AnyOutput(self.scores.output),
+                size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
+                reshape=self.reshape,
+            )
+            self._searched = True
+        return self._default
 
     def _choose_layer(self, inputs: Inputs, targets: Targets) -> None:
         """Once, if no layer was named: move to the default one where that is not the adapter's own choice."""

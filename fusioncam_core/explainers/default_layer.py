@@ -1,4 +1,4 @@
-"""What `layer=None` means in a model whose last layers are rows of tokens: the last one whose patches matter.
+"""What `layer=None` means in a model that has rows of tokens: the last layer whose patches matter.
 
 A head that reads the class token alone cuts the patches off from everything behind the keys and values of the last
 attention: the gradients there are exactly zero, and so would be the maps. Of the layers before that the last
@@ -16,7 +16,7 @@ import numpy as np
 from fusioncam_core.adapter import LayerInfo, ModelAdapter, Score, Unconnected
 from fusioncam_core.arrays import Array, array_namespace, constant_like
 from fusioncam_core.inputs import Inputs
-from fusioncam_core.layout import Reshape, find_layout, is_row
+from fusioncam_core.layout import Reshape, find_layout, is_attention, is_row
 from fusioncam_core.outputs import unpack
 
 
@@ -51,7 +51,7 @@ def default_layer(
     """The layer to explain when none is named, or None where the backend's own choice stands.
 
     Costs a forward and a backward pass of one image for each layer that is looked at: three in a vision transformer
-    with a class token, one in a transformer that pools its patches, none where the backend's choice is no row.
+    with a class token, one in a transformer that pools its patches, none in a model without rows of tokens.
 
     Args:
         listed: the model's layers in the order they ran, the backend's own choice marked.
@@ -61,23 +61,24 @@ def default_layer(
         size: the spatial size of the explained input.
         reshape: what the user says of the layer; a grid says which layers are rows of tokens.
     """
-    rows = _candidates(listed, size, reshape)
-    chosen = (row.name for row in rows if _patches_matter(at(row.name), inputs, score, size, reshape))
-    return next(chosen, rows[0].name) if rows else None
+    layers = _candidates(listed, size, reshape)
+    chosen = (layer.name for layer in layers if _patches_matter(at(layer.name), inputs, score, size, reshape))
+    return next(chosen, layers[0].name) if layers else None
 
 
 def _candidates(listed: list[LayerInfo], size: tuple[int, ...], reshape: Reshape) -> list[LayerInfo]:
-    """The rows of tokens to try: the last one, then the normalisations before it, from the end."""
+    """What to try: the backend's choice (or a given grid's last row), then the normalisations before it, last first."""
     if callable(reshape):
         return []
-    if reshape is None:
-        own = next((index for index, layer in enumerate(listed) if layer.default), -1)
-        listed = listed[: own + 1]
-        if not listed or not is_row(listed[-1].shape, size):
-            return []
-    rows = [layer for layer in reversed(listed) if is_row(layer.shape, size, reshape)]
-    normalisations = [layer for layer in rows[1:] if "norm" in layer.kind.lower()]
-    return rows[:1] + (normalisations or rows[1:])
+    rows = [index for index, layer in enumerate(listed) if is_row(layer.shape, size, reshape)]
+    marked = [index for index, layer in enumerate(listed) if layer.default] if reshape is None else rows
+    if not rows or not marked:
+        return []
+    last = marked[-1]
+    tokens = {listed[index].shape[1] for index in rows}
+    tried = [] if is_attention(listed[last].shape, size, tokens) else [listed[last]]
+    before = [listed[index] for index in reversed(rows) if index < last]
+    return tried + ([layer for layer in before if "norm" in layer.kind.lower()] or before)
 
 
 def _patches_matter(

@@ -1,0 +1,74 @@
+"""The default layer of vision transformers of Keras and Flax: what the last attention reads, as with PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusioncam_core import GradCAM
+from libraries import framework
+
+SIZE, PATCH, WIDTH = 16, 4, 8
+TOKENS = 1 + (SIZE // PATCH) ** 2
+
+
+def keras_transformer() -> tuple[Any, str]:
+    """A functional model with one block and a class token, which its head reads; and its first normalisation."""
+    framework("tensorflow")
+    keras = framework("keras")
+    layers, ops = keras.layers, keras.ops
+
+    class ClassToken(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="random_normal", name="token")
+            self.positions = self.add_weight(shape=(1, TOKENS, shape[-1]), initializer="random_normal", name="places")
+
+        def call(self, patches: Any) -> Any:
+            token = ops.broadcast_to(self.token, (ops.shape(patches)[0], 1, WIDTH))
+            return ops.concatenate([token, patches], axis=1) + self.positions
+
+    keras.utils.set_random_seed(0)
+    images = keras.Input((SIZE, SIZE, 3))
+    patches = layers.Reshape((TOKENS - 1, WIDTH))(layers.Conv2D(WIDTH, PATCH, strides=PATCH)(images))
+    tokens = ClassToken()(patches)
+    read = layers.LayerNormalization(name="before_attention")(tokens)
+    tokens = layers.Add()([tokens, layers.MultiHeadAttention(2, WIDTH // 2)(read, read)])
+    tokens = layers.Add()([tokens, layers.Dense(WIDTH)(layers.LayerNormalization(name="before_mlp")(tokens))])
+    logits = layers.Dense(3)(layers.LayerNormalization(name="last")(tokens)[:, 0])
+    return keras.Model(images, logits), "before_attention"
+
+
+def flax_transformer() -> tuple[Any, str]:
+    """The same in Flax."""
+    jax, linen = framework("jax"), framework("flax.linen")
+
+    class Transformer(linen.Module):
+        @linen.compact
+        def __call__(self, images: Any) -> Any:
+            patches = linen.Conv(WIDTH, (PATCH, PATCH), (PATCH, PATCH))(images)
+            token = self.param("token", linen.initializers.normal(0.1), (1, 1, WIDTH))
+            positions = self.param("places", linen.initializers.normal(0.1), (1, TOKENS, WIDTH))
+            token = jax.numpy.broadcast_to(token, (len(images), 1, WIDTH))
+            tokens = jax.numpy.concatenate([token, patches.reshape(len(images), -1, WIDTH)], axis=1) + positions
+            read = linen.LayerNorm(name="before_attention")(tokens)
+            tokens = tokens + linen.MultiHeadDotProductAttention(2)(read, read)
+            tokens = tokens + linen.Dense(WIDTH)(linen.LayerNorm(name="before_mlp")(tokens))
+            return linen.Dense(3)(linen.LayerNorm(name="last")(tokens)[:, 0])
+
+    model = Transformer()
+    return (model, model.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))), "before_attention"
+
+
+@pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
+@pytest.mark.parametrize("build", [keras_transformer, flax_transformer], ids=["keras", "flax"])
+def test_class_token(build: Any) -> None:
+    model, layer = build()
+    images = np.random.Generator(np.random.PCG64(0)).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
+    cam = GradCAM(model)
+    explanation = cam(images, [[0, 1, 2]] * 2).numpy()
+    assert explanation.layer == layer
+    assert explanation.maps.shape == (2, 3, SIZE, SIZE)
+    assert explanation.maps.max() == pytest.approx(1)
+    assert [each.name for each in cam.layers(images) if each.default] == [layer]
