@@ -48,6 +48,7 @@ demo: $(DEMO)  ## Explain two photographs with an ImageNet network
 
 test: lint typecheck  ## Run every check: ruff, mypy, pytest
 	$(CHECK) $(WORKERS) $(ARGS)
+	$(CHECK) examples/plugin_onnx
 	KERAS_BACKEND=torch $(CHECK) $(WORKERS) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py -k "Functional or Subclassed"
 
@@ -81,8 +82,12 @@ $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@touch $@
 
 # foolbox is wanted for its photographs alone, which the golden tests read as files: hence not for its dependencies.
+# timm asks for torchvision by name, of which there is no CPU build of this version: its tests bring a stand-in.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
 	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]'
 	$(INSTALL) --no-deps foolbox
+	$(INSTALL) onnx onnxruntime transformers
+	$(INSTALL) --no-deps timm
+	$(INSTALL) --no-deps ./examples/plugin_onnx
 	@touch $@

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
     from fusioncam_core.explanation import Explanation
 
-_SPEC_HELP = "the model, such as python:package.module:function"
+_SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
 _FUSION_OPTIONS = ("percentile", "contributions")
 
 

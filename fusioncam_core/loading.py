@@ -50,7 +50,7 @@ def load_model(spec: str) -> LoadedModel:
     if loaded is None:
         raise ValueError(
             f"No plugin can load {spec!r}. A spec starts with its kind, as in python:package.module:function, "
-            "which names a function that takes no arguments and returns the model."
+            "which names a function that takes no arguments and returns the model, keras:model.keras or timm:NAME."
         )
     if not isinstance(loaded, LoadedModel):
         raise TypeError(f"A plugin answered {spec!r} with a {type(loaded).__name__} instead of a LoadedModel.")

@@ -175,8 +175,8 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = {
-    "signal": Problem((48,), 12, 100),
-    "image": Problem((24, 24), 8, 100),
+    "signal": Problem((48,), 12, 150),
+    "image": Problem((24, 24), 8, 150),
     "volume": Problem((12, 12, 12), 6, 100),
     "tokens": Problem((24, 24), 8, 150, patch=(4, 4)),
     "oblong tokens": Problem((24, 24), 8, 150, patch=(3, 6)),

@@ -18,6 +18,7 @@ from fusioncam_core.adapter import (
     LayerInfo,
     ModelAdapter,
     Score,
+    Unconnected,
     no_spatial_layer,
     reject_options,
     unknown_layer,
@@ -160,7 +161,7 @@ class KerasAdapter(ModelAdapter):
         with self.session():
             outputs, activations, gradients = self._engine.capture(self._run_tapped, inputs, score, targets)
         if score is not None and gradients is None:
-            raise ValueError(
+            raise Unconnected(
                 f"The scores of {self.model_name} do not depend on the layer {self._path!r}. Take a layer on the way "
                 "to the outputs."
             )

@@ -15,6 +15,7 @@ from fusioncam_core.adapter import (
     LayerInfo,
     ModelAdapter,
     Score,
+    Unconnected,
     mark_default,
     no_spatial_layer,
     reject_options,
@@ -107,7 +108,7 @@ class PairAdapter(ModelAdapter):
                 outputs = self._run(self._head, activations)
             gradients = engine.gradients(tape, score, outputs, targets, activations)
         if gradients is None:
-            raise ValueError(f"The scores of {self.model_name} do not depend on what its first function returns.")
+            raise Unconnected(f"The scores of {self.model_name} do not depend on what its first function returns.")
         return Capture(outputs, activations, gradients)
 
     def forward(self, inputs: Inputs) -> Any:
