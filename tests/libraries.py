@@ -21,7 +21,7 @@ REQUIRED = tuple(name for name in os.environ.get("FUSIONCAM_REQUIRE", "").split(
 def framework(name: str) -> Any:
     """The module of a framework, or a skipped test where it is not installed and not required."""
     if name.partition(".")[0] not in REQUIRED and importlib.util.find_spec(name.partition(".")[0]) is None:
-        pytest.skip(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed", allow_module_level=True)
     return importlib.import_module(name)
 
 
