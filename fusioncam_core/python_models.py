@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import metadata
 from types import ModuleType
 from typing import Any
 
@@ -63,12 +64,21 @@ def _import(name: str, spec: str) -> ModuleType:
         if name == missing or name.startswith(missing + "."):
             where = "from the current directory or the installed packages"
             raise ValueError(f"{spec!r}: there is no module {missing!r} {where}.") from error
-        raise ValueError(f"{spec!r}: {name} needs the module {missing!r}, which is not installed.") from error
+        raise ValueError(
+            f"{spec!r}: {name} needs the module {missing!r}, which is not installed{_remedy(missing)}."
+        ) from error
     except ImportError as error:
         raise ValueError(f"{spec!r}: {name} does not import: {error}.") from error
     except SyntaxError as error:
         place = f"line {error.lineno} of {error.filename}"
         raise ValueError(f"{spec!r}: {name} does not import: {error.msg} in {place}.") from error
+
+
+def _remedy(missing: str) -> str:
+    """How to install a module that is named like one of fusioncam's extras; nothing for others."""
+    package = missing.partition(".")[0]
+    extras = metadata("fusioncam").get_all("Provides-Extra") or []
+    return f': pip install "fusioncam[{package}]"' if package in extras else ""
 
 
 def _function(module: ModuleType, name: str, spec: str) -> Callable[[], Any]:

@@ -25,3 +25,8 @@ class _AllBut:
             return None
         found = (finder.find_spec(name, path, target) for finder in self.finders)
         return next((spec for spec in found if spec is not None), None)
+
+    def find_distributions(self, context: Any) -> Any:
+        """Of all packages: what is installed is still known, only not importable."""
+        finders = (finder for finder in self.finders if hasattr(finder, "find_distributions"))
+        return (found for finder in finders for found in finder.find_distributions(context))

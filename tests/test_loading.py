@@ -308,3 +308,11 @@ class TestExtras:
         with pytest.raises(ModuleNotFoundError) as caught:
             require("fusioncam_core.no_such_module", "This test")
         assert not isinstance(caught.value, MissingExtra)
+
+
+def test_missing_framework_names_its_extra(tmp_path, monkeypatch):
+    (tmp_path / "network.py").write_text("import equinox.nn\n")
+    monkeypatch.chdir(tmp_path)
+    hide("equinox", monkeypatch)
+    with pytest.raises(ValueError, match=r"is not installed: pip install \"fusioncam\[equinox\]\"\.$"):
+        load_model("python:network:load")
