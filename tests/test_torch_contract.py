@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contract import AdapterContract
+from fusioncam_core import FusionCAM
 
 torch = pytest.importorskip("torch")
 
@@ -26,3 +28,13 @@ class TestTorch(AdapterContract):
         from torch_models import module_state
 
         return module_state(model)
+
+    def test_every_stage_without_allowance_for_the_signed_weights(self, model: Any, shapes: dict[str, Any]) -> None:
+        """The golden vectors are PyTorch's own: the plain 1e-5 holds also where signed weights enlarge rounding."""
+        explanation = FusionCAM(model, self.layer, contributions="signed", batch_size=8)(
+            shapes["images"], shapes["target"]
+        ).numpy()
+        np.testing.assert_allclose(explanation.parts["similarity"], shapes["similarity"], atol=1e-5)
+        np.testing.assert_allclose(explanation.maps, shapes["fusion_cam"], atol=1e-5)
+        weights = [explanation.weights[f"fusion_weight_{part}"] for part in ("union", "region")]
+        np.testing.assert_allclose(np.stack(weights, axis=1), shapes["fusion_weights"], atol=1e-5, rtol=1e-5)
