@@ -78,7 +78,10 @@ class ModelAdapter(ABC):
         input_channel_axis: 1 or -1, in batched inputs.
         fixed_chunks: whether every call of a compiled function should have the same shapes, because a new
             shape costs a compilation; the core then pads the last chunk.
-        batch_size: how many images at once suit the device, for users who do not say.
+        batch_size: how many images at once probably suit the device: where the search for the fastest number starts.
+        memory_formats: the ways in which the inputs' values may lie in memory, by names for `memory_format`. The
+            outputs are the same; which is faster is found out by running them.
+        memory_errors: what the framework raises when the device's memory is full, among other things perhaps.
     """
 
     namespace: Namespace
@@ -86,6 +89,8 @@ class ModelAdapter(ABC):
     input_channel_axis: int = 1
     fixed_chunks: bool = False
     batch_size: int = 16
+    memory_formats: tuple[str, ...] = ("as given",)
+    memory_errors: tuple[type[Exception], ...] = ()
 
     @property
     @abstractmethod
@@ -116,6 +121,14 @@ class ModelAdapter(ABC):
         than after each of the thousands of forward passes in it. Every method works outside of it too.
         """
         return nullcontext()
+
+    def memory_format(self, name: str) -> AbstractContextManager[None]:
+        """A context in which `forward` lays its inputs out in memory in that way, one of `memory_formats`."""
+        return nullcontext()
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        """Whether one of the `memory_errors` says that the device's memory is full; what can be freed is freed."""
+        return True
 
     def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
         """The softmax or sigmoid that makes an output and that this adapter leaves out of what it returns.

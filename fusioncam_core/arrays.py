@@ -226,6 +226,17 @@ def require_percentage(percentage: float) -> float:
     return float(percentage)
 
 
+def require_count(value: Any, name: str, least: int = 1) -> int:
+    """The value itself if it is a whole number of at least `least`.
+
+    Raises:
+        ValueError: naming it otherwise.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is a whole number of at least {least}, and {value!r} came.")
+    return int(value)
+
+
 def _percentile(maps: Array, percentage: float, spatial_ndim: int, *, xp: Namespace) -> Array:
     lead = tuple(maps.shape[: maps.ndim - spatial_ndim])
     values = xp.sort(xp.reshape(maps, (*lead, math.prod(maps.shape[-spatial_ndim:]))), axis=-1)

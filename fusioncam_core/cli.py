@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
 _FUSION_OPTIONS = ("percentile", "contributions")
+_LIMITS = ("budget", "tolerance")
+_LIMITS = ("budget", "tolerance")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +90,9 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     listed = "`fusioncam methods` lists them (default: %(default)s)"
     add("--method", choices=list(EXPLAINERS), default="fusion-cam", metavar="METHOD", help=listed)
     add("--out", default="fusioncam-out", metavar="DIR", help="where the files go (default: %(default)s)")
-    add("--batch-size", type=int, metavar="N", help="images at once (default: what suits the device)")
+    add("--batch-size", type=int, default="auto", metavar="N", help="images at once (default: what proves fastest)")
+    add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
+    add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--no-progress", action="store_true", help="no progress bar")
@@ -167,10 +171,14 @@ def _load(spec: str) -> tuple[LoadedModel, Callable[[Any], Any]]:
 
 
 def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
+    method = EXPLAINERS[arguments.method]
     options = {name: value for name in _FUSION_OPTIONS if (value := getattr(arguments, name)) is not None}
     if options and arguments.method != "fusion-cam":
         raise ValueError(f"--{next(iter(options))} belongs to --method fusion-cam, not {arguments.method}")
-    return EXPLAINERS[arguments.method](
+    limits = {name: value for name in _LIMITS if (value := getattr(arguments, name)) is not None}
+    if limits and not method.limitable:
+        raise ValueError(f"--{next(iter(limits))} is for Score-CAM and what builds on it, not {arguments.method}")
+    return method(
         loaded.model,
         layer=arguments.layer if arguments.layer is not None else loaded.layer,
         batch_size=arguments.batch_size,
@@ -178,6 +186,7 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
         outputs=loaded.outputs,
         progress=False if arguments.no_progress else None,
         **options,
+        **limits,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ class Explanation:
             like `maps`.
         weights: for Fusion-CAM (B, *T) each: "probability_*" under the masks named, "contribution_*" (the
             probability above black), "weight_*" of the union and "fusion_weight_*" of the fusion.
+        passes: (B,) how many masks of each image were run, of methods that may leave some out (`budget`, `tolerance`);
+            None of others.
+        estimates: (B, *T) how far their region map may still move at any position, as far as can be told; 0 where all
+            masks were run.
+        names: (B) of the files the images came from, where they came from files; else none.
         titles: what "maps" and the parts worth a picture are called there.
     """
 
@@ -49,10 +54,13 @@ class Explanation:
     parts: dict[str, Array] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
+    passes: Array | None = None
+    estimates: Array | None = None
+    names: tuple[str, ...] = ()
 
     def numpy(self) -> Explanation:
         """The same explanation with every array as NumPy."""
-        arrays: dict[str, Any] = {name: to_numpy(getattr(self, name)) for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: to_numpy(getattr(self, name)) for name in self._arrays}
         return replace(
             self,
             **arrays,
@@ -73,7 +81,7 @@ class Explanation:
 
         Args:
             directory: is made if it is not there.
-            names: one file name without ending an image; None counts them.
+            names: one file name without ending an image; None takes the images' own names, or counts them.
             photographs: what the overlays are drawn on, Pillow images or (H, W, 3) uint8; None takes the inputs.
             class_names: of all classes, for titles and numbers.
             pictures: False leaves them out.
@@ -87,7 +95,27 @@ class Explanation:
         """
         from fusioncam_core.render import save_explanation
 
+        names = self.names or None if names is None else names
         return save_explanation(self.numpy(), directory, names, photographs, class_names, pictures=pictures)
+
+    def images_apart(self) -> Iterator[Explanation]:
+        """The explanation of each image by itself, with the axis of images kept; evaluations are shared out evenly."""
+        count = int(self.maps.shape[0])
+        for row in range(count):
+            own = slice(row, row + 1)
+            yield replace(
+                self,
+                **{name: getattr(self, name)[own, ...] for name in self._arrays},
+                parts={name: part[own, ...] for name, part in self.parts.items()},
+                weights={name: weight[own, ...] for name, weight in self.weights.items()},
+                evaluations=self.evaluations // count + (row < self.evaluations % count),
+                names=self.names[own],
+            )
+
+    @property
+    def _arrays(self) -> list[str]:
+        """The attributes that are arrays with a row an image."""
+        return [name for name in _ARRAYS if getattr(self, name) is not None]
 
     def _repr_png_(self) -> bytes:
         from fusioncam_core.render import overlay_png
@@ -102,7 +130,7 @@ class Explanation:
         )
 
 
-_ARRAYS = ("maps", "targets", "scores", "probabilities", "outputs", "images")
+_ARRAYS = ("maps", "targets", "scores", "probabilities", "outputs", "images", "passes", "estimates")
 
 
 def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
@@ -116,8 +144,9 @@ def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
     first = explanations[0]
     return replace(
         first,
-        **{name: rows(lambda each, name=name: getattr(each, name)) for name in _ARRAYS},
+        **{name: rows(lambda each, name=name: getattr(each, name)) for name in first._arrays},
         parts={name: rows(lambda each, name=name: each.parts[name]) for name in first.parts},
         weights={name: rows(lambda each, name=name: each.weights[name]) for name in first.weights},
         evaluations=sum(each.evaluations for each in explanations),
+        names=tuple(name for each in explanations for name in each.names),
     )

@@ -22,9 +22,9 @@ from fusioncam_core.arrays import (
     require_finite,
     to_numpy,
 )
-from fusioncam_core.cams.region import chunks
 from fusioncam_core.inputs import Inputs, Which, leaf, map_leaves, with_leaf
 from fusioncam_core.outputs import Scores
+from fusioncam_core.pace import BatchSize, ModelPace, Span, make_pace
 
 Baseline = Any
 """What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
@@ -67,10 +67,14 @@ class MaskedSteps:
         adapter: of the model.
         scores: what the outputs mean.
         which: the explained one of several inputs.
+        batch_size: the most images at once, or "auto".
     """
 
-    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which = None):
+    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which = None, batch_size: BatchSize = "auto"):
+        self._adapter = adapter
         self._made = functools.partial(masked_step, adapter, scores, which)
+        self._batch_size = batch_size
+        self._paces: dict[tuple[int, ...], ModelPace] = {}
 
     @functools.cached_property
     def normalised(self) -> Step:
@@ -82,9 +86,16 @@ class MaskedSteps:
         """For the masks `U(maps)`."""
         return self._made(normalised=False)
 
+    def pace(self, images: Array) -> ModelPace:
+        """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
+        shape = tuple(int(length) for length in images.shape[1:])
+        if shape not in self._paces:
+            self._paces[shape] = make_pace(self._adapter, self._batch_size)
+        return self._paces[shape]
+
 
 class MaskedScorer:
-    """Scores and probabilities of one batch of images under masks, at most `batch_size` at a time.
+    """Scores and probabilities of one batch of images under masks.
 
     Args:
         adapter: of the model.
@@ -94,9 +105,9 @@ class MaskedScorer:
         targets: (B, K) integers.
         which: the explained one of several inputs.
         erased: what `erased_images` gave for the explained input.
-        batch_size: the most images the model sees at once.
 
     Attributes:
+        pace: how many images the model sees at once.
         evaluations: the images the model has been run on so far, through this object.
     """
 
@@ -110,10 +121,9 @@ class MaskedScorer:
         *,
         which: Which,
         erased: Array | None,
-        batch_size: int,
     ):
         self.adapter = adapter
-        self.batch_size = batch_size
+        self.pace = steps.pace(leaf(inputs, which))
         self.evaluations = 0
         self._scores = scores
         self._steps = steps
@@ -134,39 +144,53 @@ class MaskedScorer:
         xp = self.adapter.namespace
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
         step = self._steps.normalised if normalised else self._steps.plain
-        return step(map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs), maps, erased)
+        return step(self._rows(owners), maps, erased)
 
-    def score_maps(self, maps: Array, owners: np.ndarray[Any, Any], count: int, *, normalised: bool = True) -> Array:
+    def _rows(self, owners: Array) -> Inputs:
+        """The inputs (n, ...) of the images `owners`; the explained input of a single image is not copied."""
+        xp, images = self.adapter.namespace, leaf(self._inputs, self._which)
+        single = int(images.shape[0]) == 1 and not self.adapter.fixed_chunks
+        if single and self._which is None:
+            return images
+        rows = map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs)
+        return with_leaf(rows, self._which, images) if single else rows
+
+    def score_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
         """The targets' logits (n, K) of the images `owners` (n,) under the maps (n, *spatial), `count` no padding."""
-        xp, rows = self.adapter.namespace, indices_like(owners, maps, self.adapter.namespace)
+        xp = self.adapter.namespace
+        logits = self._logits(maps, owners, normalised=normalised)
         self.evaluations += count
-        logits = self._logits(maps, rows, normalised=normalised)
-        return xp.take_along_axis(logits, xp.take(self._targets, rows, axis=0), axis=1)
+        return xp.take_along_axis(logits, xp.take(self._targets, owners, axis=0), axis=1)
 
-    def probability_maps(
-        self, maps: Array, owners: np.ndarray[Any, Any], count: int, *, normalised: bool = True
-    ) -> Array:
+    def probability_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
         """The same as probabilities."""
-        xp, rows = self.adapter.namespace, indices_like(owners, maps, self.adapter.namespace)
+        xp = self.adapter.namespace
+        probabilities = self._scores.probabilities(self._logits(maps, owners, normalised=normalised))
         self.evaluations += count
-        probabilities = self._scores.probabilities(self._logits(maps, rows, normalised=normalised))
-        return xp.take_along_axis(probabilities, xp.take(self._targets, rows, axis=0), axis=1)
+        return xp.take_along_axis(probabilities, xp.take(self._targets, owners, axis=0), axis=1)
 
     def probabilities(self, masks: Array) -> Array:
         """Each target's probability (B, K) for its image under its own mask (B, K, *size)."""
         xp = self.adapter.namespace
         batch, several = (int(length) for length in self._targets.shape)
         flat = xp.reshape(masks, (batch * several, *masks.shape[2:]))
-        owners = np.repeat(np.arange(batch), several)
-        rows = []
-        for chosen, count in chunks(len(owners), self.batch_size, fixed=self.adapter.fixed_chunks):
-            self.evaluations += count
-            maps = xp.take(flat, indices_like(chosen, flat, xp), axis=0)
-            rows.append(self._logits(maps, indices_like(owners[chosen], flat, xp))[:count, ...])
-        probabilities = self._scores.probabilities(xp.concat(rows, axis=0))
+        logits = self._own_logits(np.arange(batch * several), np.repeat(np.arange(batch), several), flat)
         wanted = xp.reshape(self._targets, (batch * several, 1))
-        chosen = xp.reshape(xp.take_along_axis(probabilities, wanted, axis=1), (batch, several))
-        return require_finite(chosen, "probabilities of the masked images", xp)
+        chosen = xp.take_along_axis(self._scores.probabilities(logits), wanted, axis=1)
+        return require_finite(xp.reshape(chosen, (batch, several)), "probabilities of the masked images", xp)
+
+    def _own_logits(self, rows: np.ndarray[Any, Any], owners: np.ndarray[Any, Any], maps: Array) -> Array:
+        """The logits (n, classes) of the images `owners` (n,) under the maps of the numbers `rows` (n,)."""
+        xp, total = self.adapter.namespace, len(rows)
+        rows, owners = (indices_like(self.pace.padded(each), maps, xp) for each in (rows, owners))
+
+        def work(span: Span) -> Array:
+            logits = self._logits(xp.take(maps, span.of(rows), axis=0), span.of(owners))
+            self.evaluations += span.count
+            return logits
+
+        found = self.pace.over(total, work, search=False)
+        return xp.concat([logits[:count, ...] for logits, count in found], axis=0)
 
     @functools.cached_property
     def black_logits(self) -> Array:
@@ -176,12 +200,8 @@ class MaskedScorer:
         images = leaf(self._inputs, self._which)
         distinct = 1 if self._erased is None and self._which is None else batch
         size = spatial_size(images, self.adapter.input_channel_axis)
-        rows = []
-        for chosen, count in chunks(distinct, self.batch_size, fixed=self.adapter.fixed_chunks):
-            self.evaluations += count
-            maps = _zero_maps(images, (len(chosen), *size), xp)
-            rows.append(self._logits(maps, indices_like(chosen, images, xp))[:count, ...])
-        logits = xp.concat(rows, axis=0)
+        black = constant_like(np.zeros((1, *size)), xp.astype(images[:0, ...], xp.float32), xp)
+        logits = self._own_logits(np.zeros(distinct), np.arange(distinct), black)
         return xp.broadcast_to(logits, (batch, logits.shape[1]))
 
     def black_scores(self) -> Array:
@@ -192,11 +212,6 @@ class MaskedScorer:
         """The targets' probabilities (B, K) of the wholly erased images."""
         probabilities = self._scores.probabilities(self.black_logits)
         return self.adapter.namespace.take_along_axis(probabilities, self._targets, axis=1)
-
-
-def _zero_maps(images: Array, shape: tuple[int, ...], xp: Namespace) -> Array:
-    """Zeros (n, *size), float32, where the images are."""
-    return constant_like(np.zeros(shape), xp.astype(images[:0, ...], xp.float32), xp)
 
 
 def spatial_size(images: Array, channel_axis: int) -> tuple[int, ...]:

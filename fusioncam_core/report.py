@@ -46,6 +46,9 @@ def photograph_report(
     method = explanation.titles.get("maps", explanation.method)
     evaluations = f"{explanation.evaluations} model evaluation{'s' * (explanation.evaluations != 1)}"
     yield f"  {method}, layer {explanation.layer}, {evaluations}"
+    if explanation.passes is not None and explanation.estimates is not None and explanation.estimates.max() > 0:
+        moves = f"the region map may still move by {explanation.estimates.max():.3f}"
+        yield f"  {int(explanation.passes[0])} masks run; {moves}"
     for numbers in target_numbers(explanation, 0, class_names):
         yield f"  {_title(numbers)}: p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
         yield from _weight_table(numbers["weights"], explanation.titles)

@@ -255,13 +255,13 @@ class AdapterContract:
     def test_weights_of_fusion_cam(self, model: Any, shapes: dict[str, Any]) -> None:
         cam = FusionCAM(model, self.layer, contributions="signed", **self.options)
         weights = cam(self.images(shapes), shapes["target"]).numpy().weights
-        for column, name in enumerate(("weight_denoised", "weight_region")):
-            np.testing.assert_allclose(weights[name], shapes["contribution_weights"][:, column], atol=self.tolerance)
-        expected = shapes["fusion_weights"]
-        # A weight v = b / (b + w) carries the rounding of the probability b with v squared: 500 times in case 5.
-        enlarged = np.maximum(1, np.abs(expected)) ** 2
-        actual = np.stack([weights["fusion_weight_union"], weights["fusion_weight_region"]], axis=1)
-        np.testing.assert_allclose((actual - expected) / enlarged, 0, atol=self.signed_tolerance)
+        names = ("weight_denoised", "weight_region"), ("fusion_weight_union", "fusion_weight_region")
+        pairs = (shapes["contribution_weights"], self.tolerance), (shapes["fusion_weights"], self.signed_tolerance)
+        for (first, second), (expected, tolerance) in zip(names, pairs, strict=True):
+            # Of w = b / (b + c) and 1 - w the rounding of b and c makes w squared times as much: 500 times in case 5.
+            enlarged = np.maximum(1, np.abs(expected).max(axis=1, keepdims=True)) ** 2
+            actual = np.stack([weights[first], weights[second]], axis=1)
+            np.testing.assert_allclose((actual - expected) / enlarged, 0, atol=tolerance, err_msg=first)
 
     def test_maps_are_float32_of_the_framework(self, model: Any, shapes: dict[str, Any]) -> None:
         explanation = GradCAM(model, self.layer, **self.options)(self.images(shapes), shapes["target"])

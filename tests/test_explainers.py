@@ -262,7 +262,7 @@ class TestBadInput:
             ({"contributions": "absolute"}, ValueError, "'clipped' or 'signed'"),
             ({"channels": "middle"}, ValueError, "'first' or 'last'"),
             ({"batchsize": 3}, TypeError, "no option 'batchsize'; did you mean 'batch_size'?"),
-            ({"colour": 3}, TypeError, r"no option 'colour' \(it knows channels\)"),
+            ({"colour": 3}, TypeError, r"no option 'colour' \(it knows channels, compile, autocast\)"),
         ],
     )
     def test_keywords(self, model: Any, keywords: dict[str, Any], kind: type[Exception], message: str) -> None:

@@ -15,8 +15,9 @@ from fusioncam_core.blackbox import BlackBox
 from fusioncam_core.cams.ablation import ablation_cam
 from fusioncam_core.cams.groups import group_cam, k_means
 from fusioncam_core.cams.random_masks import RandomMasks, rise
-from fusioncam_core.cams.region import score_cam, weighted_masks
+from fusioncam_core.cams.region import score_cam
 from fusioncam_core.cams.sampled import is_cam, ss_cam
+from fusioncam_core.cams.scoring import weighted_masks
 from fusioncam_core.explainers.gradient import GradCAM
 from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
 from fusioncam_core.targets import Targets
@@ -386,7 +387,7 @@ class TestSampled:
         # The factors are 0, 0, 1/4, 3/4 and 6/4, and their sum over 4 is 5/8; the constant channel is black: 0.
         assert_close(maps, self.expected([*0.625 * self.SUMS, 0]), activations)
         masks = np.concatenate(asked)
-        assert [mask.max() for mask in masks] == [0.25, 0.25, 0, 0.75, 0.75, 1.5, 1.5]
+        assert [mask.max() for mask in masks] == [0.25, 0.25, 0.75, 0.75, 1.5, 1.5, 0]
         assert len(asked) == 4, "three steps of two channels, and the black mask once"
 
     def test_ss_cam_by_hand(self, library: Library) -> None:
@@ -666,7 +667,8 @@ class TestAllOfThem:
             np.testing.assert_allclose(actual.maps.numpy(), expected.maps.numpy(), atol=1e-5)
 
     def test_it_repeats_exactly(self, model: Any, shapes: dict[str, Any], method: Any) -> None:
-        first, second = (method(model)(shapes["images"][:2], 1).maps.numpy() for _ in range(2))
+        # With "auto" the rounding follows the sizes that prove fastest.
+        first, second = (method(model, batch_size=8)(shapes["images"][:2], 1).maps.numpy() for _ in range(2))
         np.testing.assert_array_equal(first, second)
 
     @pytest.mark.filterwarnings("ignore:The group-cam map is zero")

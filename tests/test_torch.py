@@ -170,7 +170,7 @@ def test_inputs_with_channels_last(model: Any, shapes: dict[str, Any]) -> None:
 def test_wrapped_models(model: Any, shapes: dict[str, Any], wrap: Callable[[Any], Any]) -> None:
     cam = FusionCAM(wrap(model), "features", contributions="signed")
     explanation = cam(shapes["images"], shapes["target"]).numpy()
-    np.testing.assert_allclose(explanation.maps, shapes["fusion_cam"], atol=1e-5)
+    np.testing.assert_allclose(explanation.maps, shapes["fusion_cam"], atol=NHWC)
     assert explanation.model == "Shapes"
     assert FusionCAM(wrap(model), "module.features").adapter.layer_name == "features"
 

@@ -37,6 +37,9 @@ except ImportError:  # before JAX 0.10 it was there
 
 AXES = {"first": 1, "last": -1}
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+"""What an error of XLA's starts with when the device's memory is full."""
+
 
 class JaxAdapter(ModelAdapter):
     """Runs the network as a compiled function of its parameters, and differentiates by a perturbation of the layer.
@@ -58,6 +61,7 @@ class JaxAdapter(ModelAdapter):
 
     namespace = namespace
     fixed_chunks = True
+    memory_errors = (jax.errors.JaxRuntimeError,)
 
     def __init__(self, network: Network, layer: Any, options: Mapping[str, Any]):
         reject_options(options, ("channels", "framework"), "JAX")
@@ -123,6 +127,9 @@ class JaxAdapter(ModelAdapter):
                 return function(*arguments)
 
         return lambda *arguments: compiled(self._current(), *arguments)
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        return OUT_OF_MEMORY in str(error)
 
     # --- the waist
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,3 +29,9 @@ def constant_like(values: Any, like: jax.Array) -> jax.Array:
 def indices_like(values: Any, like: jax.Array) -> jax.Array:
     """NumPy integers as indices: int32, or int64 where `jax_enable_x64` is set."""
     return jnp.asarray(np.asarray(values, dtype=np.int64))
+
+
+def to_host(arrays: Sequence[jax.Array]) -> list[np.ndarray[Any, Any]]:
+    """All arrays as NumPy. Joining them first would be compiled anew for every number of arrays."""
+    fetched: list[np.ndarray[Any, Any]] = jax.device_get(list(arrays))
+    return fetched

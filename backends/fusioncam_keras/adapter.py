@@ -68,6 +68,7 @@ class KerasAdapter(ModelAdapter):
         self.namespace = self._engine.namespace
         self.fixed_chunks = self._engine.fixed_chunks
         self.batch_size = self._engine.batch_size
+        self.memory_errors = self._engine.memory_errors
         self.input_channel_axis = _channel_axis(options.get("channels")) or declared_input_axis(self._parts)
         self._path, self._layer = (None, None) if layer is None else self._find(layer)
         self._state = AttributeState([model, *(part for _, part in self._parts if isinstance(part, keras.Layer))])
@@ -116,6 +117,9 @@ class KerasAdapter(ModelAdapter):
     def session(self) -> Iterator[None]:
         with self._state, self._engine.session():
             yield
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        return self._engine.ran_out_of_memory(error)
 
     # --- what one run tells
 

@@ -29,7 +29,7 @@ class Engine(ABC):
 
     Attributes:
         namespace: the array words.
-        fixed_chunks, batch_size: as in `ModelAdapter`.
+        fixed_chunks, batch_size, memory_errors: as in `ModelAdapter`.
         run_errors: what else than ValueError the framework raises for inputs that do not fit.
         other_errors: those of them that say something else, such as that memory ran out.
         out_of_reach: why a layer that did run may not have been seen to, as the end of a sentence.
@@ -38,6 +38,7 @@ class Engine(ABC):
     namespace: ClassVar[Namespace]
     fixed_chunks: ClassVar[bool] = False
     batch_size: int = ModelAdapter.batch_size
+    memory_errors: ClassVar[tuple[type[Exception], ...]] = ()
     run_errors: ClassVar[tuple[type[Exception], ...]] = ()
     other_errors: ClassVar[tuple[type[Exception], ...]] = ()
     out_of_reach: ClassVar[str] = ""
@@ -62,6 +63,10 @@ class Engine(ABC):
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What the model is called in: nothing is assigned to its variables, seeds among them."""
         return keras.StatelessScope()
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        """As `ModelAdapter.ran_out_of_memory`."""
+        return True
 
     def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which nothing is kept for a backward pass."""

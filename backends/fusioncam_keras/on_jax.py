@@ -14,6 +14,7 @@ import numpy as np
 from fusioncam_core.adapter import Score
 from fusioncam_core.inputs import Inputs
 from fusioncam_jax import namespace
+from fusioncam_jax.adapter import OUT_OF_MEMORY, JaxAdapter
 from fusioncam_keras.engine import Engine, Run
 
 OPTIONS = ()
@@ -26,6 +27,7 @@ class JaxEngine(Engine):
     fixed_chunks = True
     run_errors = (TypeError,)
     other_errors = (jax.errors.UnexpectedTracerError,)
+    memory_errors = JaxAdapter.memory_errors
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
@@ -40,6 +42,9 @@ class JaxEngine(Engine):
             )
         array = jnp.asarray(values)
         return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        return OUT_OF_MEMORY in str(error)
 
     @contextlib.contextmanager
     def _with(self, values: list[jax.Array]) -> Iterator[None]:

@@ -23,6 +23,7 @@ class TensorFlowEngine(Engine):
     namespace = namespace
     fixed_chunks = True
     run_errors = engine.RUN_ERRORS
+    memory_errors = engine.MEMORY_ERRORS
     out_of_reach = ", or it runs inside a tf.function of the model's own, which cannot be looked into"
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):

@@ -25,7 +25,7 @@ class TorchEngine(Engine):
 
     namespace = namespace
     run_errors = (RuntimeError,)
-    other_errors = (torch.OutOfMemoryError,)
+    other_errors = memory_errors = (torch.OutOfMemoryError,)
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
@@ -46,6 +46,11 @@ class TorchEngine(Engine):
 
     def session(self) -> contextlib.AbstractContextManager[Any]:
         return self._state
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        if self._like.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
 
     def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
         return torch.no_grad()

@@ -51,6 +51,7 @@ class PairAdapter(ModelAdapter):
 
     namespace = namespace
     fixed_chunks = True
+    memory_errors = engine.MEMORY_ERRORS
 
     def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], layer: Any, options: Mapping[str, Any]):
         reject_options(options, ("channels", "jit_compile", "framework"), "TensorFlow")

@@ -18,6 +18,10 @@ RUN_ERRORS = (tf.errors.InvalidArgumentError,)
 """What TensorFlow raises, besides ValueError, for inputs that do not fit."""
 
 
+MEMORY_ERRORS = (tf.errors.ResourceExhaustedError,)
+"""What it raises when the device's memory is full."""
+
+
 def device_of(variables: Iterable[tf.Variable]) -> str | None:
     """The device of the variables, if all of them are on one."""
     devices = {variable.device for variable in variables}

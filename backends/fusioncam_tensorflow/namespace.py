@@ -19,7 +19,8 @@ import tensorflow as tf
 bfloat16, float16, float32, float64 = tf.bfloat16, tf.float16, tf.float32, tf.float64
 int32, int64 = tf.int32, tf.int64
 
-abs, exp, log, sqrt, isfinite = tf.abs, tf.exp, tf.math.log, tf.sqrt, tf.math.is_finite
+abs, exp, log, sqrt = tf.abs, tf.exp, tf.math.log, tf.sqrt
+isfinite, isnan = tf.math.is_finite, tf.math.is_nan
 maximum, minimum, where, logical_not = tf.maximum, tf.minimum, tf.where, tf.logical_not
 reshape, broadcast_to, expand_dims = tf.reshape, tf.broadcast_to, tf.expand_dims
 matrix_transpose = tf.linalg.matrix_transpose
@@ -102,6 +103,12 @@ def argmax(array: tf.Tensor, /, *, axis: int, keepdims: bool = False) -> tf.Tens
     """The place of the largest value along an axis, as int64."""
     place = tf.argmax(array, axis=axis, output_type=tf.int64)
     return tf.expand_dims(place, axis) if keepdims else place
+
+
+def argsort(array: tf.Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> tf.Tensor:
+    """The places that put the values in order along an axis, as int64; equal values stay as they came."""
+    direction = "DESCENDING" if descending else "ASCENDING"
+    return tf.cast(tf.argsort(array, axis=axis, direction=direction, stable=stable), tf.int64)
 
 
 def take(array: tf.Tensor, indices: tf.Tensor, /, *, axis: int) -> tf.Tensor:

@@ -24,8 +24,9 @@ from fusioncam_core.adapter import (
 from fusioncam_core.inputs import Inputs, Which, leaves, map_leaves
 from fusioncam_core.layout import has_space
 from fusioncam_core.masking import spatial_size
-from fusioncam_torch import namespace
+from fusioncam_torch import namespace, precision
 from fusioncam_torch.containers import detached, is_several, tensor_of, with_tensor
+from fusioncam_torch.layouts import Layouts
 from fusioncam_torch.state import InferenceState
 
 
@@ -37,20 +38,23 @@ class TorchAdapter(ModelAdapter):
     Args:
         model: any module, also `DataParallel` around one or a `torch.compile`d one.
         layer: a name as in `named_modules()`, a module of the model, or None.
-        options: `channels`, "first" (the default) or "last": where the channels of the model's inputs are.
+        options: `channels`, "first" (the default) or "last": where the channels of the model's inputs are. `compile`,
+            whether masked images run through `torch.compile` (True, or a word for its `mode`). `autocast`, "bfloat16"
+            or "float16": the precision in which masked images run; the plain ones keep the model's own.
 
     Raises:
-        ValueError: if the model has no such layer.
+        ValueError: if the model has no such layer, or for another value of an option.
         TypeError: for another option.
     """
 
     namespace = namespace
+    memory_errors = (torch.OutOfMemoryError,)
 
     CPU_BATCH, GPU_BATCH = 4, 64
     """On a CPU, activations that leave the cache (and, past 32 MiB, malloc's reuse) cost more than a batch saves."""
 
     def __init__(self, model: torch.nn.Module, layer: str | torch.nn.Module | None, options: Mapping[str, Any]):
-        reject_options(options, ("channels",), "PyTorch")
+        reject_options(options, ("channels", "compile", "autocast"), "PyTorch")
         self.input_channel_axis = _channel_axis(options.get("channels", "first"))
         self._model = model
         self._module = _unwrap(model)
@@ -59,9 +63,15 @@ class TorchAdapter(ModelAdapter):
         self._layer = None if layer is None else self._find(layer)
         self._default: str | None = None
         self._state = InferenceState(self._module)
-        device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
-        self.batch_size = self.CPU_BATCH if device == "cpu" else self.GPU_BATCH
+        self._device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
+        self.batch_size = self.CPU_BATCH if self._device == "cpu" else self.GPU_BATCH
         self._calls: int | None = None
+        self._autocast = precision.dtype(options.get("autocast"))
+        compiled = options.get("compile", False)
+        self.fixed_chunks = bool(compiled)
+        self._forward = precision.compiled(model, compiled) if compiled else model
+        self._layouts = Layouts(self._module) if not compiled else Layouts()
+        self.memory_formats = self._layouts.names
 
     def _find(self, layer: str | torch.nn.Module) -> str:
         known = [name for name in self._modules if name]
@@ -173,9 +183,18 @@ class TorchAdapter(ModelAdapter):
             )
         return torch.stack(gradients).detach()
 
+    def memory_format(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return self._layouts.using(name)
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
     def forward(self, inputs: Inputs) -> Any:
-        with self.session(), torch.no_grad():
-            return _call(self._model, inputs)
+        # Not inference_mode, which gains nothing here: what a model keeps of a call would be of no use to training.
+        with self.session(), torch.no_grad(), precision.autocast(self._device, self._autocast):
+            return self._layouts.run(lambda inputs: _call(self._forward, inputs), inputs)
 
     def forward_with(self, inputs: Inputs, activations: torch.Tensor) -> Any:
         with self.session(), torch.no_grad():

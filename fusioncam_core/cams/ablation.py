@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fusioncam_core.arrays import Array, Namespace, array_namespace, require_finite, require_float
 from fusioncam_core.cams.gradient import _activation_map
-from fusioncam_core.cams.region import check_activations, one_or_several
+from fusioncam_core.cams.scoring import check_activations, one_or_several
 
 
 def ablation_cam(

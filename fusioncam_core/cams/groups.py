@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -15,14 +16,22 @@ from fusioncam_core.arrays import (
     _resize,
     array_namespace,
     constant_like,
-    indices_like,
-    is_constant,
+    require_count,
     require_finite,
     require_percentage,
     to_numpy,
 )
 from fusioncam_core.cams.gradient import _check_pair, _map_size, relu
-from fusioncam_core.cams.region import Chunk, ScoreMaps, Scorer, chunks, require_count, weighted_masks
+from fusioncam_core.cams.scoring import (
+    Chunk,
+    ScoreMaps,
+    Scorer,
+    live_channels,
+    scored,
+    weighted_masks,
+)
+from fusioncam_core.cams.surrogate import squared_distances
+from fusioncam_core.pace import Pace
 
 Grouping = Literal["order", "k-means"]
 
@@ -78,11 +87,11 @@ def group_cam(
 
     def score_maps(maps: Array, chunk: Chunk) -> Array:
         masks = _normalise(_resize(maps, extent, xp=xp), len(extent), xp=xp)
-        increases = scorer(masks, indices_like(chunk.images, maps, xp))
+        increases = scorer(masks, chunk.owners)
         return increases if increases.ndim == 2 else xp.expand_dims(increases, axis=1)
 
     maps = group_maps(activations, gradients, groups, grouping, percentile, seed, xp=xp)
-    result = _group_cam(maps, score_maps, extent, batch_size=batch_size, xp=xp)
+    result = _group_cam(maps, score_maps, extent, pace=Pace(batch_size), xp=xp)
     return result if several else result[:, 0, ...]
 
 
@@ -144,7 +153,7 @@ def k_means(points: np.ndarray[Any, Any], groups: int, seed: int) -> np.ndarray[
     centres = _spread_centres(points, groups, np.random.default_rng(seed))
     labels = np.full(len(points), -1)
     for _ in range(ROUNDS):
-        nearest = _squared_distances(points, centres).argmin(axis=1)
+        nearest = squared_distances(points, centres).argmin(axis=1)
         if (nearest == labels).all():
             break
         labels = nearest
@@ -157,7 +166,7 @@ def _spread_centres(points: np.ndarray[Any, Any], groups: int, generator: np.ran
     """Points drawn one by one with a probability that grows with the squared distance to those drawn (k-means++)."""
     chosen = [int(generator.integers(len(points)))]
     while len(chosen) < groups:
-        distances = _squared_distances(points, points[chosen]).min(axis=1)
+        distances = squared_distances(points, points[chosen]).min(axis=1)
         total = distances.sum()
         draw = generator.random()
         chosen.append(int(np.searchsorted(np.cumsum(distances), draw * total)) if total > 0 else chosen[0])
@@ -165,38 +174,34 @@ def _spread_centres(points: np.ndarray[Any, Any], groups: int, generator: np.ran
     return centres
 
 
-def _squared_distances(points: np.ndarray[Any, Any], centres: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(n, G) between points (n, d) and centres (G, d); not below 0."""
-    squares: np.ndarray[Any, Any] = (points**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * points @ centres.T
-    return squares.clip(min=0)
-
-
 def _group_cam(
     maps: Array,
     score_maps: ScoreMaps,
     size: tuple[int, ...],
     *,
-    batch_size: int,
+    pace: Pace,
     xp: Namespace,
-    fixed_chunks: bool = False,
     advance: Callable[[int], object] = lambda masks: None,
 ) -> Array:
     """Groups' maps (B, K, G, *spatial) and their increases (n, K) -> (B, K, *size)."""
     batch, several, groups, *space = maps.shape
-    flat = xp.reshape(maps, (batch * several * groups, *space))
-    live = np.flatnonzero(to_numpy(xp.logical_not(is_constant(flat, len(space), xp=xp))))
-    advance(int(flat.shape[0]) - len(live))
-    total = xp.zeros_like(_resize(flat[: batch * several, ...], size, xp=xp))
-    for chosen, count in chunks(len(live), batch_size, fixed=fixed_chunks):
-        chosen_maps = xp.take(flat, indices_like(live[chosen], flat, xp), axis=0)
-        owners, groups_of = np.divmod(live[chosen], groups)
-        increases = score_maps(chosen_maps, Chunk(owners // several, groups_of, count))
+    flat = xp.reshape(maps, (batch * several, groups, *space))
+    live = live_channels(flat, xp=xp)
+    advance(int((~live).sum()))
+    rows, groups_of = np.nonzero(live)
+    total = xp.zeros_like(_resize(flat[:, 0, ...], size, xp=xp))
+
+    def score_groups(chosen: Array, chunk: Chunk) -> Array:
+        """What some groups, of the rows that the chunk calls images, add to the maps of all rows."""
+        own = dataclasses.replace(chunk, images=chunk.images // several, owners=chunk.owners // several)
+        increases = score_maps(chosen, own)
         if several > 1:
-            own = indices_like((owners % several)[:, None], flat, xp)
-            increases = xp.take_along_axis(increases, own, axis=1)
-        masks = _normalise(_resize(chosen_maps, size, xp=xp), len(size), xp=xp)
-        summed = weighted_masks(masks, relu(increases, xp=xp), owners, count, batch * several, xp=xp)
-        total = total + summed[:, 0, ...]
-        advance(count)
+            increases = xp.take_along_axis(increases, xp.expand_dims(chunk.owners % several, axis=1), axis=1)
+        masks = _normalise(_resize(chosen, size, xp=xp), len(size), xp=xp)
+        summed = weighted_masks(masks, relu(increases, xp=xp), chunk.images, chunk.count, batch * several, xp=xp)
+        return summed[:, 0, ...]
+
+    for added, _ in scored(flat, rows, groups_of, score_groups, pace=pace, xp=xp, advance=advance):
+        total = total + added
     require_finite(total, "scores of the masked images", xp)
     return xp.reshape(_normalise(total, len(size), xp=xp), (batch, several, *size))

@@ -16,10 +16,12 @@ from fusioncam_core.arrays import (
     array_namespace,
     constant_like,
     indices_like,
+    require_count,
     require_finite,
     require_float,
 )
-from fusioncam_core.cams.region import Scorer, chunks, require_count, weighted_masks
+from fusioncam_core.cams.scoring import Scorer, weighted_masks
+from fusioncam_core.pace import Pace, Span
 
 
 class RandomMasks:
@@ -113,37 +115,41 @@ def rise(
     size = tuple(int(length) for length in (images.shape[2:] if channel_axis == 1 else images.shape[1:-1]))
     one_score = False
 
-    def score_masks(drawn: Array, owners: np.ndarray[Any, Any], count: int) -> Array:
+    def score_masks(drawn: Array, owners: Array, count: int) -> Array:
         nonlocal one_score
-        scores = scorer(drawn, indices_like(owners, images, xp))
+        scores = scorer(drawn, owners)
         one_score = scores.ndim == 1
         return xp.expand_dims(scores, axis=1) if one_score else scores
 
     random = RandomMasks(masks, size, cells=cells, probability=probability, seed=seed)
     like = xp.astype(images, xp.float32)
-    maps = _rise(random, int(images.shape[0]), score_masks, like, batch_size=batch_size, xp=xp)
+    maps = _rise(random, int(images.shape[0]), score_masks, like, pace=Pace(batch_size), xp=xp)
     return maps[:, 0, ...] if one_score else maps
 
 
 def _rise(
     masks: RandomMasks,
     batch: int,
-    score_masks: Callable[[Array, np.ndarray[Any, Any], int], Array],
+    score_masks: Callable[[Array, Array, int], Array],
     like: Array,
     *,
-    batch_size: int,
+    pace: Pace,
     xp: Namespace,
-    fixed_chunks: bool = False,
     advance: Callable[[int], object] = lambda masks: None,
 ) -> Array:
     """(B, K, *size), of scores (n, K) of masks (n, *size), their images (n,) and how many are no padding."""
-    total = None
-    for chosen, count in chunks(masks.count * batch, batch_size, fixed=fixed_chunks):
+    numbers = pace.padded(np.arange(masks.count * batch))
+    images = indices_like(numbers % batch, like, xp)
+
+    def work(span: Span) -> Array:
         # Every image of the batch meets a mask before the next one is made.
-        owners = chosen % batch
-        distinct, which = np.unique(chosen // batch, return_inverse=True)
+        distinct, which = np.unique(span.of(numbers) // batch, return_inverse=True)
         drawn = constant_like(masks(distinct)[which], like, xp)
-        summed = weighted_masks(drawn, score_masks(drawn, owners, count), owners, count, batch, xp=xp)
+        scores = score_masks(drawn, span.of(images), span.count)
+        return weighted_masks(drawn, scores, span.of(numbers) % batch, span.count, batch, xp=xp)
+
+    total = None
+    for summed, count in pace.over(masks.count * batch, work):
         total = summed if total is None else total + summed
         advance(count)
     return _normalise(require_finite(total, "scores of the masked images", xp), len(masks.size), xp=xp)

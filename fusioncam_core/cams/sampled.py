@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, Namespace, _normalise, _resize, array_namespace, constant_like, indices_like
-from fusioncam_core.cams.region import (
+from fusioncam_core.arrays import Array, Namespace, _normalise, _resize, array_namespace, constant_like, require_count
+from fusioncam_core.cams.budget import NO_LIMITS, Limits, Scored, score_channels
+from fusioncam_core.cams.scoring import (
     Chunk,
     ScoreMaps,
     Scorer,
     _score_cam,
     black_scorer,
-    channel_scores,
     check_activations,
     one_or_several,
-    require_count,
 )
+from fusioncam_core.pace import Pace
 
 Vary = Callable[[Array, Chunk, int], Array]
 """(masks (n, *size) in [0, 1], what they are of, the number of the sample) -> the masks to score."""
@@ -111,13 +111,12 @@ def _varied_cam(
     activations, extent, xp = check_activations(activations, size, channel_axis)
 
     def score_masks(masks: Array, chunk: Chunk) -> Array:
-        return scorer(masks, indices_like(chunk.images, masks, xp))
+        return scorer(masks, chunk.owners)
 
-    black = functools.cache(black_scorer(activations, scorer, extent, batch_size, xp=xp))
-    scores = varied_scores(
-        activations, score_masks, black, vary, samples, extent, share=share, xp=xp, batch_size=batch_size
-    )
-    return one_or_several(scores, lambda scores: _score_cam(activations, scores, extent, xp=xp))
+    pace = Pace(batch_size)
+    black = black_scorer(activations, scorer, extent, pace, xp=xp)
+    found = varied_scores(activations, score_masks, black, vary, samples, extent, share=share, xp=xp, pace=pace)
+    return one_or_several(found.scores, lambda scores: _score_cam(activations, scores, extent, xp=xp))
 
 
 def varied_scores(
@@ -130,31 +129,54 @@ def varied_scores(
     *,
     xp: Namespace,
     share: float | None = None,
+    limits: Limits = NO_LIMITS,
+    advance: Callable[[int], object] = lambda masks: None,
     **options: Any,
-) -> Array:
-    """The sum over the samples of every channel's score, times `share`: (B, C) or (B, K, C).
+) -> Scored:
+    """The sum over the samples of every channel's score, times `share`.
 
     Args:
         activations: (B, C, *spatial), finite.
         score_masks: the scores of masks (n, *size).
-        black_scores: the scores of the wholly masked images; asked once a sample.
+        black_scores: the scores of the wholly masked images; asked once, if at all.
         vary: makes a sample's mask of the plain one.
         samples: how many.
         size: of the masks.
         xp: the namespace.
         share: of a sample in the result; None for the mean.
-        **options: as for `channel_scores`.
+        limits: the budget counts every sample.
+        advance: told how many samples are done.
+        **options: as for `score_channels`.
+
+    Raises:
+        ValueError: if the budget does not reach for the samples of one channel.
     """
+    share = 1 / samples if share is None else share
 
-    def score_maps(sample: int, maps: Array, chunk: Chunk) -> Array:
+    def score_maps(maps: Array, chunk: Chunk) -> Array:
         masks = _normalise(_resize(maps, size, xp=xp), len(size), xp=xp)
-        return score_masks(vary(masks, chunk, sample), chunk)
+        return share * sum(score_masks(vary(masks, chunk, sample), chunk) for sample in range(samples))
 
-    scores = [
-        channel_scores(activations, functools.partial(score_maps, sample), black_scores, xp=xp, **options)
-        for sample in range(samples)
-    ]
-    return sum(scores[1:], scores[0]) * (1 / samples if share is None else share)
+    found = score_channels(
+        activations,
+        score_maps,
+        lambda: samples * share * black_scores(),
+        limits=_of_channels(limits, samples),
+        channel_weights="softmax",
+        xp=xp,
+        advance=lambda channels: advance(samples * channels),
+        **options,
+    )
+    return dataclasses.replace(found, passes=samples * found.passes)
+
+
+def _of_channels(limits: Limits, samples: int) -> Limits:
+    """The limits of channels that take so many passes each."""
+    if limits.budget is None:
+        return limits
+    if limits.budget < samples:
+        raise ValueError(f"A budget of {limits.budget} masks came, and one channel takes {samples}: give more.")
+    return limits._replace(budget=limits.budget // samples)
 
 
 def add_noise(std: float, seed: int) -> Vary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -18,8 +18,10 @@ from fusioncam_core.explainers.default_layer import AnyOutput, default_layer
 from fusioncam_core.explanation import Explanation, join
 from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
 from fusioncam_core.layout import Reshape
+from fusioncam_core.many import explain_many
 from fusioncam_core.masking import Baseline, MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
+from fusioncam_core.pace import BatchSize, require_batch_size
 from fusioncam_core.plugins import adapt_model
 from fusioncam_core.progress import progress_bar
 from fusioncam_core.targets import Targets, check_range, read_targets
@@ -38,12 +40,18 @@ class FusionCamWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Result:
-    """A method's maps (B, K, *size), with the stages and the numbers (B, K) it has, and titles of stages to show."""
+    """A method's maps (B, K, *size), with the stages and the numbers (B, K) it has, and titles of stages to show.
+
+    Of a region map with channels that may be left out: how many masks of each image were run, `passes` (B,), and how
+    far each map may still move, `estimates` (B, K).
+    """
 
     maps: Array
     parts: dict[str, Array] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
+    passes: Array | None = None
+    estimates: Array | None = None
 
 
 class Explainer(ABC):
@@ -64,8 +72,9 @@ class Explainer(ABC):
         reshape: of a layer of tokens: their grid, such as (14, 14), or a linear function from the layer's output
             to (B, C, *spatial). None infers both where that is unambiguous.
         combine: of several layers, how their maps become one: "mean", "max" or "product", normalised again.
-        batch_size: the most images, masked ones included, that the model sees at once; None takes what suits
-            the model's device.
+        batch_size: the most images, masked ones included, that the model sees at once. "auto" finds by timing, in the
+            first calls, what is fastest, and keeps it for images of that shape. Either is halved, with a
+            `MemoryWarning`, where the device's memory does not hold so many.
         baseline: what an erased pixel is, in the model's input space: "zero", "blur", a number, one value
             a channel, or an image.
         progress: a progress bar: True, False, or None to show it when somebody watches a terminal.
@@ -81,6 +90,7 @@ class Explainer(ABC):
     needs_gradients: bool = False
     needs_masks: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = True
+    limitable: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -93,13 +103,12 @@ class Explainer(ABC):
         masked_input: int | str | None = None,
         reshape: Reshape = None,
         combine: str = "mean",
-        batch_size: int | None = None,
+        batch_size: BatchSize = "auto",
         baseline: Baseline = "zero",
         progress: bool | None = None,
         **options: Any,
     ):
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size is a positive number of images, and {batch_size} came.")
+        self.batch_size = require_batch_size(batch_size)
         self.scores = ClassScores(task, outputs, output)
         self.masked_input = masked_input
         self.reshape = reshape
@@ -115,7 +124,6 @@ class Explainer(ABC):
         self._chosen = layer is not None or self._given or not self.needs_layer
         self._searched = False
         self._default: str | None = None
-        self.batch_size = self.adapter.batch_size if batch_size is None else batch_size
         self._steps: dict[Scores, MaskedSteps] = {}
 
     @property
@@ -183,32 +191,74 @@ class Explainer(ABC):
             TypeError: if images or targets are of a wrong dtype.
             ValueError: for shapes, targets or options that do not fit the model, or NaN or infinity on the way.
         """
+        return self._call(images, targets, self.progress)
+
+    def explain_many(
+        self,
+        source: Any,
+        targets: Any = None,
+        *,
+        preprocessing: Callable[[Any], Any] | None = None,
+        prefetch: int = 2,
+        progress: bool | None = None,
+    ) -> Iterator[Explanation]:
+        """Explain images from wherever they come, one after the other.
+
+        They are explained in groups, whatever batches they come in: the masks of a group share the batches that the
+        model sees. The next groups are read meanwhile, in another thread.
+
+        Args:
+            source: an array (N, ...) of any framework; a folder of photographs, or a list of files; or anything that
+                yields batches, such as PyTorch's DataLoader or a `tf.data.Dataset`: arrays (n, ...), pairs (images,
+                labels), or mappings with "image" or "pixel_values" (and "label"). For a model with several inputs,
+                tuples or mappings of them, alone or in a pair with labels.
+            targets: as for a call, the same for all images; or "labels", those of the source; or one row for each image
+                of the source.
+            preprocessing: of photographs: from a Pillow image to one input, as a `LoadedModel` has it.
+            prefetch: how many groups are read ahead; 0 for none, without a thread.
+            progress: a bar that counts images: True, False, or None to show it when somebody watches a terminal.
+
+        Yields:
+            The explanation of each image in turn, with an axis of one image: maps (1, *spatial) or (1, K, *spatial).
+            Those of photographs have the files' names. A file that is no photograph is left out, with an
+            `UnreadableImageWarning` that names it.
+
+        Raises:
+            TypeError, ValueError: as for a call; for a folder without photographs, or photographs without
+                preprocessing; for labels or targets that are missing.
+        """
+        return explain_many(self, source, targets, preprocessing=preprocessing, prefetch=prefetch, progress=progress)
+
+    def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
         inputs = prepare(self.adapter, images, self.masked_input)
         wanted = read_targets(targets, batch_size(inputs))
         self._choose_layer(inputs, wanted)
         with contextlib.ExitStack() as sessions:
             for adapter in self.adapters:
                 sessions.enter_context(adapter.session())
-            parts = []
-            for start in range(0, batch_size(inputs), self.batch_size):
-                stop = start + self.batch_size
-                parts.append(self._explain_rows(_rows(inputs, start, stop), wanted.rows(start, stop)))
+            parts = [self._explain_rows(*rows, progress) for rows in self._groups(inputs, wanted)]
         explanation = join(parts, self.adapter.namespace)
         _warn_of_empty_maps(explanation)
         return explanation
 
-    def _explain_rows(self, inputs: Inputs, targets: Targets) -> Explanation:
-        result, batches = self.run(inputs, targets)
+    def _groups(self, inputs: Inputs, wanted: Targets) -> Iterator[tuple[Inputs, Targets]]:
+        """The images that are seen together, whose masks share chunks."""
+        size = self.adapter.batch_size if self.batch_size == "auto" else self.batch_size
+        for start in range(0, batch_size(inputs), size):
+            yield _rows(inputs, start, start + size), wanted.rows(start, start + size)
+
+    def _explain_rows(self, inputs: Inputs, targets: Targets, progress: bool | None) -> Explanation:
+        result, batches = self.run(inputs, targets, progress)
         return self._explanation(result, batches, several=targets.several)
 
-    def run(self, inputs: Inputs, targets: Targets) -> tuple[Result, list[Batch]]:
+    def run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         """The result for inputs that `prepare` gave, and what was seen of them at each layer."""
         self._choose_layer(inputs, targets)
         results, batches = [], []
         for adapter in self.adapters:
             batch = self.see(inputs, targets, adapter)
-            progress = self.progress if self.needs_masks else False
-            with progress_bar(self.mask_count(batch), self.title, progress) as batch.advance:
+            watched = progress if self.needs_masks else False
+            with progress_bar(self.mask_count(batch), self.title, watched) as batch.advance:
                 results.append(self.explain(batch))
             batches.append(batch)
         return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
@@ -253,7 +303,7 @@ class Explainer(ABC):
         images, channel_axis = leaf(inputs, self.masked_input), self.adapter.input_channel_axis
         key = replace(scores, top=1) if isinstance(scores, ClassScores) else scores
         if key not in self._steps:
-            self._steps[key] = MaskedSteps(self.adapter, key, self.masked_input)
+            self._steps[key] = MaskedSteps(self.adapter, key, self.masked_input, self.batch_size)
         return MaskedScorer(
             self.adapter,
             scores,
@@ -262,7 +312,6 @@ class Explainer(ABC):
             targets,
             which=self.masked_input,
             erased=erased_images(images, self.baseline, channel_axis, self.adapter.namespace),
-            batch_size=self.batch_size,
         )
 
     def _explanation(self, result: Result, batches: list[Batch], *, several: bool) -> Explanation:
@@ -278,7 +327,7 @@ class Explainer(ABC):
             model=self.adapter.model_name,
             maps=shaped(result.maps),
             targets=shaped(batch.targets),
-            scores=shaped(xp.take_along_axis(batch.logits, batch.targets, axis=1)),
+            scores=shaped(batch.target_scores),
             probabilities=shaped(xp.take_along_axis(probabilities, batch.targets, axis=1)),
             outputs=probabilities,
             images=batch.images,
@@ -287,6 +336,8 @@ class Explainer(ABC):
             parts={name: shaped(part) for name, part in result.parts.items()},
             weights={name: shaped(weight) for name, weight in result.weights.items()},
             titles={"maps": self.title, **result.titles},
+            passes=result.passes,
+            estimates=None if result.estimates is None else shaped(result.estimates),
         )
 
 
@@ -296,7 +347,10 @@ def _combined(results: list[Result], batches: list[Batch], combine: str) -> Resu
     maps = xp.stack([result.maps for result in results], axis=0)
     united = normalise(getattr(xp, COMBINATIONS[combine])(maps, axis=0), spatial_ndim=spatial_ndim)
     parts = {batch.adapter.layer_name: result.maps for batch, result in zip(batches, results, strict=True)}
-    return Result(united, parts)
+    if results[0].passes is None or results[0].estimates is None:
+        return Result(united, parts)
+    passes = xp.sum(xp.stack([result.passes for result in results]), axis=0)
+    return Result(united, parts, passes=passes, estimates=xp.max(xp.stack([r.estimates for r in results]), axis=0))
 
 
 def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, Namespace, constant_like, indices_like, require_finite
+from fusioncam_core.arrays import Array, Namespace, constant_like, require_finite
 from fusioncam_core.inputs import Inputs, Which, leaf, leaves, map_leaves, with_leaf
 from fusioncam_core.layout import Layout, Reshape, find_layout
 from fusioncam_core.masking import MaskedScorer, spatial_size
@@ -74,6 +74,11 @@ class Batch:
         return find_layout(self.captured.shape, self.size, axis, self._reshape, name)
 
     @property
+    def target_scores(self) -> Array:
+        """(B, K) the targets' logits for the plain images."""
+        return self.xp.take_along_axis(self.logits, self.targets, axis=1)
+
+    @property
     def required_gradients(self) -> Array:
         """The gradients, of a method that has said that it needs them."""
         if self.gradients is None:
@@ -96,13 +101,13 @@ class Batch:
         self.count(batch_size(inputs))
         return self._channels_first(captured.activations), self._gradients_first(captured.gradients)
 
-    def ablated_scores(self, images: np.ndarray[Any, Any], channels: np.ndarray[Any, Any], count: int) -> Array:
+    def ablated_scores(self, rows: Array, channels: np.ndarray[Any, Any], count: int) -> Array:
         """The targets' logits (n, K) of the images (n,), each without a channel (n,) of the layer, `count` no padding.
 
         Raises:
             ValueError: if it is not plain where a user's `reshape` takes the channels from.
         """
-        xp, rows = self.xp, indices_like(images, self.logits, self.xp)
+        xp = self.xp
         captured = xp.take(self.captured, rows, axis=0)
         ablated = captured * constant_like(self._all_but(channels), captured, xp)
         inputs = map_leaves(lambda each: xp.take(each, rows, axis=0), self.inputs)

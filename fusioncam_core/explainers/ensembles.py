@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusioncam_core.arrays import Array, require_percentage, to_numpy
+from fusioncam_core.arrays import require_percentage, to_numpy
+from fusioncam_core.cams.budget import require_limits
 from fusioncam_core.cams.fusion import Contributions, _fusion_cam, require_mode
 from fusioncam_core.cams.union import _denoised_cam, _union_cam
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
+from fusioncam_core.explainers.region import Limitable
 from fusioncam_core.outputs import FunctionScores
 from fusioncam_core.targets import Targets
 
@@ -21,9 +23,20 @@ class _Ensemble(Explainer):
     """
 
     needs_masks = True
+    limitable = True
     region: Explainer
 
-    def __init__(self, model: Any, layer: Any = None, **keywords: Any):
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        budget: int | None = None,
+        tolerance: float | None = None,
+        **keywords: Any,
+    ):
+        limits = require_limits(budget, tolerance)
+        self._limits: dict[str, Any] = {name: value for name, value in limits._asdict().items() if value is not None}
         super().__init__(model, layer, **keywords)
         self._named: list[Explainer] = []
 
@@ -39,8 +52,10 @@ class _Ensemble(Explainer):
         if isinstance(given, str):
             if given not in known:
                 raise ValueError(f"{role} is one of {_listed(known)}, and {given!r} came.")
-            self._named.append(known[given](self.adapter))
+            self._named.append(known[given](self.adapter, **self._limits_of(role, known[given])))
             return self._named[-1]
+        if role == "region" and self._limits:
+            raise ValueError(f"{' and '.join(self._limits)} came with a region explainer: give them to that one.")
         if not isinstance(given, Explainer):
             raise TypeError(
                 f"{role} is the name of a method or an explainer, and a {type(given).__qualname__} came. The "
@@ -50,6 +65,14 @@ class _Ensemble(Explainer):
             raise ValueError(f"{role} is an explainer of {_listed(known)}, and one of {given.name!r} came.")
         self._require_the_same_model(role, given)
         return given
+
+    def _limits_of(self, role: str, method: type[Explainer]) -> dict[str, Any]:
+        """The keywords of a named method that say how far it goes."""
+        if role == "gradient" or not self._limits:
+            return {}
+        if not issubclass(method, Limitable):
+            raise ValueError(f"{method.title} runs all of its masks: {' and '.join(self._limits)} cannot limit it.")
+        return self._limits
 
     def _require_the_same_model(self, role: str, part: Explainer) -> None:
         """Refuse a part that reads other inputs or outputs, as far as that can be told."""
@@ -65,15 +88,15 @@ class _Ensemble(Explainer):
                     f"{getattr(self, name)}: give both the same task, outputs, output and masked_input."
                 )
 
-    def _maps(self, part: Explainer, batch: Batch) -> Array:
+    def _result(self, part: Explainer, batch: Batch) -> Result:
         """A part's maps (B, K, *size): of what was seen already, or by its own look at the images."""
         if part in self._named:
-            return part.explain(batch).maps
+            return part.explain(batch)
         with part.adapter.session():
-            result, batches = part.run(batch.inputs, _targets(batch))
+            result, batches = part.run(batch.inputs, _targets(batch), part.progress)
         for each in batches:
             batch.count(each.evaluations)
-        return result.maps
+        return result
 
 
 def _listed(names: Mapping[str, object]) -> str:
@@ -99,6 +122,7 @@ class FusionCAM(_Ensemble):
         percentile: values of the gradient map below it are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic) or
             "unnormalised" (the authors' later package, xplaincam).
+        budget, tolerance: of a region method given by name, as for `ScoreCAM`: how far it goes.
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for parts that are not of their family or of the same model.
@@ -127,9 +151,10 @@ class FusionCAM(_Ensemble):
 
     def explain(self, batch: Batch) -> Result:
         """Steps 1 to 3 of the paper, with every stage in the parts."""
+        region = self._result(self.region, batch)
         fusion = _fusion_cam(
-            self._maps(self.gradient, batch),
-            self._maps(self.region, batch),
+            self._result(self.gradient, batch).maps,
+            region.maps,
             batch.masked.probabilities,
             batch.masked.black_probabilities(),
             self.percentile,
@@ -138,7 +163,7 @@ class FusionCAM(_Ensemble):
             xp=batch.xp,
         )
         titles = {"denoised": f"Denoised {self.gradient.title}", "region": self.region.title}
-        return Result(fusion.maps, fusion.parts, fusion.weights, titles)
+        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.passes, region.estimates)
 
 
 class UnionCAM(_Ensemble):
@@ -152,6 +177,7 @@ class UnionCAM(_Ensemble):
         percentile: gradients below this percentile of their channel are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic, which can
             invert a map) or "unnormalised" (the authors' later package, xplaincam).
+        budget, tolerance: of a region method given by name, as for `ScoreCAM`: how far it goes.
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for a part that is not a region method of the same model.
@@ -178,9 +204,10 @@ class UnionCAM(_Ensemble):
 
     def explain(self, batch: Batch) -> Result:
         """The union of both maps, or the region map, with both and the union in the parts."""
+        region = self._result(self.region, batch)
         fusion = _union_cam(
             _denoised_cam(batch.activations, batch.required_gradients, self.percentile, batch.size, xp=batch.xp),
-            self._maps(self.region, batch),
+            region.maps,
             batch.masked.probabilities,
             batch.masked.black_probabilities(),
             self.contributions,
@@ -188,4 +215,4 @@ class UnionCAM(_Ensemble):
             xp=batch.xp,
         )
         titles = {"denoised": "Denoised gradients", "region": self.region.title}
-        return Result(fusion.maps, fusion.parts, fusion.weights, titles)
+        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.passes, region.estimates)

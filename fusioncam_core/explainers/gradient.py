@@ -13,10 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, constant_like
+from fusioncam_core.arrays import Array, constant_like, require_count
 from fusioncam_core.cams.eigen import _eigen_cam, _eigengrad_cam
 from fusioncam_core.cams.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
-from fusioncam_core.cams.region import require_count
 from fusioncam_core.cams.smooth import _smooth_grad_cam_plus_plus
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, constant_like, indices_like, require_finite, to_numpy
+from fusioncam_core.arrays import Array, constant_like, require_count, require_finite, to_numpy
 from fusioncam_core.cams.ablation import _ablation_cam
+from fusioncam_core.cams.budget import Scored, require_limits, score_channels
 from fusioncam_core.cams.groups import Grouping, _group_cam, check_groups, group_maps
 from fusioncam_core.cams.random_masks import RandomMasks, _rise, check_random_masks
-from fusioncam_core.cams.region import (
+from fusioncam_core.cams.sampled import Vary, add_noise, grow, varied_scores
+from fusioncam_core.cams.scoring import (
     ChannelWeights,
     Chunk,
+    ScoreMaps,
     _mask_maps,
     _score_cam,
-    channel_scores,
-    chunks,
+    gathered,
     require_channel_weights,
-    require_count,
+    scored,
 )
-from fusioncam_core.cams.sampled import Vary, add_noise, grow, varied_scores
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.masking import Baseline, MaskedScorer, blurred_images
@@ -30,7 +33,46 @@ GROUP_BLUR = 25
 """Group-CAM's erased image: a Gaussian of this standard deviation in a window of twice as many pixels and one."""
 
 
-class ScoreCAM(Explainer):
+class Limitable(Explainer):
+    """A method whose channels need not all be run.
+
+    Args:
+        model, layer, and every keyword of `Explainer`.
+        budget: the most masks run of each image; None for all. What the others would score is foretold.
+        tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
+            in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.cams.budget`).
+    """
+
+    needs_masks = True
+    limitable = True
+
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        budget: int | None = None,
+        tolerance: float | None = None,
+        **keywords: Any,
+    ):
+        self.limits = require_limits(budget, tolerance)
+        super().__init__(model, layer, **keywords)
+
+    _samples: int = 1
+    """Masks a channel."""
+
+    def mask_count(self, batch: Batch) -> int:
+        """A budget's masks, or all of them."""
+        images, channels = batch.activations.shape[:2]
+        return int(images * min(channels * self._samples, self.limits.budget or math.inf))
+
+    def _result(self, maps: Array, found: Scored, batch: Batch) -> Result:
+        """The maps, with what was run for them and how far they may still move."""
+        passes, estimates = (constant_like(each, batch.logits, batch.xp) for each in (found.passes, found.estimates))
+        return Result(maps, passes=passes, estimates=estimates)
+
+
+class ScoreCAM(Limitable):
     """Score-CAM (arXiv 1910.01279): channels weighed by the logit of the image masked with them.
 
     One evaluation of the model for each channel that is not constant, whatever the number of targets.
@@ -40,14 +82,16 @@ class ScoreCAM(Explainer):
         channel_weights: "softmax" (of the channels' logits) or "probability" (of the target under the channel's
             mask; masks are then normalised before the resize, and summed in the activations' place, as in xplaincam,
             the later package of Fusion-CAM's authors).
+        budget: the most masks run of each image; None for all. What the others would score is foretold.
+        tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
+            in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.cams.budget`).
 
     Raises:
-        TypeError, ValueError: as `Explainer`, and for another word.
+        TypeError, ValueError: as `Explainer`, for another word, and for limits out of range.
     """
 
     name = "score-cam"
     title = "Score-CAM"
-    needs_masks = True
 
     def __init__(self, model: Any, layer: Any = None, *, channel_weights: ChannelWeights = "softmax", **keywords: Any):
         self.channel_weights = require_channel_weights(channel_weights)
@@ -56,24 +100,29 @@ class ScoreCAM(Explainer):
     def explain(self, batch: Batch) -> Result:
         """`N(relu(U(sum_k softmax(s)_k A_k)))`, or `N(relu(U(sum_k p_k N(A_k))))` for "probability"."""
         maps = _mask_maps(batch.activations, self.channel_weights, xp=batch.xp)
-        scores = self._softmax_scores(maps, batch) if self.channel_weights == "softmax" else self._shares(maps, batch)
-        return Result(_score_cam(maps, scores, batch.size, self.channel_weights, xp=batch.xp))
+        score_maps, black = self._by_logit(batch) if self.channel_weights == "softmax" else self._by_share(batch)
+        found = score_channels(
+            maps, score_maps, black, limits=self.limits, channel_weights=self.channel_weights, **_chunking(batch)
+        )
+        return self._result(_score_cam(maps, found.scores, batch.size, self.channel_weights, xp=batch.xp), found, batch)
 
-    def _softmax_scores(self, maps: Array, batch: Batch) -> Array:
+    def _by_logit(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
+        """The scores of maps, and of the black image."""
+
         def score_maps(maps: Array, chunk: Chunk) -> Array:
-            return batch.masked.score_maps(maps, chunk.images, chunk.count)
+            return batch.masked.score_maps(maps, chunk.owners, chunk.count)
 
-        return channel_scores(maps, score_maps, batch.masked.black_scores, **_chunking(batch))
+        return score_maps, batch.masked.black_scores
 
-    def _shares(self, maps: Array, batch: Batch) -> Array:
+    def _by_share(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
         def score_maps(maps: Array, chunk: Chunk) -> Array:
-            return batch.masked.probability_maps(maps, chunk.images, chunk.count, normalised=False)
+            return batch.masked.probability_maps(maps, chunk.owners, chunk.count, normalised=False)
 
         def no_scores() -> Array:
             # A constant channel's map is zeros: whatever its probability, it adds nothing.
-            return batch.xp.zeros_like(batch.xp.take_along_axis(batch.logits, batch.targets, axis=1))
+            return batch.xp.zeros_like(batch.target_scores)
 
-        return channel_scores(maps, score_maps, no_scores, **_chunking(batch))
+        return score_maps, no_scores
 
 
 class GroupCAM(Explainer):
@@ -132,8 +181,8 @@ class GroupCAM(Explainer):
         black = masked.black_probabilities()
 
         def score_maps(maps: Array, chunk: Chunk) -> Array:
-            probabilities = masked.probability_maps(maps, chunk.images, chunk.count)
-            return probabilities - xp.take(black, indices_like(chunk.images, black, xp), axis=0)
+            probabilities = masked.probability_maps(maps, chunk.owners, chunk.count)
+            return probabilities - xp.take(black, chunk.owners, axis=0)
 
         maps = group_maps(
             batch.activations,
@@ -178,37 +227,37 @@ class AblationCAM(Explainer):
         axes = tuple(range(2, activations.ndim))
         live = to_numpy(xp.any(activations != 0, axis=axes))
         images, channels = np.nonzero(live)
-        scores = to_numpy(xp.take_along_axis(batch.logits, batch.targets, axis=1))
-        drops = np.zeros((*scores.shape, live.shape[1]), dtype=scores.dtype)
         batch.advance(live.size - len(images))
-        for chosen, count in chunks(len(images), batch.masked.batch_size, fixed=batch.adapter.fixed_chunks):
-            rows = images[chosen]
-            ablated = to_numpy(batch.ablated_scores(rows, channels[chosen], count))
-            drops[rows[:count], :, channels[chosen][:count]] = scores[rows[:count]] - ablated[:count]
-            batch.advance(count)
+        scores = to_numpy(batch.target_scores)
+        ablated = np.zeros((*live.shape, scores.shape[1]), dtype=scores.dtype)
+        ablated[images, channels] = self._ablated(batch, images, channels)
+        drops = np.where(live[:, None, :], scores[:, :, None] - np.moveaxis(ablated, -1, 1), 0)
         require_finite(drops, "scores without a channel", np)
-        return drops
+        return drops.astype(scores.dtype)
+
+    def _ablated(self, batch: Batch, images: np.ndarray[Any, Any], channels: np.ndarray[Any, Any]) -> Any:
+        """(n, K) the targets' logits of the images (n,), each without a channel (n,)."""
+
+        def score_channels(maps: Array, chunk: Chunk) -> Array:
+            return batch.ablated_scores(chunk.owners, chunk.channels, chunk.count)
+
+        rows = list(scored(batch.activations, images, channels, score_channels, **_chunking(batch)))
+        return gathered(rows, xp=batch.xp) if rows else 0
 
 
-class _Sampled(Explainer):
+class _Sampled(Limitable):
     """Score-CAM of several masks a channel."""
 
-    needs_masks = True
-    _samples: int
     _share: float
     _vary: Vary
-
-    def mask_count(self, batch: Batch) -> int:
-        """All samples of all channels."""
-        return self._samples * int(batch.activations.shape[0] * batch.activations.shape[1])
 
     def explain(self, batch: Batch) -> Result:
         """`N(relu(U(sum_k softmax(s)_k A_k)))` with the mean of the samples' logits as `s_k`."""
 
         def score_masks(masks: Array, chunk: Chunk) -> Array:
-            return batch.masked.score_maps(masks, chunk.images, chunk.count, normalised=False)
+            return batch.masked.score_maps(masks, chunk.owners, chunk.count, normalised=False)
 
-        scores = varied_scores(
+        found = varied_scores(
             batch.activations,
             score_masks,
             batch.masked.black_scores,
@@ -216,9 +265,10 @@ class _Sampled(Explainer):
             self._samples,
             batch.size,
             share=self._share,
+            limits=self.limits,
             **_chunking(batch),
         )
-        return Result(_score_cam(batch.activations, scores, batch.size, xp=batch.xp))
+        return self._result(_score_cam(batch.activations, found.scores, batch.size, xp=batch.xp), found, batch)
 
 
 class SSCAM(_Sampled):
@@ -231,6 +281,7 @@ class SSCAM(_Sampled):
         samples: noisy masks a channel.
         std: the standard deviation of the noise on masks in [0, 1].
         seed: of the noise, which is the same for every image, on every framework.
+        budget, tolerance: as for `ScoreCAM`; the budget counts every sample.
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for numbers out of range.
@@ -257,9 +308,10 @@ class ISCAM(_Sampled):
     Args:
         model, layer, and every keyword of `Explainer`.
         steps: of the integration, at least 2.
+        budget, tolerance: as for `ScoreCAM`; the budget counts every step but the first.
 
     Raises:
-        TypeError, ValueError: as `Explainer`, and for too few steps.
+        TypeError, ValueError: as `Explainer`, for too few steps, and for limits out of range.
     """
 
     name = "is-cam"
@@ -317,7 +369,7 @@ class RISE(Explainer):
     def explain(self, batch: Batch) -> Result:
         """`N(sum_i p(I M_i) M_i)`."""
 
-        def score_masks(masks: Array, owners: np.ndarray[Any, Any], count: int) -> Array:
+        def score_masks(masks: Array, owners: Array, count: int) -> Array:
             return batch.masked.probability_maps(masks, owners, count, normalised=False)
 
         masks = self._random_masks(batch.size)
@@ -327,9 +379,4 @@ class RISE(Explainer):
 
 def _chunking(batch: Batch) -> dict[str, Any]:
     """How a batch's masks are cut into chunks, and who is told of them."""
-    return {
-        "batch_size": batch.masked.batch_size,
-        "fixed_chunks": batch.adapter.fixed_chunks,
-        "advance": batch.advance,
-        "xp": batch.xp,
-    }
+    return {"pace": batch.masked.pace, "advance": batch.advance, "xp": batch.xp}

@@ -1,0 +1,229 @@
+"""How channels are scored, chunk by chunk, and what becomes of the scores: shared by all region methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from fusioncam_core.arrays import (
+    Array,
+    Namespace,
+    _normalise,
+    _resize,
+    _softmax,
+    array_namespace,
+    constant_like,
+    indices_like,
+    is_constant,
+    require_finite,
+    require_float,
+    to_numpy,
+)
+from fusioncam_core.cams.gradient import _map_size, channels_first, relu, weighted_sum
+from fusioncam_core.pace import Pace, Span
+
+Scorer = Callable[[Array, Array], Array]
+"""(masks (n, *size) in [0, 1], the image each belongs to (n,)) -> scores (n,) or (n, K)."""
+
+ChannelWeights = Literal["softmax", "probability"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one call of the model is about.
+
+    Attributes:
+        images: (n,) the image each mask is for.
+        channels: (n,) the channel each mask is of.
+        owners: (n,) the images again, as integers on the device.
+        count: how many of them are no padding.
+    """
+
+    images: np.ndarray[Any, Any]
+    channels: np.ndarray[Any, Any]
+    owners: Array
+    count: int
+
+
+ScoreMaps = Callable[[Array, Chunk], Array]
+"""(activation maps (n, *spatial), what they are) -> scores (n,) or (n, K)."""
+
+
+def _mask_maps(activations: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
+    """(B, C, *spatial): what is resized to masks, and weighed and summed."""
+    if channel_weights == "softmax":
+        return activations
+    return _normalise(activations, activations.ndim - 2, xp=xp)
+
+
+def _score_cam(
+    maps: Array, scores: Array, size: tuple[int, ...], channel_weights: ChannelWeights = "softmax", *, xp: Namespace
+) -> Array:
+    """Maps (B, C, *spatial) and channel scores (B, K, C) -> (B, K, *size)."""
+    combined = weighted_sum(channel_shares(scores, channel_weights, xp=xp), maps, xp=xp)
+    return _normalise(relu(_resize(combined, size, xp=xp), xp=xp), len(size), xp=xp)
+
+
+def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
+    """What each map is weighed with, (..., C) of its scores (..., C)."""
+    return _softmax(scores, -1, xp=xp) if channel_weights == "softmax" else scores
+
+
+def require_channel_weights(channel_weights: ChannelWeights) -> ChannelWeights:
+    """The word itself if it is "softmax" or "probability".
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if channel_weights not in get_args(ChannelWeights):
+        raise ValueError(f"channel_weights is 'softmax' or 'probability', and {channel_weights!r} came.")
+    return channel_weights
+
+
+def check_activations(
+    activations: Array, size: Sequence[int] | None, channel_axis: int
+) -> tuple[Array, tuple[int, ...], Namespace]:
+    """The activations of a public function, channels first and finite, the size of its maps, and the namespace."""
+    xp = array_namespace(activations)
+    activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
+    return require_finite(activations, "activations", xp), _map_size(size, activations), xp
+
+
+def black_scorer(
+    activations: Array, scorer: Scorer, size: tuple[int, ...], pace: Pace, *, xp: Namespace
+) -> Callable[[], Array]:
+    """A function of nothing that asks a user's scorer about the black mask of every image."""
+
+    def black_scores() -> Array:
+        black = xp.zeros_like(_resize(activations[:, 0, ...], size, xp=xp))
+        images = indices_like(np.arange(activations.shape[0]), black, xp)
+
+        def work(span: Span) -> Array:
+            return scorer(span.of(black), span.of(images))
+
+        return xp.concat([scores for scores, _ in pace.over(int(activations.shape[0]), work)], axis=0)
+
+    return black_scores
+
+
+def one_or_several(scores: Array, maps: Callable[[Array], Array]) -> Array:
+    """The maps of scores (B, K, C), or of (B, C) without the axis of targets."""
+    return maps(scores) if scores.ndim == 3 else maps(scores[:, None, :])[:, 0, ...]
+
+
+def channel_scores(
+    activations: Array,
+    live: np.ndarray[Any, Any],
+    score_maps: ScoreMaps,
+    black_scores: Callable[[], Array],
+    *,
+    pace: Pace,
+    xp: Namespace,
+    advance: Callable[[int], object],
+) -> Array:
+    """Every channel's score: (B, C), or (B, K, C) for K targets.
+
+    A constant channel has a black mask and its image's black score, which is asked for once, if at all.
+
+    Args:
+        activations: (B, C, *spatial), finite.
+        live: (B, C) which of them are not constant.
+        score_maps: the scores of some channels' maps.
+        black_scores: the scores (B,) or (B, K) of the wholly masked images.
+        pace: how many maps are scored at once.
+        xp: the namespace.
+        advance: told how many channels are done.
+    """
+    images, channels = np.nonzero(live)
+    advance(live.size - len(images))
+    rows = list(scored(activations, images, channels, score_maps, pace=pace, xp=xp, advance=advance))
+    if not live.all():
+        rows.append((black_scores(), live.shape[0]))
+    stacked = gathered(rows, xp=xp)
+    require_finite(stacked, "scores of the masked images", np)
+    return constant_like(_spread(stacked, live), rows[0][0], xp)
+
+
+def live_channels(activations: Array, *, xp: Namespace) -> np.ndarray[Any, Any]:
+    """(B, C) booleans on the host: which channels are not constant."""
+    return to_numpy(xp.logical_not(is_constant(activations, activations.ndim - 2, xp=xp)))
+
+
+def scored(
+    activations: Array,
+    images: np.ndarray[Any, Any],
+    channels: np.ndarray[Any, Any],
+    score_maps: ScoreMaps,
+    *,
+    pace: Pace,
+    xp: Namespace,
+    advance: Callable[[int], object],
+) -> Iterator[tuple[Array, int]]:
+    """The scores of some channels, chunk by chunk, and how many of each chunk are no padding.
+
+    Nothing is taken to the host, and nothing brought from there but the list of the channels, once.
+
+    Args:
+        activations: (B, C, *spatial).
+        images: (n,) the image of each channel to score.
+        channels: (n,) and its number.
+        score_maps, pace, xp, advance: as for `channel_scores`.
+    """
+    number = int(activations.shape[1])
+    flat = xp.reshape(activations, (-1, *activations.shape[2:]))
+    on_host = (pace.padded(images), pace.padded(channels))
+    rows, owners = (indices_like(each, flat, xp) for each in (on_host[0] * number + on_host[1], on_host[0]))
+
+    def work(span: Span) -> Array:
+        chunk = Chunk(span.of(on_host[0]), span.of(on_host[1]), span.of(owners), span.count)
+        return score_maps(xp.take(flat, span.of(rows), axis=0), chunk)
+
+    for scores, count in pace.over(len(images), work):
+        yield scores, count
+        advance(count)
+
+
+def gathered(rows: Sequence[tuple[Array, int]], *, xp: Namespace) -> np.ndarray[Any, Any]:
+    """The rows of all chunks that are no padding, on the host: one transfer, where the namespace can join them.
+
+    How many chunks there are differs from image to image, and where every length costs a compilation the namespace
+    says so by having its own `to_host`.
+    """
+    own = getattr(xp, "to_host", None)
+    if own is not None:
+        return np.concatenate(
+            [values[:count] for values, (_, count) in zip(own([r for r, _ in rows]), rows, strict=True)]
+        )
+    return to_numpy(xp.concat([scores[:count, ...] for scores, count in rows], axis=0))
+
+
+def _spread(stacked: np.ndarray[Any, Any], live: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(live channels then images, [K]) -> (B, [K,] C): each channel its own score, or its image's black one."""
+    rows = int(live.sum()) + np.broadcast_to(np.arange(live.shape[0])[:, None], live.shape)
+    rows = np.where(live, np.cumsum(live.ravel()).reshape(live.shape) - 1, rows)
+    return stacked[rows] if stacked.ndim == 1 else np.moveaxis(stacked[rows], -1, 1)
+
+
+def weighted_masks(
+    masks: Array, scores: Array, owners: np.ndarray[Any, Any], count: int, batch: int, *, xp: Namespace
+) -> Array:
+    """`sum_i s_i M_i` over each owner's own masks: (n, *size) and (n, K) -> (batch, K, *size); padding counts 0.
+
+    Args:
+        masks: (n, *size).
+        scores: (n, K).
+        owners: (n,) integers below `batch`.
+        count: how many masks are no padding.
+        batch: how many owners there are.
+        xp: the namespace.
+    """
+    number, size = int(masks.shape[0]), tuple(masks.shape[1:])
+    owned = (owners == np.arange(batch)[:, None]) & (np.arange(number) < count)
+    shares = constant_like(owned[:, None, :].astype(np.float32), masks, xp) * xp.matrix_transpose(scores)
+    flat = xp.reshape(masks, (number, -1))
+    several = int(scores.shape[1])
+    summed = xp.matmul(xp.reshape(shares, (batch * several, number)), flat)
+    return xp.reshape(summed, (batch, several, *size))

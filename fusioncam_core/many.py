@@ -1,0 +1,267 @@
+"""Many images from wherever they come, in groups that suit the model, the next ones read while some are explained."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from fusioncam_core.arrays import array_namespace, to_numpy
+from fusioncam_core.explanation import Explanation
+from fusioncam_core.inputs import Inputs, leaves, map_leaves
+from fusioncam_core.preprocessing import read_photograph
+from fusioncam_core.progress import progress_bar
+
+if TYPE_CHECKING:
+    from fusioncam_core.adapter import ModelAdapter
+    from fusioncam_core.explainers.base import Explainer
+
+PHOTOGRAPHS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""How the names of files end that are taken for photographs in a folder."""
+
+IMAGES, LABELS = ("image", "images", "pixel_values"), ("label", "labels")
+"""What batches that are mappings call their parts."""
+
+FROM_LABELS = "labels"
+"""The targets that are the labels of the source."""
+
+Item = TypeVar("Item")
+
+
+class UnreadableImageWarning(UserWarning):
+    """A file among many that is no photograph: it is left out."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are read or explained together.
+
+    Attributes:
+        inputs: of the model, (n, ...).
+        labels: (n, ...) that came with them, or None.
+        names: of the files they came from, or as many None.
+    """
+
+    inputs: Inputs
+    labels: np.ndarray[Any, Any] | None
+    names: tuple[str | None, ...]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of one image's inputs: images of different ones cannot be run together."""
+        return [tuple(int(length) for length in each.shape[1:]) for each in leaves(self.inputs)]
+
+    def rows(self, start: int, stop: int) -> Group:
+        """Some of the images."""
+        inputs = map_leaves(lambda each: each[start:stop, ...], self.inputs)
+        return Group(inputs, None if self.labels is None else self.labels[start:stop], self.names[start:stop])
+
+
+def explain_many(
+    explainer: Explainer,
+    source: Any,
+    targets: Any,
+    *,
+    preprocessing: Callable[[Any], Any] | None,
+    prefetch: int,
+    progress: bool | None,
+) -> Iterator[Explanation]:
+    """As `Explainer.explain_many`."""
+    adapter = explainer.adapter
+    size = adapter.batch_size if explainer.batch_size == "auto" else int(explainer.batch_size)
+    groups = regrouped(read(source, adapter, explainer.masked_input is not None, preprocessing, size), size)
+    wanted = _Targets(targets)
+    with progress_bar(_length(source), f"{explainer.title}, images", progress) as advance:
+        for group in prefetched(groups, prefetch):
+            explanation = explainer._call(group.inputs, wanted.of(group), progress=False)
+            for name, single in zip(group.names, explanation.images_apart(), strict=True):
+                yield single if name is None else replace(single, names=(name,))
+                advance(1)
+
+
+class _Targets:
+    """The targets of a source, group by group: the same for all, the labels, or one row an image in turn."""
+
+    def __init__(self, targets: Any):
+        several = hasattr(targets, "shape") or isinstance(targets, list | tuple)
+        functions = isinstance(targets, list | tuple) and all(map(callable, targets))
+        self._same = targets
+        self._rows = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets) if several else None
+        if functions or (self._rows is not None and self._rows.ndim == 0):
+            self._rows = None
+        self._done = 0
+
+    def of(self, group: Group) -> Any:
+        if isinstance(self._same, str) and self._same == FROM_LABELS:
+            if group.labels is None:
+                raise ValueError("targets='labels' came with images that have none: give batches of (images, labels).")
+            return group.labels
+        if self._rows is None:
+            return self._same
+        count = len(group.names)
+        rows = self._rows[self._done : self._done + count]
+        self._done += count
+        if len(rows) < count:
+            raise ValueError(f"Targets for {len(self._rows)} images came, and there are more images than that.")
+        return rows
+
+
+def read(
+    source: Any,
+    adapter: ModelAdapter,
+    several_inputs: bool,
+    preprocessing: Callable[[Any], Any] | None,
+    size: int,
+) -> Iterator[Group]:
+    """The groups that a source comes in.
+
+    Args:
+        source: as for `Explainer.explain_many`.
+        adapter: of the model.
+        several_inputs: whether the model takes a tuple or mapping of arrays.
+        preprocessing: of photographs.
+        size: of the groups, where the source is one array.
+    """
+    if isinstance(source, str | Path):
+        source = photographs(source)
+    elif hasattr(source, "shape"):
+        source = (source[start : start + size] for start in range(0, int(source.shape[0]), size))
+    for batch in source:
+        if isinstance(batch, str | Path):
+            group = _photograph(batch, preprocessing)
+        else:
+            group = _batch(batch, adapter, several_inputs)
+        if group is not None:
+            yield group
+
+
+def photographs(folder: str | Path) -> list[Path]:
+    """The files in a folder, and in folders in it, that are called like photographs, in the order of their names.
+
+    Raises:
+        ValueError: if there is no such folder, or no photograph in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{folder} is not a folder.")
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTOGRAPHS)
+    if not found:
+        raise ValueError(
+            f"There is no photograph in {folder}: files ending in {', '.join(PHOTOGRAPHS)} are looked for."
+        )
+    return found
+
+
+def _photograph(path: str | Path, preprocessing: Callable[[Any], Any] | None) -> Group | None:
+    if preprocessing is None:
+        raise ValueError("Photographs came without their preprocessing: give preprocessing=, as a model's loader does.")
+    try:
+        photograph = read_photograph(path)
+    except ValueError as error:
+        warnings.warn(f"{error} It is left out.", UnreadableImageWarning, stacklevel=2)
+        return None
+    return Group(preprocessing(photograph)[np.newaxis], None, (Path(path).stem,))
+
+
+def _batch(batch: Any, adapter: ModelAdapter, several_inputs: bool) -> Group:
+    inputs, labels = _apart(batch, several_inputs)
+    inputs = map_leaves(lambda each: _own(each, adapter), inputs)
+    count = int(leaves(inputs)[0].shape[0])
+    return Group(inputs, None if labels is None else to_numpy(labels), (None,) * count)
+
+
+def _apart(batch: Any, several_inputs: bool) -> tuple[Inputs, Any]:
+    """The inputs and the labels of a batch, or None for the labels."""
+    pair = isinstance(batch, tuple | list) and len(batch) >= 1
+    if several_inputs:
+        nested = pair and isinstance(batch[0], tuple | list | Mapping)
+        return (batch[0], batch[1] if len(batch) > 1 else None) if nested else (batch, None)
+    if isinstance(batch, Mapping):
+        images = next((batch[name] for name in IMAGES if name in batch), None)
+        if images is None:
+            raise ValueError(
+                f"A batch with {', '.join(map(repr, batch))} came: 'image' or 'pixel_values' was expected."
+            )
+        return images, next((batch[name] for name in LABELS if name in batch), None)
+    return (batch[0], batch[1] if len(batch) > 1 else None) if pair else (batch, None)
+
+
+def _own(values: Any, adapter: ModelAdapter) -> Any:
+    """The values, as NumPy if they are of another framework than the model."""
+    foreign = not isinstance(values, np.ndarray) and array_namespace(values) is not adapter.namespace
+    return to_numpy(values) if foreign else values
+
+
+def regrouped(groups: Iterable[Group], size: int) -> Iterator[Group]:
+    """The same images in groups of `size`, or fewer where their shapes change and at the end."""
+    waiting: list[Group] = []
+    for group in groups:
+        if waiting and group.shapes != waiting[0].shapes:
+            yield _joined(waiting)
+            waiting = []
+        waiting.append(group)
+        joined = _joined(waiting)
+        whole = len(joined.names) // size * size
+        for start in range(0, whole, size):
+            yield joined.rows(start, start + size)
+        waiting = [joined.rows(whole, len(joined.names))] if whole < len(joined.names) else []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(groups: Sequence[Group]) -> Group:
+    if len(groups) == 1:
+        return groups[0]
+    inputs = [each.inputs for each in groups]
+    labels = [each.labels for each in groups if each.labels is not None]
+    return Group(
+        _joined_inputs(inputs),
+        np.concatenate(labels) if len(labels) == len(groups) else None,
+        tuple(itertools.chain.from_iterable(each.names for each in groups)),
+    )
+
+
+def _joined_inputs(inputs: Sequence[Inputs]) -> Inputs:
+    first = inputs[0]
+    if isinstance(first, Mapping):
+        return {name: _joined_inputs([each[name] for each in inputs]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_joined_inputs([each[index] for each in inputs]) for index in range(len(first)))
+    return array_namespace(*inputs).concat(list(inputs), axis=0)
+
+
+def prefetched(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+    """The items, `ahead` of which are made in another thread while the one before them is used."""
+    if not ahead:
+        yield from items
+        return
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: deque[Future[Any]] = deque(pool.submit(next, iterator, end) for _ in range(ahead))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, iterator, end))
+                yield item
+        finally:
+            for each in waiting:
+                each.cancel()
+
+
+def _length(source: Any) -> int | None:
+    """How many images a source has, if it says so."""
+    if isinstance(source, str | Path):
+        return len(photographs(source))
+    if hasattr(source, "shape"):
+        return int(source.shape[0])
+    paths = isinstance(source, list | tuple) and all(isinstance(each, str | Path) for each in source)
+    if paths:
+        return len(source)
+    data: Any = getattr(source, "dataset", None)  # of a PyTorch DataLoader
+    return len(data) if hasattr(data, "__len__") else None

@@ -1,0 +1,297 @@
+"""How many images the model sees at once: a number that was given, or the one that proves fastest."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from fusioncam_core.arrays import Array, to_numpy
+
+if TYPE_CHECKING:
+    from fusioncam_core.adapter import ModelAdapter
+
+BatchSize = int | Literal["auto"]
+
+LARGEST = 1024
+"""No more images at once are tried by "auto"."""
+
+RUNS = 3
+"""How often "auto" runs a way of working before it judges it by its fastest run; the first one prepares."""
+
+GAIN = 0.03
+"""A larger or smaller batch must be faster by this share, or the search ends: less is the noise of a timing."""
+
+SHARE = 0.2
+"""Where a new size costs a compilation, searching may take this share of the time that the work takes."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Neighbours in a row of things to do.
+
+    Attributes:
+        start: the place of the first.
+        count: how many there are.
+        length: how many they are with padding.
+    """
+
+    start: int
+    count: int
+    length: int
+
+    def of(self, padded: Array) -> Array:
+        """Their part of an array that `Pace.padded` gave."""
+        return padded[self.start : self.start + self.length, ...]
+
+
+Work = Callable[[Span], Array]
+"""Does what a span names, and returns an array that is ready when the work is done."""
+
+
+class Pace:
+    """So many at once as was said.
+
+    Args:
+        size: the most at once.
+        fixed: whether to fill up the last span, so that a compiler sees few shapes.
+    """
+
+    def __init__(self, size: int, *, fixed: bool = False):
+        self.size = size
+        self._fixed = fixed
+
+    @property
+    def largest(self) -> int:
+        """No span is longer, however the size may change."""
+        return self.size
+
+    def padded(self, indices: np.ndarray) -> np.ndarray:
+        """The indices (n,) with enough repeated behind them to fill up any span.
+
+        Where shapes are fixed, their number becomes a power of two: few lengths to cut spans out of.
+        """
+        least = len(indices) + self.largest
+        return np.resize(indices, 1 << (least - 1).bit_length()) if self._fixed else indices
+
+    def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
+        """Do everything from 0 to `total`: the results of the spans in turn, and how many of each are no padding.
+
+        Args:
+            total: how many things there are to do.
+            work: does a span of them.
+            search: whether a faster size may be looked for meanwhile.
+        """
+        start = 0
+        while start < total:
+            span = self.span(start, total, self.size)
+            yield work(span), span.count
+            start += span.count
+
+    def span(self, start: int, total: int, size: int) -> Span:
+        """At most `size` things from `start` on.
+
+        A fixed one has `size`, or, if it holds all there is, the next power of two: a single mask does not cost a
+        whole chunk.
+        """
+        count = min(size, total - start)
+        if not self._fixed:
+            return Span(start, count, count)
+        return Span(start, count, size if total > size else min(size, 1 << (total - 1).bit_length()))
+
+
+class ModelPace(Pace):
+    """So many images at once as was said, or half of it, and again half, where a device's memory does not hold them.
+
+    Args:
+        adapter: of the model that works.
+        size: the most images at once.
+    """
+
+    def __init__(self, adapter: ModelAdapter, size: int):
+        super().__init__(size, fixed=adapter.fixed_chunks)
+        self._adapter = adapter
+        self._started_with = size
+
+    def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
+        """As of any pace; a span for which there is no memory is done in halves."""
+        start = 0
+        while start < total:
+            span = self.span(start, total, self.size)
+            try:
+                result = work(span)
+            except self._adapter.memory_errors as error:
+                self._halve(error)
+                continue
+            yield result, span.count
+            start += span.count
+
+    def _halve(self, error: Exception) -> None:
+        """Go on with half the size; raises the error if it is another one or there is nothing left to halve."""
+        if self.size == 1 or not self._adapter.ran_out_of_memory(error):
+            raise error
+        if self.size == self._started_with:
+            warnings.warn(
+                f"The device's memory does not hold {self.size} images at once in {self._adapter.model_name}: going on "
+                f"with {self.size // 2}, or fewer if need be. Say batch_size= to start there.",
+                MemoryWarning,
+                stacklevel=2,
+            )
+        self.size //= 2
+
+
+class MemoryWarning(UserWarning):
+    """The device's memory did not hold a batch, and the work went on with a smaller one."""
+
+
+class Way(NamedTuple):
+    """How images are run: so many at once, and how their values lie in memory."""
+
+    memory_format: str
+    size: int
+
+
+Search = Generator[Way, float, Way]
+"""Yields a way to time and is sent its seconds an image; returns the best."""
+
+
+class AutoPace(ModelPace):
+    """Finds the fastest way to work by timing the first spans of the work itself, and keeps to it.
+
+    Nothing is run for the sake of timing. Memory formats are compared at the first size; then sizes double as long as
+    that makes an image cheaper, or, if it does not, halve. Where the adapter compiles for every size, another one is
+    tried once the compilation is a small share of the work.
+
+    Args:
+        adapter: of the model that works; its `batch_size` is tried first.
+    """
+
+    def __init__(self, adapter: ModelAdapter):
+        super().__init__(adapter, adapter.batch_size)
+        self._search: Search | None = _search(adapter.memory_formats, adapter.batch_size)
+        self._tried = next(self._search)
+        self._best = self._tried
+        self._best_seconds = float("inf")
+        self._runs: list[float] = []
+        self._worked = 0.0
+        self._compiled: list[float] = []
+
+    @property
+    def largest(self) -> int:
+        """No span is longer."""
+        return LARGEST
+
+    @property
+    def way(self) -> Way:
+        """The best way so far."""
+        return self._best
+
+    @property
+    def settled(self) -> bool:
+        """Whether the search is over."""
+        return self._search is None
+
+    def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
+        """As of any pace; the results of spans that are timed have been waited for."""
+        start = 0
+        while start < total:
+            began = time.perf_counter()
+            trial = search and self._is_worth_trying(total - start)
+            way = self._tried if trial else self._best
+            span = self.span(start, total, way.size)
+            try:
+                with self._adapter.memory_format(way.memory_format):
+                    result = work(span)
+            except self._adapter.memory_errors as error:
+                self._give_up(way, error)
+                continue
+            if trial:
+                to_numpy(result)
+                self._tell(time.perf_counter() - began)
+            self._worked += time.perf_counter() - began
+            yield result, span.count
+            start += span.count
+
+    def _is_worth_trying(self, left: int) -> bool:
+        if self._search is None or left < self._tried.size:
+            return False
+        if self._runs or not self._compiled or not self._adapter.fixed_chunks:
+            return True
+        expected = self._worked + left * self._best_seconds
+        return sum(self._compiled[1:]) + self._compiled[0] <= SHARE * expected
+
+    def _tell(self, seconds: float) -> None:
+        """One run of the way that is tried took so long."""
+        self._runs.append(seconds)
+        if len(self._runs) < RUNS:
+            return
+        fastest = min(self._runs[1:])
+        self._compiled.append(max(self._runs[0] - fastest, 0.0))
+        self._judge(fastest / self._tried.size)
+
+    def _judge(self, seconds: float) -> None:
+        """The way that is tried takes so long an image: go on to the next one."""
+        assert self._search is not None
+        _log.debug("%s: %.2f ms an image", self._tried, seconds * 1e3)
+        if seconds < self._best_seconds:
+            self._best, self._best_seconds = self._tried, seconds
+            self.size = self._best.size
+        self._runs = []
+        try:
+            self._tried = self._search.send(seconds)
+        except StopIteration as end:
+            self._search, self._best = None, end.value
+            self.size = self._best.size
+            _log.info("%s: %s is fastest", self._adapter.model_name, self._best)
+
+    def _give_up(self, way: Way, error: Exception) -> None:
+        """There was no memory for this way: a larger one that was tried is none, the one in use is halved."""
+        if way.size > self._best.size and self._adapter.ran_out_of_memory(error):
+            self._judge(float("inf"))
+            return
+        self._halve(error)
+        self._search, self._best = None, Way(way.memory_format, self.size)
+
+
+def _search(memory_formats: Sequence[str], size: int) -> Search:
+    """Compares the formats at that size, then larger sizes or else smaller ones."""
+    best, least = Way(memory_formats[0], size), float("inf")
+    for memory_format in memory_formats:
+        way = Way(memory_format, size)
+        seconds = yield way
+        best, least = (way, seconds) if seconds < least else (best, least)
+    for larger in (True, False):
+        before = best
+        while larger or best.size > 1:
+            way = best._replace(size=best.size * 2 if larger else best.size // 2)
+            seconds = float("inf") if way.size > LARGEST else (yield way)
+            if seconds > least * (1 - GAIN):
+                break
+            best, least = way, seconds
+        if best != before:
+            return best
+    return best
+
+
+def require_batch_size(batch_size: BatchSize) -> BatchSize:
+    """The batch size itself if it is "auto" or a positive whole number.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if batch_size != "auto" and not (whole and batch_size >= 1):
+        raise ValueError(f"batch_size is a positive number of images or 'auto', and {batch_size!r} came.")
+    return batch_size
+
+
+def make_pace(adapter: ModelAdapter, batch_size: BatchSize) -> ModelPace:
+    """The pace of a model for a batch size as users give it."""
+    return AutoPace(adapter) if batch_size == "auto" else ModelPace(adapter, batch_size)
