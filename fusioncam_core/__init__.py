@@ -41,6 +41,8 @@ from fusioncam_core.explainers import (
 from fusioncam_core.explanation import Explanation
 from fusioncam_core.extras import MissingExtra
 from fusioncam_core.loading import LoadedModel, load_model
+from fusioncam_core.many import UnreadableImageWarning
+from fusioncam_core.pace import MemoryWarning
 from fusioncam_core.plugins import adapt_model, plugin_manager
 from fusioncam_core.preprocessing import Preprocessing
 
@@ -67,12 +69,14 @@ __all__ = [
     "LayerCAM",
     "LayerInfo",
     "LoadedModel",
+    "MemoryWarning",
     "MissingExtra",
     "ModelAdapter",
     "Preprocessing",
     "ScoreCAM",
     "SmoothGradCAMPlusPlus",
     "UnionCAM",
+    "UnreadableImageWarning",
     "XGradCAM",
     "ablation_cam",
     "adapt_model",

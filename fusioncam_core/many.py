@@ -132,7 +132,7 @@ def read(
     if isinstance(source, str | Path):
         source = photographs(source)
     elif hasattr(source, "shape"):
-        source = (source[start : start + size] for start in range(0, int(source.shape[0]), size))
+        source = _slices(source, size)
     for batch in source:
         if isinstance(batch, str | Path):
             group = _photograph(batch, preprocessing)
@@ -140,6 +140,11 @@ def read(
             group = _batch(batch, adapter, several_inputs)
         if group is not None:
             yield group
+
+
+def _slices(array: Any, size: int) -> Iterator[Any]:
+    for start in range(0, int(array.shape[0]), size):
+        yield array[start : start + size]
 
 
 def photographs(folder: str | Path) -> list[Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
+from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, MemoryWarning, ScoreCAM, adapt_model
 from fusioncam_core.inputs import prepare
 from fusioncam_core.outputs import ClassScores
 
@@ -305,3 +306,118 @@ def test_prepare_keeps_integers_of_other_inputs(model: Any) -> None:
     adapter = adapt_model(model)
     inputs = prepare(adapter, (image(2, 3, 48, 48), np.array([1, 2])), 0)
     assert inputs[1].dtype == torch.int64
+
+
+class TestMemoryFormats:
+    def test_inputs_are_laid_out_for_convolutions(self, model: Any, shapes: dict[str, Any]) -> None:
+        seen = []
+        model.register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        adapter = adapt_model(model, "features")
+        assert adapter.memory_formats == ("contiguous", "channels last")
+        images = torch.from_numpy(shapes["images"])
+        plain = adapter.forward(images)
+        with adapter.memory_format("channels last"):
+            last = adapter.forward(images)
+        adapter.forward(images)
+        assert seen == [False, True, False]
+        torch.testing.assert_close(last, plain, atol=NHWC, rtol=0)
+
+    def test_a_model_that_views_its_features(self) -> None:
+        class Views(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(144, 5)
+
+            def forward(self, images: Any) -> Any:
+                return self.head(self.conv(images).view(len(images), -1))
+
+        adapter = adapt_model(Views(), "conv")
+        images = torch.rand(2, 3, 8, 8)
+        with adapter.memory_format("channels last"):
+            torch.testing.assert_close(adapter.forward(images), adapter.forward(images))
+            with pytest.raises(RuntimeError, match=r"size of tensor|shapes cannot be multiplied"):
+                adapter.forward(torch.rand(2, 3, 9, 9))
+        assert ScoreCAM(Views(), "conv")(images).maps.shape == (2, 8, 8)
+
+    def test_no_convolutions_no_choice(self) -> None:
+        assert adapt_model(nn.Sequential(nn.Conv1d(3, 4, 3)), "0").memory_formats == ("contiguous",)
+        assert adapt_model(nn.Sequential(nn.Conv3d(3, 4, 3)), "0").memory_formats == ("contiguous", "channels last")
+
+
+class TestMemory:
+    def test_a_batch_that_does_not_fit_is_halved(self, model: Any, shapes: dict[str, Any]) -> None:
+        def check(module: Any, inputs: Any) -> None:
+            if len(inputs[0]) > 3:
+                raise torch.OutOfMemoryError("out of memory")
+
+        expected = FusionCAM(model, "features", batch_size=2)(shapes["images"][:2], 1)
+        sizes = []
+        model.register_forward_pre_hook(check)
+        model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        with pytest.warns(MemoryWarning, match="does not hold 8 images at once in Shapes: going on with 4") as said:
+            explanation = FusionCAM(model, "features", batch_size=8)(shapes["images"][:2], 1)
+        assert len(said) == 1
+        torch.testing.assert_close(explanation.maps, expected.maps, atol=1e-5, rtol=0)
+        assert explanation.evaluations == sum(sizes)
+        assert max(sizes) == 2
+
+    def test_images_that_do_not_fit_together_are_seen_apart(self, model: Any, shapes: dict[str, Any]) -> None:
+        expected = GradCAM(model)(shapes["images"], 1)
+
+        def check(module: Any, inputs: Any) -> None:
+            if len(inputs[0]) > 3:
+                raise torch.OutOfMemoryError("out of memory")
+
+        model.register_forward_pre_hook(check)
+        with pytest.warns(MemoryWarning, match="does not hold 8 images"):
+            explanation = GradCAM(model, "features", batch_size=8)(shapes["images"], 1)
+        torch.testing.assert_close(explanation.maps, expected.maps, atol=1e-5, rtol=0)
+        assert explanation.evaluations == 8
+
+
+class TestFasterPasses:
+    """`compile` and `autocast` change how masked images run, and nothing else."""
+
+    def test_compiled(self, model: Any, shapes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        compiled: list[tuple[int, ...]] = []
+
+        def backend(graph: Any, examples: Any) -> Any:
+            compiled.append(tuple(examples[-1].shape))
+            return graph.forward
+
+        from torch_models import module_state
+
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+        expected = FusionCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
+        before = module_state(model)
+        cam = FusionCAM(model, "features", batch_size=8, compile=True)
+        for _ in range(2):
+            explanation = cam(shapes["images"], shapes["target"])
+        torch.testing.assert_close(explanation.maps, expected.maps, atol=1e-5, rtol=0)
+        assert explanation.evaluations == expected.evaluations
+        assert len(compiled) == 2, "the chunk of eight, and the one black image"
+        after = module_state(model)
+        assert all(np.array_equal(after[name], value) for name, value in before.items())
+
+    def test_in_half_precision(self, model: Any, shapes: dict[str, Any]) -> None:
+        exact = FusionCAM(model, "features")(shapes["images"], shapes["target"])
+        half = FusionCAM(model, "features", autocast="bfloat16")(shapes["images"], shapes["target"])
+        assert half.maps.dtype == torch.float32
+        torch.testing.assert_close(half.scores, exact.scores, atol=0, rtol=0)
+        torch.testing.assert_close(half.parts["gradient"], exact.parts["gradient"], atol=0, rtol=0)
+        difference = (half.parts["region"] - exact.parts["region"]).abs()
+        assert 0 < difference.max() < 0.05
+        assert difference.mean() < 0.005
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"autocast": "int8"}, "autocast is 'bfloat16' or 'float16', and 'int8' came"),
+            ({"compile": "fast"}, "compile is True or one of 'default', .*, and 'fast' came"),
+        ],
+    )
+    def test_unknown(self, model: Any, option: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            FusionCAM(model, **option)

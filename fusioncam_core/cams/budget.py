@@ -40,8 +40,11 @@ FIRST = 0.5
 ROUNDS = 4
 """The rest goes in as many rounds, each on the masks that matter most by what is known so far."""
 
-LEAST = 16
-"""No round is smaller; and without a budget, the first one has twice as many."""
+LEAST = 8
+"""No round is smaller, and the first one has twice as many."""
+
+GROWTH = 0.25
+"""Without a budget a round has this share of what was run before it."""
 
 OPTIMISM = 1.0
 """A mask matters as much as it would with so many standard deviations more than the expected score."""
@@ -223,7 +226,7 @@ class _Image:
         """Masks of large area and range, or all that there are."""
         if self._limits.tolerance is None and self._most == len(self._channels):
             return np.arange(self._most)
-        size = 2 * LEAST if self._limits.budget is None else math.ceil(FIRST * self._most)
+        size = 0 if self._limits.budget is None else math.ceil(FIRST * self._most)
         order = np.argsort(-self._masks.mean(axis=1) * np.sqrt(self._ranges), kind="stable")
         return order[: min(max(size, 2 * LEAST), self._most)]
 
@@ -251,7 +254,9 @@ class _Image:
 
     @property
     def _round(self) -> int:
-        return LEAST if self._limits.budget is None else max(LEAST, math.ceil((1 - FIRST) * self._most / ROUNDS))
+        budget = self._limits.budget
+        size = GROWTH * len(self.run) if budget is None else (1 - FIRST) * self._most / ROUNDS
+        return max(LEAST, math.ceil(size))
 
     def _importance(self, forecast: Forecast) -> Values:
         """(n,) how much each mask may weigh in the map of any target; -1 for those that were run."""

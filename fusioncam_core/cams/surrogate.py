@@ -7,6 +7,7 @@ masks of some dozen pixels each take milliseconds, where running them takes seco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ RIDGE = 1e-2
 TREND = ("level", "slope")
 """What is fitted before the variance is: so many scores say nothing of it."""
 
+LOWEST_TENTH = -1.2815515655446004
+"""The tenth percentile of the standard normal distribution."""
+
 WIDTH_SAMPLE = 256
 """As many masks tell the kernel's width; between 2048 of them there would be four million distances."""
 
@@ -37,7 +41,8 @@ class Forecast:
     Attributes:
         mean: (n, K) the scores of the masks that were run, and what the others are expected to score.
         deviation: (n, K) the standard deviations of the others' scores; 0 where they are known.
-        scale: (K,) the variances in units of which the covariance is.
+        scale: (K,) the variances in units of which the covariance is; not the likeliest ones, but those that are
+            not exceeded with a probability of nine tenths: few scores tell little of how they vary.
         covariance: of the masks of some numbers, (m,) -> (m, m).
     """
 
@@ -61,7 +66,7 @@ class Surrogate:
     """A Gaussian process (Rasmussen and Williams 2006, algorithm 2.1) from masks to scores.
 
     Its mean is linear in the mask's area. Its kernel is a Gaussian of the distance between masks, as wide as their
-    median distance; its variance is the one that makes the known scores likeliest.
+    median distance; its variance is told by how the known scores vary.
 
     Args:
         masks: (n, pixels) in [0, 1], not constant.
@@ -87,8 +92,7 @@ class Surrogate:
         among = across[run] + NOISE * np.eye(len(run))
         solved = np.linalg.solve(among, np.concatenate([residuals, across.T], axis=1))
         fitted, explained = solved[:, : scores.shape[1]], solved[:, scores.shape[1] :]
-        freedom = max(len(run) - len(TREND), 1)
-        scale = np.maximum((residuals * fitted).sum(axis=0) / freedom, np.finfo(np.float64).tiny)
+        scale = np.maximum((residuals * fitted).sum(axis=0) / _freedom(len(run)), np.finfo(np.float64).tiny)
         mean = trend + across @ fitted
         variance = np.maximum(1 + NOISE - (across * explained.T).sum(axis=1), 0)
         mean[run], variance[run] = scores, 0
@@ -107,6 +111,15 @@ class Surrogate:
         penalty = np.diag([0.0, RIDGE * len(run)])
         foretold: Values = design @ np.linalg.solve(seen.T @ seen + penalty, seen.T @ scores)
         return foretold
+
+
+def _freedom(scores: int) -> float:
+    """What a sum of squares is divided by for a variance that is exceeded with a probability of one tenth.
+
+    The tenth percentile of a chi-squared distribution, by the approximation of Wilson and Hilferty (1931).
+    """
+    degrees = max(scores - len(TREND), 1)
+    return float(degrees * (1 - 2 / (9 * degrees) + LOWEST_TENTH * math.sqrt(2 / (9 * degrees))) ** 3)
 
 
 def squared_distances(first: Values, second: Values) -> Values:

@@ -21,7 +21,7 @@ from fusioncam_core.layout import Reshape
 from fusioncam_core.many import explain_many
 from fusioncam_core.masking import Baseline, MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
-from fusioncam_core.pace import BatchSize, require_batch_size
+from fusioncam_core.pace import BatchSize, ModelPace, Span, require_batch_size
 from fusioncam_core.plugins import adapt_model
 from fusioncam_core.progress import progress_bar
 from fusioncam_core.targets import Targets, check_range, read_targets
@@ -236,16 +236,18 @@ class Explainer(ABC):
         with contextlib.ExitStack() as sessions:
             for adapter in self.adapters:
                 sessions.enter_context(adapter.session())
-            parts = [self._explain_rows(*rows, progress) for rows in self._groups(inputs, wanted)]
+            # Images that are seen together share chunks of masks.
+            size = self.adapter.batch_size if self.batch_size == "auto" else self.batch_size
+            pace = ModelPace(self.adapter, size)
+
+            def explain(span: Span) -> Explanation:
+                start, stop = span.start, span.start + span.count
+                return self._explain_rows(_rows(inputs, start, stop), wanted.rows(start, stop), progress)
+
+            parts = [part for part, _ in pace.over(batch_size(inputs), explain)]
         explanation = join(parts, self.adapter.namespace)
         _warn_of_empty_maps(explanation)
         return explanation
-
-    def _groups(self, inputs: Inputs, wanted: Targets) -> Iterator[tuple[Inputs, Targets]]:
-        """The images that are seen together, whose masks share chunks."""
-        size = self.adapter.batch_size if self.batch_size == "auto" else self.batch_size
-        for start in range(0, batch_size(inputs), size):
-            yield _rows(inputs, start, start + size), wanted.rows(start, start + size)
 
     def _explain_rows(self, inputs: Inputs, targets: Targets, progress: bool | None) -> Explanation:
         result, batches = self.run(inputs, targets, progress)

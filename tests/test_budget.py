@@ -1,0 +1,301 @@
+"""Score-CAM within a budget or a tolerance: which masks are run, and what the others are foretold to score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusioncam_core import ISCAM, SSCAM, FusionCAM, GradCAM, ScoreCAM, UnionCAM, score_cam
+from fusioncam_core.arrays import to_numpy
+from fusioncam_core.cams.budget import Limits, require_limits, score_channels
+from fusioncam_core.cams.scoring import Chunk
+from fusioncam_core.cams.surrogate import NOISE, Surrogate
+from fusioncam_core.pace import Pace
+from libraries import Library, assert_close, framework
+
+
+def correlation(first: Any, second: Any) -> float:
+    """Spearman's, of two maps."""
+    ranks = [np.argsort(np.argsort(to_numpy(each).ravel())) for each in (first, second)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+class TestSurrogate:
+    MASKS = np.random.default_rng(0).random((40, 9))
+
+    def test_what_was_run_is_known(self) -> None:
+        scores = np.random.default_rng(1).normal(size=(12, 2))
+        forecast = Surrogate(self.MASKS).forecast(np.arange(12), scores)
+        np.testing.assert_array_equal(forecast.mean[:12], scores)
+        np.testing.assert_array_equal(forecast.deviation[:12], 0)
+        assert (forecast.deviation[12:] > 0).all()
+
+    def test_scores_linear_in_the_area_are_foretold(self) -> None:
+        scores = 3 + 20 * self.MASKS.mean(axis=1, keepdims=True)
+        forecast = Surrogate(self.MASKS).forecast(np.arange(20), scores[:20])
+        # The ridge of 1 % holds the slope back by as much.
+        np.testing.assert_allclose(forecast.mean, scores, atol=0.01 * np.ptp(scores))
+
+    def test_the_formula_of_the_book(self) -> None:
+        """Rasmussen and Williams, equations 2.25 and 2.26, with a residual of one target written out."""
+        run, rest = np.arange(15), np.arange(15, 40)
+        scores = np.random.default_rng(2).normal(size=(15, 1))
+        forecast = Surrogate(self.MASKS).forecast(run, scores)
+        distances = ((self.MASKS[:, None] - self.MASKS[None]) ** 2).sum(axis=2)
+        kernel = np.exp(-distances / (2 * np.median(distances)))
+        areas = self.MASKS.mean(axis=1)
+        areas = (areas - areas.mean()) / areas.std()
+        design = np.stack([np.ones(40), areas], axis=1)
+        line = np.linalg.inv(design[run].T @ design[run] + np.diag([0, 0.15])) @ design[run].T @ scores
+        inverse = np.linalg.inv(kernel[np.ix_(run, run)] + NOISE * np.eye(15))
+        residuals = scores - design[run] @ line
+        expected = design @ line + kernel[:, run] @ inverse @ residuals
+        np.testing.assert_allclose(forecast.mean[rest], expected[rest], atol=1e-10)
+        # The tenth percentile of chi-squared with 13 degrees of freedom, from a table.
+        scale = (residuals.T @ inverse @ residuals).item() / 7.042
+        covariance = kernel - kernel[:, run] @ inverse @ kernel[run] + NOISE * np.eye(40)
+        np.testing.assert_allclose(forecast.scale, scale, rtol=2e-3)
+        scale = forecast.scale
+        np.testing.assert_allclose(forecast.deviation[rest, 0] ** 2, scale * np.diagonal(covariance)[rest])
+        np.testing.assert_allclose(forecast.covariance(rest), covariance[np.ix_(rest, rest)], atol=1e-10)
+
+    def test_draws_have_the_covariance(self) -> None:
+        run, rest = np.arange(15), np.arange(15, 40)
+        forecast = Surrogate(self.MASKS).forecast(run, np.random.default_rng(2).normal(size=(15, 2)))
+        noise = np.random.default_rng(3).normal(size=(20000, 25, 2))
+        draws = forecast.draws(rest, noise)
+        np.testing.assert_array_equal(draws[:, run], np.broadcast_to(forecast.mean[run], (20000, 15, 2)))
+        np.testing.assert_allclose(draws.mean(axis=0), forecast.mean, atol=0.05)
+        for target in range(2):
+            seen = np.cov(draws[:, rest, target].T)
+            np.testing.assert_allclose(seen, forecast.scale[target] * forecast.covariance(rest), atol=0.06)
+
+    def test_equal_masks(self) -> None:
+        forecast = Surrogate(np.full((5, 4), 0.5)).forecast(np.arange(2), np.ones((2, 1)))
+        np.testing.assert_allclose(forecast.mean, 1)
+
+
+class Masks:
+    """Maps of blobs, whose masks score more the more of one corner they show; what was run is written down."""
+
+    def __init__(self, images: int = 2, channels: int = 120, targets: int = 1):
+        generator = np.random.default_rng(0)
+        places = generator.uniform(0, 7, (images, channels, 2, 1, 1))
+        rows, columns = np.mgrid[:7, :7]
+        distances = (rows - places[:, :, 0]) ** 2 + (columns - places[:, :, 1]) ** 2
+        strengths = generator.uniform(0.2, 2, (images, channels, 1, 1))
+        self.maps = (strengths * np.exp(-distances / generator.uniform(1, 9, (images, channels, 1, 1)))).astype("f4")
+        self.maps[:, ::10] = 0.3
+        low, high = self.maps.min(axis=(2, 3), keepdims=True), self.maps.max(axis=(2, 3), keepdims=True)
+        masks = np.where(high > low, (self.maps - low) / np.where(high > low, high - low, 1), 0)
+        corners = [masks[:, :, :4, :4], masks[:, :, 3:, 3:]]
+        self.scores = np.stack([np.sqrt(corner.sum(axis=(2, 3))) for corner in corners[:targets]], axis=1).astype("f4")
+        self.run: list[tuple[int, int]] = []
+
+    def score_maps(self, maps: Any, chunk: Chunk) -> Any:
+        pairs = list(zip(chunk.images.tolist(), chunk.channels.tolist(), strict=True))
+        self.run += pairs
+        return np.stack([self.scores[image, :, channel] for image, channel in pairs])
+
+    def found(self, **limits: Any) -> Any:
+        return score_channels(
+            self.maps,
+            self.score_maps,
+            lambda: np.zeros((len(self.maps), self.scores.shape[1]), "f4"),
+            limits=Limits(**limits),
+            channel_weights="softmax",
+            pace=Pace(8),
+            xp=np,
+        )
+
+
+class TestScoreChannels:
+    @pytest.mark.parametrize("targets", [1, 2])
+    @pytest.mark.parametrize("budget", [1, 2, 3, 20, 50, 107])
+    def test_a_budget_is_kept(self, budget: int, targets: int) -> None:
+        masks = Masks(targets=targets)
+        found = masks.found(budget=budget)
+        assert found.passes.tolist() == [budget, budget]
+        assert len(masks.run) == len(set(masks.run)) == 2 * budget, "no mask twice"
+        run = np.zeros((2, 120), dtype=bool)
+        run[tuple(np.transpose(masks.run))] = True
+        for target in range(targets):
+            np.testing.assert_array_equal(found.scores[:, target][run], masks.scores[:, target][run])
+        np.testing.assert_array_equal(found.scores[:, :, ::10], 0, err_msg="constant channels have the black score")
+        assert (found.estimates > 0).all()
+
+    @pytest.mark.parametrize("limits", [{"budget": 108}, {"budget": 5000}, {"tolerance": 1e-9}, {}])
+    def test_all_that_there_are(self, limits: Any) -> None:
+        masks = Masks()
+        found = masks.found(**limits)
+        assert found.passes.tolist() == [108, 108]
+        np.testing.assert_array_equal(found.scores[:, :, 1], masks.scores[:, :, 1])
+        np.testing.assert_array_equal(found.scores, np.where(np.arange(120) % 10 == 0, 0, masks.scores))
+        np.testing.assert_array_equal(found.estimates, 0)
+
+    def test_what_is_not_run_is_foretold(self) -> None:
+        masks = Masks()
+        found = masks.found(budget=50)
+        errors = (found.scores - masks.scores)[:, 0, np.arange(120) % 10 != 0]
+        assert np.abs(errors).max() < 0.35 * np.ptp(masks.scores)
+        assert np.sqrt((errors**2).mean()) < 0.07 * np.ptp(masks.scores)
+
+    def test_what_matters_is_run(self) -> None:
+        masks = Masks()
+        masks.found(budget=50)
+        ranges = np.ptp(masks.maps, axis=(2, 3))
+        weights = np.exp(masks.scores[:, 0] - masks.scores[:, 0].max(axis=1, keepdims=True)) * ranges
+        for image in range(2):
+            foremost = set(np.argsort(-weights[image])[:20].tolist())
+            run = {channel for owner, channel in masks.run if owner == image}
+            assert len(foremost & run) >= 18
+
+    @pytest.mark.parametrize("tolerance", [0.3, 0.1, 0.03])
+    def test_a_tolerance_is_reached(self, tolerance: float) -> None:
+        masks = Masks()
+        found = masks.found(tolerance=tolerance)
+        assert (found.estimates <= tolerance).all()
+        assert (found.passes < 108).all()
+        exact = score_cam_of(masks.maps, np.where(np.arange(120) % 10 == 0, 0, masks.scores))
+        assert np.abs(score_cam_of(masks.maps, found.scores) - exact).max() <= tolerance
+
+    def test_a_smaller_tolerance_takes_more(self) -> None:
+        passes = [Masks().found(tolerance=tolerance).passes.sum() for tolerance in (0.3, 0.1, 0.03, 0.01)]
+        assert passes == sorted(passes)
+        assert passes[0] < passes[-1]
+
+    def test_the_first_limit_that_is_reached_counts(self) -> None:
+        assert Masks().found(tolerance=1e-6, budget=40).passes.tolist() == [40, 40]
+        assert Masks().found(tolerance=0.5, budget=90).passes.max() < 90
+
+    def test_images_do_not_depend_on_each_other(self) -> None:
+        together, alone = Masks(), Masks()
+        both = together.found(budget=40)
+        alone.maps, alone.scores = alone.maps[1:], alone.scores[1:]
+        np.testing.assert_array_equal(alone.found(budget=40).scores[0], both.scores[1])
+
+    def test_nothing_but_constant_channels(self) -> None:
+        masks = Masks()
+        masks.maps[:] = 0.3
+        found = masks.found(budget=10)
+        assert found.passes.tolist() == [0, 0]
+        np.testing.assert_array_equal(found.scores, 0)
+
+
+def score_cam_of(maps: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """`N(sum_k softmax(s)_k A_k)` of maps that are not negative."""
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    combined = np.einsum("bkc,bchw->bkhw", weights / weights.sum(axis=2, keepdims=True), maps)
+    low, high = (f(combined, axis=(2, 3), keepdims=True) for f in (np.min, np.max))
+    return (combined - low) / (high - low)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_arrays_of_every_library(library: Library, several: bool) -> None:
+    if library.compiled:
+        pytest.skip("which masks are run follows from scores: that is no compiled function")
+    masks = Masks(images=1)
+    counts: list[int] = []
+
+    def scorer(shown: Any, images: Any) -> Any:
+        values = np.sqrt(to_numpy(shown)[:, :4, :4].sum(axis=(1, 2)))
+        counts.append(len(values))
+        return library.asarray(values[:, None] if several else values)
+
+    activations = library.asarray(masks.maps)
+    exact = score_cam(activations, scorer)
+    counts.clear()
+    maps = score_cam(activations, scorer, budget=60, batch_size=16)
+    assert sum(counts) == 60 + 1
+    assert max(counts) <= 16
+    assert_close(maps, to_numpy(exact), activations, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("budget", "tolerance", "message"),
+    [
+        (0, None, "budget is a whole number of at least 1, and 0 came"),
+        (2.5, None, "budget is a whole number"),
+        (None, 0, "between 0 and 1, and 0 came"),
+        (None, 1.5, "between 0 and 1, and 1.5 came"),
+    ],
+)
+def test_limits_out_of_range(budget: Any, tolerance: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        require_limits(budget, tolerance)
+
+
+class TestExplainers:
+    @pytest.fixture
+    def model(self, shapes_weights: dict[str, Any]) -> Any:
+        framework("torch")
+        from torch_models import Shapes
+
+        return Shapes(shapes_weights).eval()
+
+    def live(self, shapes: dict[str, Any]) -> np.ndarray:
+        activations = shapes["activations"]
+        return (activations.max(axis=(2, 3)) > activations.min(axis=(2, 3))).sum(axis=1)
+
+    def test_half_of_the_masks(self, model: Any, shapes: dict[str, Any]) -> None:
+        exact = ScoreCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
+        half = ScoreCAM(model, "features", batch_size=8, budget=24)(shapes["images"], shapes["target"])
+        assert half.evaluations == 8 + 8 * 24 + 1
+        assert half.passes.tolist() == [24] * 8
+        assert half.estimates.shape == (8,)
+        assert min(correlation(*pair) for pair in zip(half.maps, exact.maps, strict=True)) > 0.97
+        np.testing.assert_array_equal(exact.passes, self.live(shapes))
+        np.testing.assert_array_equal(exact.estimates, 0)
+
+    def test_a_budget_for_all_is_exact(self, model: Any, shapes: dict[str, Any]) -> None:
+        exact = FusionCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
+        same = FusionCAM(model, "features", batch_size=8, budget=48)(shapes["images"], shapes["target"])
+        np.testing.assert_allclose(same.maps, exact.maps, atol=1e-5)
+        assert same.evaluations == exact.evaluations
+
+    @pytest.mark.parametrize("method", [FusionCAM, UnionCAM])
+    def test_ensembles_hand_it_on(self, model: Any, shapes: dict[str, Any], method: Any) -> None:
+        explanation = method(model, "features", batch_size=8, budget=20)(shapes["images"], [[0, 1]] * 8)
+        assert explanation.evaluations == 8 + 8 * 20 + 1 + 3 * 16
+        assert explanation.passes.tolist() == [20] * 8
+        assert explanation.estimates.shape == (8, 2)
+        assert explanation.numpy().estimates.dtype == np.float32
+
+    def test_tolerance(self, model: Any, shapes: dict[str, Any]) -> None:
+        exact = ScoreCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
+        near = ScoreCAM(model, "features", batch_size=8, tolerance=0.1)(shapes["images"], shapes["target"])
+        assert (near.estimates <= 0.1).all()
+        assert near.passes.sum() < exact.passes.sum()
+        assert abs(near.maps - exact.maps).max() < 0.1
+
+    @pytest.mark.parametrize(("method", "samples"), [(SSCAM, 3), (ISCAM, 3)])
+    def test_every_sample_counts(self, model: Any, shapes: dict[str, Any], method: Any, samples: int) -> None:
+        options = {"samples": 3} if method is SSCAM else {"steps": 4}
+        cam = method(model, "features", batch_size=8, budget=50, **options)
+        explanation = cam(shapes["images"], shapes["target"])
+        assert explanation.passes.tolist() == [48] * 8
+        assert explanation.evaluations == 8 + 8 * 48 + 1
+        with pytest.raises(ValueError, match="A budget of 2 masks came, and one channel takes 3"):
+            method(model, "features", budget=2, **options)(shapes["images"], 0)
+
+    def test_several_layers(self, model: Any, shapes: dict[str, Any]) -> None:
+        layers = ["features.7", "features.9"]
+        explanation = ScoreCAM(model, layers, budget=20, batch_size=8)(shapes["images"][:2], 1)
+        assert explanation.passes.tolist() == [40, 40]
+        assert explanation.estimates.shape == (2,)
+
+    def test_of_other_methods(self, model: Any) -> None:
+        with pytest.raises(ValueError, match="Group-CAM runs all of its masks: budget cannot limit it"):
+            FusionCAM(model, region="group-cam", budget=10)
+        with pytest.raises(ValueError, match="budget came with a region explainer: give them to that one"):
+            FusionCAM(model, region=ScoreCAM(model), budget=10)
+        with pytest.raises(TypeError, match="no option 'budget'"):
+            GradCAM(model, budget=10)
+        assert FusionCAM(model, region=ScoreCAM(model, budget=10))
+
+    def test_others_have_no_passes(self, model: Any, shapes: dict[str, Any]) -> None:
+        explanation = GradCAM(model)(shapes["images"]).numpy()
+        assert explanation.passes is None
+        assert explanation.estimates is None

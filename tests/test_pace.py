@@ -1,0 +1,227 @@
+"""How many images at once: spans, the search for the fastest size, and memory that does not suffice."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusioncam_core import pace as pacing
+from fusioncam_core.blackbox import BlackBox
+from fusioncam_core.pace import AutoPace, MemoryWarning, ModelPace, Pace, Span, make_pace, require_batch_size
+
+
+class Full(RuntimeError):
+    """The device's memory is full."""
+
+
+class Device(BlackBox):
+    """A model on a device whose clock runs as the work says.
+
+    Args:
+        cost: (memory format, size, whether that size is new) -> seconds of one run.
+        guess: the size to start with.
+        formats: memory formats.
+        fixed: whether every size costs a compilation.
+    """
+
+    memory_errors = (Full,)
+
+    def __init__(
+        self,
+        cost: Callable[[str, int, bool], float],
+        guess: int = 4,
+        formats: tuple[str, ...] = ("as given",),
+        *,
+        fixed: bool = False,
+    ):
+        super().__init__(lambda images: images)
+        self.now = 0.0
+        self.runs: list[tuple[str, int]] = []
+        self.batch_size, self.memory_formats, self.fixed_chunks = guess, formats, fixed
+        self._cost = cost
+        self._format = formats[0]
+
+    @contextlib.contextmanager
+    def memory_format(self, name: str) -> Iterator[None]:
+        before, self._format = self._format, name
+        yield
+        self._format = before
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        return "full" in str(error)
+
+    def work(self, span: Span) -> Any:
+        self.now += self._cost(self._format, span.length, (self._format, span.length) not in self.runs)
+        self.runs.append((self._format, span.length))
+        return np.arange(span.start, span.start + span.length)
+
+
+@pytest.fixture
+def make_device(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Device]:
+    def make(*arguments: Any, **keywords: Any) -> Device:
+        device = Device(*arguments, **keywords)
+        monkeypatch.setattr(pacing.time, "perf_counter", lambda: device.now)
+        return device
+
+    return make
+
+
+def done(pace: Pace, total: int, work: Callable[[Span], Any], **options: Any) -> list[int]:
+    """Everything the pace did, in order."""
+    return [int(value) for result, count in pace.over(total, work, **options) for value in result[:count]]
+
+
+class TestPace:
+    def test_spans_cover_everything_once(self) -> None:
+        spans: list[Span] = []
+
+        def work(span: Span) -> Any:
+            spans.append(span)
+            return np.arange(span.start, span.start + span.count)
+
+        assert done(Pace(3), 8, work) == list(range(8))
+        assert spans == [Span(0, 3, 3), Span(3, 3, 3), Span(6, 2, 2)]
+
+    @pytest.mark.parametrize(("total", "lengths"), [(8, [3, 3, 3]), (3, [3]), (2, [2]), (1, [1]), (4, [3, 3]), (0, [])])
+    def test_fixed_spans_have_few_lengths(self, total: int, lengths: list[int]) -> None:
+        pace = Pace(3, fixed=True)
+        spans = [span for span, _ in pace.over(total, lambda span: span)]
+        assert [span.length for span in spans] == lengths
+        assert sum(span.count for span in spans) == total
+        padded = pace.padded(np.arange(total))
+        assert all(len(span.of(padded)) == span.length for span in spans)
+
+    def test_padded_lengths_are_powers_of_two(self) -> None:
+        lengths = {len(Pace(16, fixed=True).padded(np.arange(total))) for total in range(1, 112)}
+        assert lengths == {32, 64, 128}
+
+    @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, None, "many"])
+    def test_no_batch_size(self, batch_size: Any) -> None:
+        with pytest.raises(ValueError, match=f"a positive number of images or 'auto', and {batch_size!r} came"):
+            require_batch_size(batch_size)
+
+
+class TestSearch:
+    """One image takes `|log2(size / best)| + 1` seconds: fastest at `best`."""
+
+    @pytest.mark.parametrize("best", [1, 2, 4, 8, 32])
+    def test_finds_the_fastest_size(self, make_device: Any, best: int) -> None:
+        device = make_device(lambda _, size, new: size * (abs(np.log2(size / best)) + 1) + 5 * new)
+        pace = make_pace(device, "auto")
+        assert isinstance(pace, AutoPace)
+        assert done(pace, 1000, device.work) == list(range(1000)), "the search does the work, and no more"
+        assert pace.settled
+        assert pace.way == ("as given", best)
+        assert {size for _, size in device.runs[-3:-1]} == {best}
+
+    def test_the_first_run_of_a_size_does_not_count(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size * (1 if size == 8 else 2) + 1000 * new)
+        pace = AutoPace(device)
+        done(pace, 500, device.work)
+        assert pace.size == 8
+
+    @pytest.mark.parametrize("faster", ["rows", "columns"])
+    def test_compares_memory_formats(self, make_device: Any, faster: str) -> None:
+        device = make_device(lambda name, size, new: size * (1 if name == faster else 2), 4, ("rows", "columns"))
+        pace = AutoPace(device)
+        done(pace, 500, device.work)
+        assert pace.way.memory_format == faster
+        assert device.runs[-1][0] == faster
+
+    def test_goes_on_where_a_call_ended(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size * (abs(np.log2(size / 16)) + 1))
+        pace = AutoPace(device)
+        done(pace, 13, device.work)
+        assert not pace.settled
+        for _ in range(30):
+            done(pace, 40, device.work)
+        assert pace.way.size == 16
+
+    def test_what_it_found_is_kept(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size * (1 if size == 8 else 2))
+        pace = AutoPace(device)
+        done(pace, 500, device.work)
+        device.runs.clear()
+        done(pace, 64, device.work)
+        assert device.runs == [("as given", 8)] * 8
+
+    def test_no_search_where_none_is_asked_for(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size)
+        pace = AutoPace(device)
+        assert done(pace, 12, device.work, search=False) == list(range(12))
+        assert device.runs == [("as given", 4)] * 3
+
+    def test_compilations_take_a_fifth_of_the_time_at_most(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size * (1 if size >= 16 else 2) + 300 * new, 8, fixed=True)
+        pace = AutoPace(device)
+        done(pace, 400, device.work)
+        assert {size for _, size in device.runs} == {8}, "800 seconds of work, 300 for another size: not worth it yet"
+        spent = device.now
+        while not pace.settled:
+            before = device.now
+            done(pace, 400, device.work)
+            spent += device.now - before
+        assert pace.way.size == 16
+        compiled = 300 * (len(set(device.runs)) - 1)
+        assert compiled <= pacing.SHARE * spent
+
+    def test_the_last_span_of_a_size_on_trial_is_full(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size * (1 if size >= 64 else 2), 4)
+        pace = AutoPace(device)
+        for total in (7, 30, 63, 200, 500):
+            assert done(pace, total, device.work) == list(range(total))
+        assert max(size for _, size in device.runs) <= 500
+
+
+class TestMemory:
+    def limited(self, device: Device, most: int, message: str = "memory is full") -> Callable[[Span], Any]:
+        def work(span: Span) -> Any:
+            if span.length > most:
+                raise Full(message)
+            return device.work(span)
+
+        return work
+
+    def test_goes_on_with_half_and_says_so_once(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size)
+        pace = ModelPace(device, 32)
+        with pytest.warns(MemoryWarning, match="does not hold 32 images at once in <lambda>: going on with 16") as said:
+            assert done(pace, 70, self.limited(device, 5)) == list(range(70))
+        assert len(said) == 1
+        assert {size for _, size in device.runs} == {4, 2}
+        device.runs.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            done(pace, 8, self.limited(device, 5))
+        assert device.runs == [("as given", 4)] * 2, "what did not fit is not tried again"
+
+    def test_one_image_that_does_not_fit_is_an_error(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size)
+        with pytest.warns(MemoryWarning), pytest.raises(Full):
+            done(ModelPace(device, 8), 70, self.limited(device, 0))
+
+    def test_another_error_is_not_about_memory(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size)
+        with pytest.raises(Full, match="something else"):
+            done(ModelPace(device, 8), 70, self.limited(device, 4, "something else"))
+
+    def test_a_size_on_trial_may_fail(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: 10 + size)
+        pace = AutoPace(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert done(pace, 300, self.limited(device, 8)) == list(range(300))
+        assert pace.settled
+        assert pace.way.size == 8
+
+    def test_auto_halves_its_first_guess(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: size, 64)
+        pace = AutoPace(device)
+        with pytest.warns(MemoryWarning, match="does not hold 64"):
+            assert done(pace, 300, self.limited(device, 20)) == list(range(300))
+        assert pace.way.size == 16
