@@ -71,7 +71,7 @@ class MaskedSteps:
     """
 
     def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which = None, batch_size: BatchSize = "auto"):
-        self._adapter = adapter
+        self._adapter, self._scores = adapter, scores
         self._made = functools.partial(masked_step, adapter, scores, which)
         self._batch_size = batch_size
         self._paces: dict[tuple[int, ...], ModelPace] = {}
@@ -85,6 +85,16 @@ class MaskedSteps:
     def plain(self) -> Step:
         """For the masks `U(maps)`."""
         return self._made(normalised=False)
+
+    @functools.cached_property
+    def bare(self) -> Callable[[Inputs], Array]:
+        """Without a mask: inputs (n, ...) -> logits (n, classes)."""
+        adapter, scores = self._adapter, self._scores
+
+        def logits(inputs: Inputs) -> Array:
+            return scores.logits(adapter.forward(inputs))
+
+        return adapter.compile(logits)
 
     def pace(self, images: Array) -> ModelPace:
         """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
@@ -174,23 +184,55 @@ class MaskedScorer:
         xp = self.adapter.namespace
         batch, several = (int(length) for length in self._targets.shape)
         flat = xp.reshape(masks, (batch * several, *masks.shape[2:]))
-        logits = self._own_logits(np.arange(batch * several), np.repeat(np.arange(batch), several), flat)
+        logits = self._over(np.repeat(np.arange(batch), several), self._own_masks(flat))
         wanted = xp.reshape(self._targets, (batch * several, 1))
         chosen = xp.take_along_axis(self._scores.probabilities(logits), wanted, axis=1)
         return require_finite(xp.reshape(chosen, (batch, several)), "probabilities of the masked images", xp)
 
-    def _own_logits(self, rows: np.ndarray[Any, Any], owners: np.ndarray[Any, Any], maps: Array) -> Array:
-        """The logits (n, classes) of the images `owners` (n,) under the maps of the numbers `rows` (n,)."""
-        xp, total = self.adapter.namespace, len(rows)
-        rows, owners = (indices_like(self.pace.padded(each), maps, xp) for each in (rows, owners))
+    def probabilities_under(self, owners: np.ndarray[Any, Any], masks: Callable[[Span], Array]) -> Array:
+        """The first target's probability (n,) for the images `owners` (n,) under masks that are made when needed.
+
+        The masks of a span are (length, *size), padding included, and used as they are.
+        """
+
+        def logits(span: Span, owned: Array) -> Array:
+            return self._logits(masks(span), owned, normalised=False)
+
+        return self._first_probabilities(owners, logits)
+
+    def probabilities_of(self, owners: np.ndarray[Any, Any], images: Callable[[Span], Array]) -> Array:
+        """The first target's probability (n,) of the images `owners` (n,) for others in the explained one's place."""
+
+        def logits(span: Span, owned: Array) -> Array:
+            rows = map_leaves(lambda each: self.adapter.namespace.take(each, owned, axis=0), self._inputs)
+            return self._steps.bare(with_leaf(rows, self._which, images(span)))
+
+        return self._first_probabilities(owners, logits)
+
+    def _first_probabilities(self, owners: np.ndarray[Any, Any], logits: Callable[[Span, Array], Array]) -> Array:
+        xp = self.adapter.namespace
+        probabilities = self._scores.probabilities(self._over(owners, logits))
+        wanted = xp.take(self._targets[:, :1], indices_like(owners, probabilities, xp), axis=0)
+        return xp.take_along_axis(probabilities, wanted, axis=1)[:, 0]
+
+    def _own_masks(self, masks: Array) -> Callable[[Span, Array], Array]:
+        """The logits of the images under the masks `N(U(m))` of the same places."""
+        xp = self.adapter.namespace
+        rows = indices_like(self.pace.padded(np.arange(masks.shape[0])), masks, xp)
+        return lambda span, owned: self._logits(xp.take(masks, span.of(rows), axis=0), owned)
+
+    def _over(self, owners: np.ndarray[Any, Any], logits: Callable[[Span, Array], Array]) -> Array:
+        """The logits (n, classes) of the images `owners` (n,), of each span of them as the function has it."""
+        xp, like = self.adapter.namespace, leaf(self._inputs, self._which)
+        padded = indices_like(self.pace.padded(owners), like, xp)
 
         def work(span: Span) -> Array:
-            logits = self._logits(xp.take(maps, span.of(rows), axis=0), span.of(owners))
+            found = logits(span, span.of(padded))
             self.evaluations += span.count
-            return logits
+            return found
 
-        found = self.pace.over(total, work, search=False)
-        return xp.concat([logits[:count, ...] for logits, count in found], axis=0)
+        found = self.pace.over(len(owners), work, search=False)
+        return xp.concat([each[:count, ...] for each, count in found], axis=0)
 
     @functools.cached_property
     def black_logits(self) -> Array:
@@ -201,7 +243,10 @@ class MaskedScorer:
         distinct = 1 if self._erased is None and self._which is None else batch
         size = spatial_size(images, self.adapter.input_channel_axis)
         black = constant_like(np.zeros((1, *size)), xp.astype(images[:0, ...], xp.float32), xp)
-        logits = self._own_logits(np.zeros(distinct), np.arange(distinct), black)
+        logits = self._over(
+            np.arange(distinct),
+            lambda span, owned: self._logits(xp.broadcast_to(black, (span.length, *size)), owned),
+        )
         return xp.broadcast_to(logits, (batch, logits.shape[1]))
 
     def black_scores(self) -> Array:

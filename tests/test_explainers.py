@@ -52,7 +52,7 @@ class TestTargets:
 
     @pytest.mark.parametrize("method", [FusionCAM, GradCAM, ScoreCAM])
     def test_several_targets_equal_one_call_each(self, model: Any, shapes: dict[str, Any], method: Any) -> None:
-        cam = method(model)
+        cam = method(model, batch_size=4)
         targets = np.stack([shapes["target"], (shapes["target"] + 1) % 5, np.full(8, 4)], axis=1)
         together = cam(shapes["images"], targets).numpy()
         assert together.maps.shape == (8, 3, 48, 48)
@@ -92,7 +92,7 @@ class TestTargets:
 class TestBatches:
     @pytest.mark.parametrize("method", [FusionCAM, GradCAM, ScoreCAM])
     def test_batch_equals_one_call_an_image(self, model: Any, shapes: dict[str, Any], method: Any) -> None:
-        cam = method(model)
+        cam = method(model, batch_size=4)
         together = cam(shapes["images"], shapes["target"]).numpy()
         for row in range(8):
             alone = cam(shapes["images"][row], int(shapes["target"][row])).numpy()
@@ -132,9 +132,10 @@ class TestBatches:
         assert five.evaluations == one.evaluations
 
     def test_one_image_without_a_batch_axis(self, model: Any, shapes: dict[str, Any]) -> None:
-        explanation = FusionCAM(model)(shapes["images"][0], 0)
+        cam = FusionCAM(model, batch_size=4)
+        explanation = cam(shapes["images"][0], 0)
         assert explanation.maps.shape == (1, 48, 48)
-        assert_same(explanation, FusionCAM(model)(shapes["images"][:1], [0]))
+        assert_same(explanation, cam(shapes["images"][:1], [0]))
 
     def test_not_square(self, model: Any) -> None:
         images = np.random.default_rng(0).random((2, 3, 96, 160), dtype=np.float32)
@@ -315,8 +316,12 @@ class TestSeveralLayers:
     @pytest.mark.parametrize("combine", ["mean", "max", "product"])
     @pytest.mark.parametrize("method", [GradCAM, FusionCAM])
     def test_maps_are_combined(self, model: Any, shapes: dict[str, Any], method: Any, combine: str) -> None:
-        explanation = method(model, self.LAYERS, combine=combine)(shapes["images"], shapes["target"]).numpy()
-        single = [method(model, layer)(shapes["images"], shapes["target"]).numpy() for layer in self.LAYERS]
+        explanation = method(model, self.LAYERS, combine=combine, batch_size=4)(
+            shapes["images"], shapes["target"]
+        ).numpy()
+        single = [
+            method(model, layer, batch_size=4)(shapes["images"], shapes["target"]).numpy() for layer in self.LAYERS
+        ]
         for layer, each in zip(self.LAYERS, single, strict=True):
             np.testing.assert_allclose(explanation.parts[layer], each.maps, atol=1e-6)
         maps = np.stack([each.maps for each in single])
