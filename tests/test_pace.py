@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusioncam_core import FusionCAM
 from fusioncam_core import pace as pacing
 from fusioncam_core.blackbox import BlackBox
 from fusioncam_core.pace import AutoPace, MemoryWarning, ModelPace, Pace, Span, make_pace, require_batch_size
+from libraries import framework
+
+pytestmark = pytest.mark.searches
 
 
 class Full(RuntimeError):
@@ -225,3 +229,20 @@ class TestMemory:
         with pytest.warns(MemoryWarning, match="does not hold 64"):
             assert done(pace, 300, self.limited(device, 20)) == list(range(300))
         assert pace.way.size == 16
+
+
+def test_a_search_changes_nothing_but_the_time(shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
+    framework("torch")
+    from torch_models import Shapes
+
+    model = Shapes(shapes_weights).eval()
+    fixed = FusionCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"]).numpy()
+    cam = FusionCAM(model, "features")
+    calls = [cam(shapes["images"], shapes["target"]).numpy() for _ in range(4)]
+    (steps,) = cam._steps.values()
+    (pace,) = steps._paces.values()
+    assert pace.settled
+    live = fixed.passes.sum()
+    for each in calls:
+        np.testing.assert_allclose(each.maps, fixed.maps, atol=1e-4)
+        assert each.evaluations == 8 + live + 2 + 3 * 8, "two groups of four images, each with its black one"
