@@ -169,6 +169,24 @@ class ModelAdapter(ABC):
     def forward_with(self, inputs: Inputs, activations: Array) -> Any:
         """The raw outputs when the layer's output is replaced by `activations`, in the layer's own layout."""
 
+    def weights(self) -> Mapping[str, Array]:
+        """The model's trained floating arrays, by names that begin with their layers' names.
+
+        The order is that of the model's own list, usually from its inputs to its outputs.
+
+        Raises:
+            TypeError: for a model whose weights cannot be looked at.
+        """
+        raise TypeError(f"The weights of {self.model_name} cannot be looked at: its backend does not give them.")
+
+    def with_weights(self, weights: Mapping[str, Array]) -> AbstractContextManager[None]:
+        """A context in which the model runs with other values of the weights named, and has its own again afterwards.
+
+        Raises:
+            TypeError: for a model whose weights cannot be changed.
+        """
+        raise TypeError(f"The weights of {self.model_name} cannot be changed: its backend does not do it.")
+
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, of arrays and made of array words and `forward`, as the framework runs it fastest."""
         return function

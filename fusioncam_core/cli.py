@@ -90,7 +90,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     listed = "`fusioncam methods` lists them (default: %(default)s)"
     add("--method", choices=list(EXPLAINERS), default="fusion-cam", metavar="METHOD", help=listed)
     add("--out", default="fusioncam-out", metavar="DIR", help="where the files go (default: %(default)s)")
-    add("--batch-size", type=int, default="auto", metavar="N", help="images at once (default: what proves fastest)")
+    add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
     add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
@@ -181,7 +181,7 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
     return method(
         loaded.model,
         layer=arguments.layer if arguments.layer is not None else loaded.layer,
-        batch_size=arguments.batch_size,
+        batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
         task=loaded.task,
         outputs=loaded.outputs,
         progress=False if arguments.no_progress else None,

@@ -5,6 +5,7 @@ The model is the shapes network of the golden vectors, in the backend's framewor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -126,6 +127,35 @@ class AdapterContract:
         gradients = self.captured(adapter, shapes, shapes["target"][:, None]).gradients
         gradients = self.channels_first(adapter, gradients, axis_offset=1)[0]
         np.testing.assert_allclose(gradients, shapes["gradients"], atol=1e-7)
+
+    # --- other weights
+
+    def zeros(self, adapter: ModelAdapter) -> dict[str, Any]:
+        return {name: 0 * values for name, values in adapter.weights().items()}
+
+    def test_all_weights_are_listed(self, model: Any, shapes_weights: dict[str, Any]) -> None:
+        listed = Counter(np.size(to_numpy(each)) for each in self.adapter(model).weights().values())
+        assert Counter(each.size for each in shapes_weights.values()) <= listed
+
+    def test_other_weights_for_a_while(self, model: Any, shapes: dict[str, Any]) -> None:
+        adapter = self.adapter(model)
+        inputs = prepare(adapter, self.images(shapes), None)
+        before, step = self.state(model), masked_step(adapter, SCORES)
+        maps = constant_like(shapes["region_map"], SCORES.logits(adapter.forward(inputs)), adapter.namespace)
+        plain = to_numpy(step(inputs, maps, None))
+        with adapter.with_weights(self.zeros(adapter)):
+            np.testing.assert_array_equal(to_numpy(SCORES.logits(adapter.forward(inputs))), 0)
+            np.testing.assert_array_equal(to_numpy(step(inputs, maps, None)), 0, err_msg="compiled")
+            activations = adapter.capture(inputs, SCORES, None).activations
+            np.testing.assert_array_equal(to_numpy(activations), 0)
+        np.testing.assert_array_equal(to_numpy(step(inputs, maps, None)), plain)
+        _assert_same_state(before, self.state(model))
+
+    def test_the_own_weights_come_back_after_an_error(self, model: Any) -> None:
+        adapter, before = self.adapter(model), self.state(model)
+        with pytest.raises(KeyboardInterrupt), adapter.with_weights(self.zeros(adapter)):
+            raise KeyboardInterrupt
+        _assert_same_state(before, self.state(model))
 
     # --- running it again
 

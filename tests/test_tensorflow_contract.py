@@ -38,6 +38,12 @@ class TestPairOfFunctions(TestPairOfModules):
     def state(self, model: Any) -> dict[str, Any]:
         return {}  # functions that close over modules do not show them
 
+    def test_all_weights_are_listed(self, model: Any, shapes_weights: dict[str, Any]) -> None:
+        assert self.adapter(model).weights() == {}
+
+    def test_other_weights_for_a_while(self, model: Any, shapes: dict[str, Any]) -> None:
+        """There are none to change."""
+
 
 class TestPairOnXLA(TestPairOfModules):
     options = {"jit_compile": True}  # noqa: RUF012 - read only

@@ -162,6 +162,17 @@ class JaxAdapter(ModelAdapter):
         hidden = [name for name, each in ran.items() if self._info(name, each, inputs).spatial and not each.reachable]
         return self._unreachable(hidden[-1]) if hidden else no_spatial_layer(self.model_name)
 
+    def weights(self) -> dict[str, jax.Array]:
+        leaves = jax.tree_util.tree_leaves_with_path(self._current())
+        named = ((self._network.weight_name(path), leaf) for path, leaf in leaves if _is_floating(leaf))
+        return {name: leaf for name, leaf in named if name is not None}
+
+    def with_weights(self, weights: Mapping[str, jax.Array]) -> contextlib.AbstractContextManager[None]:
+        def exchanged(path: Any, leaf: Any) -> Any:
+            return weights.get(self._network.weight_name(path) or "", leaf)
+
+        return self._with(jax.tree_util.tree_map_with_path(exchanged, self._current()))
+
     # --- what is compiled
 
     def _run_and_score(

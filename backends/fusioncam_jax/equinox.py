@@ -11,7 +11,16 @@ import equinox
 import jax
 
 from fusioncam_core.inputs import Inputs
-from fusioncam_jax.network import Network, call, inference_keywords, kind_of, not_a_part, path_name, path_parts
+from fusioncam_jax.network import (
+    Network,
+    call,
+    inference_keywords,
+    kind_of,
+    not_a_part,
+    path_name,
+    path_part,
+    path_parts,
+)
 from fusioncam_jax.taps import Listener
 
 Path = tuple[int | str, ...]
@@ -74,6 +83,10 @@ class EquinoxNetwork(Network):
     def parameters(self) -> Any:
         return self._arrays
 
+    def weight_name(self, path: Any) -> str | None:
+        # The parameters are a pair of the model and its state, and what is in a state is not trained.
+        return path_name(path_part(key) for key in path[1:]) if path[0].idx == 0 else None
+
     def run(self, parameters: Any, inputs: Inputs, listener: Listener | None) -> Any:
         model, state = equinox.combine(parameters, self._static)
         if listener is not None:
@@ -98,14 +111,7 @@ def _children(node: Any) -> tuple[list[tuple[int | str, Any]], Any]:
     children, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda each: each is not node)
     if children and not children[0][0]:
         return [], None
-    return [(_part(path[0]), child) for path, child in children], structure
-
-
-def _part(key: Any) -> int | str:
-    for attribute in ("name", "idx", "key"):
-        if hasattr(key, attribute):
-            return getattr(key, attribute)
-    return str(key)
+    return [(path_part(path[0]), child) for path, child in children], structure
 
 
 def _is_layer(node: Any, parent: Any) -> bool:

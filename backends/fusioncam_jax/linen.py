@@ -46,6 +46,10 @@ class LinenNetwork(Network):
     def parameters(self) -> Mapping[str, Any]:
         return self._variables
 
+    def weight_name(self, path: Any) -> str | None:
+        collection, *names = (key.key for key in path)
+        return "/".join(names) if collection == "params" else None
+
     def run(self, parameters: Mapping[str, Any], inputs: Inputs, listener: Listener | None) -> Any:
         apply = functools.partial(self._module.apply, parameters)
         with linen.intercept_methods(functools.partial(_intercept, listener)):

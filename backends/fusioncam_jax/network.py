@@ -12,6 +12,9 @@ from typing import Any
 from fusioncam_core.inputs import Inputs
 from fusioncam_jax.taps import Listener
 
+Path = tuple[Any, ...]
+"""Where a leaf is in a pytree: JAX's keys."""
+
 Parameters = Any
 """A pytree: its arrays are arguments of compiled functions, the rest of it is static."""
 
@@ -54,6 +57,10 @@ class Network(ABC):
     def parameters(self) -> Parameters:
         """The model's present parameters, where they are."""
 
+    def weight_name(self, path: Path) -> str | None:
+        """The name of the weight at this path in the parameters, which begins with its layer's; None if it is none."""
+        return path_name(path_part(key) for key in path)
+
     @abstractmethod
     def run(self, parameters: Parameters, inputs: Inputs, listener: Listener | None) -> Any:
         """The outputs at inference; layers report to the listener. Only ever called while JAX traces."""
@@ -89,6 +96,15 @@ def inference_keywords(function: Callable[..., Any]) -> dict[str, bool]:
 def path_name(parts: Iterable[int | str]) -> str:
     """The path as Python writes it: ("blocks", 3, "conv") is "blocks[3].conv"."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+
+
+def path_part(key: Any) -> int | str:
+    """A key of a path as an attribute's name or an index."""
+    for attribute in ("name", "idx", "key"):
+        if hasattr(key, attribute):
+            part: int | str = getattr(key, attribute)
+            return part
+    return str(key)
 
 
 def path_parts(name: str) -> tuple[int | str, ...]:

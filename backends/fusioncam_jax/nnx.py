@@ -19,6 +19,7 @@ from fusioncam_jax.network import (
     named_layer,
     not_a_part,
     path_name,
+    path_part,
     path_parts,
 )
 from fusioncam_jax.taps import Listener
@@ -76,6 +77,23 @@ class NnxNetwork(Network):
 
     def parameters(self) -> _Split:
         return _Split(*nnx.split(self._model))
+
+    def weight_name(self, path: Any) -> str | None:
+        return self._trained.get(path)
+
+    @functools.cached_property
+    def _trained(self) -> dict[Any, str]:
+        """The names of `nnx.Param`s by their paths in the parameters."""
+        flat = jax.tree_util.tree_leaves_with_path(
+            self.parameters(), is_leaf=lambda each: isinstance(each, nnx.Variable)
+        )
+        named = {}
+        for path, variable in flat:
+            if isinstance(variable, nnx.Param):
+                name = path_name(path_part(key) for key in path[1:])
+                for inner, _ in jax.tree_util.tree_leaves_with_path(variable):
+                    named[(*path, *inner)] = name
+        return named
 
     def run(self, parameters: _Split, inputs: Inputs, listener: Listener | None) -> Any:
         model = nnx.merge(parameters.graphdef, parameters.state, copy=True)

@@ -191,6 +191,38 @@ class KerasAdapter(ModelAdapter):
         with self.session(), self._engine.without_gradients():
             return self._run_tapped(inputs, lambda array: keras.ops.cast(activations, array.dtype))[0]
 
+    def _named_variables(self) -> dict[str, Any]:
+        """The trained floating variables by the paths of their layers, "block/conv/kernel"."""
+        named: dict[str, Any] = {}
+        owned: set[int] = set()
+        for path, part in reversed(self._parts):  # a part comes after what it lies in, and is where its variables are
+            if isinstance(part, keras.Layer):
+                for variable in part.trainable_variables:
+                    if id(variable) not in owned and keras.backend.is_float_dtype(variable.dtype):
+                        owned.add(id(variable))
+                        named[f"{path}/{variable.name}"] = variable
+        order = {id(variable): place for place, variable in enumerate(self._model.trainable_variables)}
+        return dict(sorted(named.items(), key=lambda item: order.get(id(item[1]), len(order))))
+
+    def weights(self) -> dict[str, Any]:
+        # A copy: a backend may write the next value into the same memory.
+        return {
+            name: keras.ops.convert_to_tensor(keras.ops.copy(variable))
+            for name, variable in self._named_variables().items()
+        }
+
+    @contextlib.contextmanager
+    def with_weights(self, weights: Mapping[str, Any]) -> Iterator[None]:
+        variables = self._named_variables()
+        before = {name: keras.ops.copy(variables[name].value) for name in weights}
+        try:
+            for name, values in weights.items():
+                variables[name].assign(values)
+            yield
+        finally:
+            for name, values in before.items():
+                variables[name].assign(values)
+
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = self._engine.compile(function)
 

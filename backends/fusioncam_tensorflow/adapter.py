@@ -30,6 +30,9 @@ from fusioncam_tensorflow.state import VariableState
 LAYER = "features"
 """The one layer of a pair: what its first function returns."""
 
+HEAD = "head"
+"""What the second function is called among the weights."""
+
 AXES = {"first": 1, "last": -1}
 
 
@@ -120,6 +123,22 @@ class PairAdapter(ModelAdapter):
         with self.session():
             return self._run(self._head, activations)
 
+    def _named_variables(self) -> dict[str, tf.Variable]:
+        """The trained floating variables, by "features/" or "head/", their number and their own name."""
+        named = {}
+        for part, function in zip((LAYER, HEAD), (self._features, self._head), strict=True):
+            own = [variable for module in _modules(_bare(function)) for variable in module.variables]
+            for number, variable in enumerate(engine.floating(own)):
+                named[f"{part}/{number}/{variable.name}"] = variable
+        return named
+
+    def weights(self) -> dict[str, tf.Tensor]:
+        return {name: variable.read_value() for name, variable in self._named_variables().items()}
+
+    def with_weights(self, weights: Mapping[str, tf.Tensor]) -> contextlib.AbstractContextManager[None]:
+        variables = self._named_variables()
+        return engine.assigned({variables[name].ref(): values for name, values in weights.items()})
+
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = engine.compiled(function, jit_compile=self._jit_compile)
 
@@ -153,6 +172,11 @@ class PairAdapter(ModelAdapter):
 def _at_inference(function: Callable[..., Any]) -> Callable[..., Any]:
     call = function.__call__ if isinstance(function, tf.Module) else function
     return functools.partial(function, training=False) if "training" in inspect.signature(call).parameters else function
+
+
+def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, without the `training=False` that was bound to it."""
+    return function.func if isinstance(function, functools.partial) else function
 
 
 def _modules(function: Callable[..., Any]) -> list[tf.Module]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,24 @@ def batch_size(device: str | None) -> int:
     """How many images at once suit the device, or the one that TensorFlow takes by itself."""
     on_cpu = not tf.config.list_logical_devices("GPU") if device is None else "CPU" in device
     return CPU_BATCH if on_cpu else GPU_BATCH
+
+
+def floating(variables: Iterable[tf.Variable]) -> list[tf.Variable]:
+    """The trained variables of a floating dtype."""
+    return [variable for variable in variables if variable.trainable and variable.dtype.is_floating]
+
+
+@contextlib.contextmanager
+def assigned(values: Mapping[tf.Variable, tf.Tensor]) -> Iterator[None]:
+    """A context in which variables, as (reference, value) pairs, have other values."""
+    before = {reference: reference.deref().read_value() for reference in values}
+    try:
+        for reference, value in values.items():
+            reference.deref().assign(value)
+        yield
+    finally:
+        for reference, value in before.items():
+            reference.deref().assign(value)
 
 
 def as_tensor(values: Any, dtype: Any, device: str | None) -> tf.Tensor:

@@ -196,6 +196,23 @@ class TorchAdapter(ModelAdapter):
         with self.session(), torch.no_grad(), precision.autocast(self._device, self._autocast):
             return self._layouts.run(lambda inputs: _call(self._forward, inputs), inputs)
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        named = self._module.named_parameters()
+        return {name: parameter.detach() for name, parameter in named if parameter.is_floating_point()}
+
+    @contextlib.contextmanager
+    def with_weights(self, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        # Other tensors in the parameters' place, so that the own ones are never written to.
+        parameters = dict(self._module.named_parameters())
+        before = {name: parameters[name].data for name in weights}
+        try:
+            for name, values in weights.items():
+                parameters[name].data = values
+            yield
+        finally:
+            for name, values in before.items():
+                parameters[name].data = values
+
     def forward_with(self, inputs: Inputs, activations: torch.Tensor) -> Any:
         with self.session(), torch.no_grad():
             name = self._resolve(inputs)
