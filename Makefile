@@ -6,6 +6,7 @@
 # PYTHON   the interpreter that makes the virtual environment
 # VENV     where that environment is; an existing one is used as it is
 # OUT      where the demo writes its pictures
+# BENCH    where the benchmarks' own environment is, with other libraries in it
 # ARGS     more arguments for pytest
 # WORKERS  how pytest spreads the test files over the cores; empty for one process
 
@@ -13,6 +14,7 @@ PYTHON ?= python3
 VENV ?= .venv
 FRAMEWORK := torch
 OUT := demo-out
+BENCH ?= .venv-bench
 ARGS :=
 WORKERS := -n auto --dist loadfile
 
@@ -38,7 +40,7 @@ CHECK := OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equ
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format typecheck clean
+.PHONY: help demo test bench lint format typecheck clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +54,12 @@ test: lint typecheck  ## Run every check: ruff, mypy, pytest
 	KERAS_BACKEND=torch $(CHECK) $(WORKERS) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py -k "Functional or Subclassed"
 
+# Threads wait here as they do for users by default.
+bench: $(BENCH)/.fusioncam-bench  ## Measure times, memory and accuracy beside other libraries: see docs/benchmarks.md
+	env -u OMP_WAIT_POLICY $(BENCH)/bin/python -m benchmarks.run --out bench-out
+	env -u OMP_WAIT_POLICY $(BENCH)/bin/python -m benchmarks.budgets --out bench-out
+	$(BENCH)/bin/python -m benchmarks.report bench-out docs/benchmarks.md
+
 lint: $(DEV)  ## Check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -64,8 +72,15 @@ typecheck: $(DEV)  ## Check types, strictly, over fusioncam_core
 	$(PY) -m mypy
 
 clean:  ## Remove what builds, checks and the demo wrote; the virtual environment stays
-	rm -rf build dist demo-out .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-out bench-out .mypy_cache .pytest_cache .ruff_cache
 	find fusioncam_core backends tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The peers come without their dependencies, which would move the versions that are compared.
+$(BENCH)/.fusioncam-bench: pyproject.toml constraints.txt benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv "$(BENCH)"
+	$(BENCH)/bin/python -m pip install --quiet --editable '.[demo-torch,demo-tensorflow,demo-jax,test]'
+	$(BENCH)/bin/python -m pip install --quiet --no-deps foolbox --requirement benchmarks/peers/requirements.txt
+	@touch $@
 
 $(VENV)/pyvenv.cfg:
 	@command -v $(PYTHON) >/dev/null || \
@@ -83,11 +98,12 @@ $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 
 # foolbox is wanted for its photographs alone, which the golden tests read as files: hence not for its dependencies.
 # timm asks for torchvision by name, of which there is no CPU build of this version: its tests bring a stand-in.
+# torchcam and captum are what metrics are compared with; all they import is there already.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
 	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]'
 	$(INSTALL) --no-deps foolbox
 	$(INSTALL) onnx onnxruntime transformers
-	$(INSTALL) --no-deps timm
+	$(INSTALL) --no-deps timm torchcam captum
 	$(INSTALL) --no-deps ./examples/plugin_onnx
 	@touch $@

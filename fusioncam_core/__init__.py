@@ -17,6 +17,7 @@ from fusioncam_core.cams.region import score_cam
 from fusioncam_core.cams.sampled import is_cam, ss_cam
 from fusioncam_core.cams.smooth import smooth_grad_cam_plus_plus
 from fusioncam_core.cams.union import denoised_cam, union_cam
+from fusioncam_core.evaluation import Evaluation, evaluate
 from fusioncam_core.explainers import (
     EXPLAINERS,
     ISCAM,
@@ -56,6 +57,7 @@ __all__ = [
     "Capture",
     "EigenCAM",
     "EigenGradCAM",
+    "Evaluation",
     "Explainer",
     "Explanation",
     "Fusion",
@@ -87,6 +89,7 @@ __all__ = [
     "denoised_cam",
     "eigen_cam",
     "eigengrad_cam",
+    "evaluate",
     "fuse",
     "fusion_cam",
     "grad_cam",

@@ -1,4 +1,4 @@
-"""The command `fusioncam`: explain photographs, list a model's layers."""
+"""The command `fusioncam`: explain photographs, compare methods, list a model's layers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import numpy as np
 
+from fusioncam_core.evaluation.labels import read_labels
+from fusioncam_core.evaluation.runner import METHODS, evaluate
 from fusioncam_core.explainers import EXPLAINERS
 from fusioncam_core.explainers.registry import capabilities
 from fusioncam_core.extras import MissingExtra, require
 from fusioncam_core.loading import LoadedModel, load_model
+from fusioncam_core.many import photographs
+from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.preprocessing import Preprocessing, read_photograph
 from fusioncam_core.render import save_explanation
 from fusioncam_core.report import layer_table, method_table, photograph_report
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_explain(commands.add_parser("explain", help="explain photographs", description=_explain.__doc__))
+    _add_evaluate(commands.add_parser("evaluate", help="compare methods", description=_evaluate.__doc__))
     methods = commands.add_parser("methods", help="list the methods", description=_methods.__doc__)
     methods.set_defaults(run=_methods)
     _add_layers(commands.add_parser("layers", help="list a model's layers", description=_layers.__doc__))
@@ -97,6 +102,33 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--no-progress", action="store_true", help="no progress bar")
     _add_common(parser, _explain)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("photographs", nargs="+", metavar="PHOTO", help="image files, and folders of them")
+    add("--methods", type=_names, metavar="A[,B...]", help=f"methods (default: {','.join(METHODS)})")
+    add("--metrics", type=_names, metavar="A[,B...]", help=f"metrics (default: {','.join(FAITHFULNESS)})")
+    add(
+        "--labels", metavar="HOW", help="the explained classes: names, folders or a CSV file (default: the top classes)"
+    )
+    add("--masks", metavar="DIR", help="pictures of the objects' masks, called like the photographs")
+    add("--reference", metavar="METHOD", help="what others are compared with (default: fusion-cam)")
+    add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
+    add(
+        "--out",
+        default="fusioncam-evaluation",
+        metavar="DIR",
+        help="files, and values to go on from (default: %(default)s)",
+    )
+    add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
+    add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
+    add("--no-progress", action="store_true", help="no progress bar")
+    _add_common(parser, _evaluate)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _add_layers(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +172,41 @@ def _explain(arguments: argparse.Namespace) -> int:
         lines = photograph_report(path, explanation, loaded.class_names, written)
         _say("\n".join(lines) + "\n", sys.stdout)
     return 1 if broken else 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    """Compare methods on photographs: print means with intervals, write values, numbers and pictures.
+
+    Values are kept in the output folder as they come: the same command goes on where an interrupted one was.
+    """
+    loaded, preprocessing = _load(arguments.model)
+    require("matplotlib.figure", "Drawing pictures")
+    files = [file for given in arguments.photographs for file in _files(Path(given))]
+    targets = None if arguments.labels is None else read_labels(arguments.labels, files, loaded.class_names)
+    found = evaluate(
+        loaded.model,
+        files,
+        arguments.methods or METHODS,
+        arguments.metrics or FAITHFULNESS,
+        targets,
+        layer=arguments.layer if arguments.layer is not None else loaded.layer,
+        reference=arguments.reference,
+        masks=arguments.masks,
+        out=arguments.out,
+        preprocessing=preprocessing,
+        progress=False if arguments.no_progress else None,
+        task=loaded.task,
+        outputs=loaded.outputs,
+        batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
+        **({} if arguments.budget is None else {"budget": arguments.budget}),
+    )
+    written = found.save(arguments.out)
+    _say("\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"]), sys.stdout)
+    return 1 if any(problem.method is None for problem in found.problems) else 0
+
+
+def _files(path: Path) -> list[Path]:
+    return photographs(path) if path.is_dir() else [path]
 
 
 def _layers(arguments: argparse.Namespace) -> int:

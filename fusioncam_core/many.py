@@ -47,11 +47,13 @@ class Group:
         inputs: of the model, (n, ...).
         labels: (n, ...) that came with them, or None.
         names: of the files they came from, or as many None.
+        places: in the source, files that could not be read counted.
     """
 
     inputs: Inputs
     labels: np.ndarray[Any, Any] | None
     names: tuple[str | None, ...]
+    places: tuple[int, ...]
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -61,7 +63,8 @@ class Group:
     def rows(self, start: int, stop: int) -> Group:
         """Some of the images."""
         inputs = map_leaves(lambda each: each[start:stop, ...], self.inputs)
-        return Group(inputs, None if self.labels is None else self.labels[start:stop], self.names[start:stop])
+        labels = None if self.labels is None else self.labels[start:stop]
+        return Group(inputs, labels, self.names[start:stop], self.places[start:stop])
 
 
 def explain_many(
@@ -77,8 +80,8 @@ def explain_many(
     adapter = explainer.adapter
     size = adapter.batch_size if explainer.batch_size == "auto" else int(explainer.batch_size)
     groups = regrouped(read(source, adapter, explainer.masked_input is not None, preprocessing, size), size)
-    wanted = _Targets(targets)
-    with progress_bar(_length(source), f"{explainer.title}, images", progress) as advance:
+    wanted = SourceTargets(targets)
+    with progress_bar(length(source), f"{explainer.title}, images", progress) as advance:
         for group in prefetched(groups, prefetch):
             explanation = explainer._call(group.inputs, wanted.of(group), progress=False)
             for name, single in zip(group.names, explanation.images_apart(), strict=True):
@@ -86,31 +89,44 @@ def explain_many(
                 advance(1)
 
 
-class _Targets:
-    """The targets of a source, group by group: the same for all, the labels, or one row an image in turn."""
+class SourceTargets:
+    """The targets of a source: the same for all images, their labels, or one row for each image.
+
+    Args:
+        targets: as for `Explainer.explain_many`.
+    """
 
     def __init__(self, targets: Any):
-        several = hasattr(targets, "shape") or isinstance(targets, list | tuple)
+        listed = hasattr(targets, "shape") or isinstance(targets, list | tuple)
         functions = isinstance(targets, list | tuple) and all(map(callable, targets))
+        rows = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets) if listed else None
         self._same = targets
-        self._rows = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets) if several else None
-        if functions or (self._rows is not None and self._rows.ndim == 0):
-            self._rows = None
-        self._done = 0
+        self._rows = None if functions or rows is None or rows.ndim == 0 else rows
 
     def of(self, group: Group) -> Any:
+        """The targets of a group, as a call of an explainer takes them.
+
+        Raises:
+            ValueError: if the group has no labels, or the source more images than there are rows.
+        """
         if isinstance(self._same, str) and self._same == FROM_LABELS:
             if group.labels is None:
                 raise ValueError("targets='labels' came with images that have none: give batches of (images, labels).")
             return group.labels
         if self._rows is None:
             return self._same
-        count = len(group.names)
-        rows = self._rows[self._done : self._done + count]
-        self._done += count
-        if len(rows) < count:
+        if max(group.places) >= len(self._rows):
             raise ValueError(f"Targets for {len(self._rows)} images came, and there are more images than that.")
-        return rows
+        return self._rows[list(group.places)]
+
+
+Unreadable = Callable[[str, str], None]
+"""Told of a file that is no photograph: its name, and why."""
+
+
+def warn_of_unreadable(name: str, reason: str) -> None:
+    """Says so in a warning."""
+    warnings.warn(f"{reason} It is left out.", UnreadableImageWarning, stacklevel=2)
 
 
 def read(
@@ -119,6 +135,7 @@ def read(
     several_inputs: bool,
     preprocessing: Callable[[Any], Any] | None,
     size: int,
+    unreadable: Unreadable = warn_of_unreadable,
 ) -> Iterator[Group]:
     """The groups that a source comes in.
 
@@ -128,18 +145,22 @@ def read(
         several_inputs: whether the model takes a tuple or mapping of arrays.
         preprocessing: of photographs.
         size: of the groups, where the source is one array.
+        unreadable: told of files that are left out.
     """
     if isinstance(source, str | Path):
         source = photographs(source)
     elif hasattr(source, "shape"):
         source = _slices(source, size)
+    place = 0
     for batch in source:
         if isinstance(batch, str | Path):
-            group = _photograph(batch, preprocessing)
+            inputs, count, labels, name = _photograph(batch, preprocessing, unreadable), 1, None, Path(batch).stem
         else:
-            group = _batch(batch, adapter, several_inputs)
-        if group is not None:
-            yield group
+            inputs, labels = _batch(batch, adapter, several_inputs)
+            count, name = int(leaves(inputs)[0].shape[0]), None
+        if inputs is not None:
+            yield Group(inputs, labels, (name,) * count, tuple(range(place, place + count)))
+        place += count
 
 
 def _slices(array: Any, size: int) -> Iterator[Any]:
@@ -164,22 +185,25 @@ def photographs(folder: str | Path) -> list[Path]:
     return found
 
 
-def _photograph(path: str | Path, preprocessing: Callable[[Any], Any] | None) -> Group | None:
+def _photograph(path: str | Path, preprocessing: Callable[[Any], Any] | None, unreadable: Unreadable) -> Inputs | None:
+    """(1, ...) one input, or None if the file is no photograph."""
     if preprocessing is None:
         raise ValueError("Photographs came without their preprocessing: give preprocessing=, as a model's loader does.")
     try:
         photograph = read_photograph(path)
     except ValueError as error:
-        warnings.warn(f"{error} It is left out.", UnreadableImageWarning, stacklevel=2)
+        unreadable(Path(path).stem, str(error))
         return None
-    return Group(preprocessing(photograph)[np.newaxis], None, (Path(path).stem,))
+    return preprocessing(photograph)[np.newaxis]
 
 
-def _batch(batch: Any, adapter: ModelAdapter, several_inputs: bool) -> Group:
+def _batch(batch: Any, adapter: ModelAdapter, several_inputs: bool) -> tuple[Inputs, np.ndarray[Any, Any] | None]:
     inputs, labels = _apart(batch, several_inputs)
-    inputs = map_leaves(lambda each: _own(each, adapter), inputs)
-    count = int(leaves(inputs)[0].shape[0])
-    return Group(inputs, None if labels is None else to_numpy(labels), (None,) * count)
+    return map_leaves(lambda each: _own(each, adapter), inputs), None if labels is None else _on_host(labels)
+
+
+def _on_host(labels: Any) -> np.ndarray[Any, Any]:
+    return to_numpy(labels) if hasattr(labels, "shape") else np.asarray(labels)
 
 
 def _apart(batch: Any, several_inputs: bool) -> tuple[Inputs, Any]:
@@ -230,6 +254,7 @@ def _joined(groups: Sequence[Group]) -> Group:
         _joined_inputs(inputs),
         np.concatenate(labels) if len(labels) == len(groups) else None,
         tuple(itertools.chain.from_iterable(each.names for each in groups)),
+        tuple(itertools.chain.from_iterable(each.places for each in groups)),
     )
 
 
@@ -259,7 +284,7 @@ def prefetched(items: Iterable[Item], ahead: int) -> Iterator[Item]:
                 each.cancel()
 
 
-def _length(source: Any) -> int | None:
+def length(source: Any) -> int | None:
     """How many images a source has, if it says so."""
     if isinstance(source, str | Path):
         return len(photographs(source))

@@ -22,10 +22,10 @@ LARGEST = 1024
 """No more images at once are tried by "auto"."""
 
 RUNS = 3
-"""How often "auto" runs a way of working before it judges it by its fastest run; the first one prepares."""
+"""How often "auto" runs each of two ways, in turns, before it judges by their fastest runs; the first one prepares."""
 
 GAIN = 0.03
-"""A larger or smaller batch must be faster by this share, or the search ends: less is the noise of a timing."""
+"""Another way must be faster by this share: less is the noise of a timing."""
 
 SHARE = 0.2
 """Where a new size costs a compilation, searching may take this share of the time that the work takes."""
@@ -158,16 +158,17 @@ class Way(NamedTuple):
     size: int
 
 
-Search = Generator[Way, float, Way]
-"""Yields a way to time and is sent its seconds an image; returns the best."""
+Search = Generator[tuple[Way, Way], bool, Way]
+"""Yields the best way so far and one to try, is sent whether that is faster, and returns the best."""
 
 
 class AutoPace(ModelPace):
     """Finds the fastest way to work by timing the first spans of the work itself, and keeps to it.
 
-    Nothing is run for the sake of timing. Memory formats are compared at the first size; then sizes double as long as
-    that makes an image cheaper, or, if it does not, halve. Where the adapter compiles for every size, another one is
-    tried once the compilation is a small share of the work.
+    Nothing is run for the sake of timing. A way is tried against the best one so far, in turns, so that both meet the
+    same machine. Memory formats are compared at the first size; then sizes double as long as that makes an image
+    cheaper, or, if it does not, halve. Where the adapter compiles for every size, another one is tried once the
+    compilation is a small share of the work.
 
     Args:
         adapter: of the model that works; its `batch_size` is tried first.
@@ -175,11 +176,10 @@ class AutoPace(ModelPace):
 
     def __init__(self, adapter: ModelAdapter):
         super().__init__(adapter, adapter.batch_size)
+        self._best = Way(adapter.memory_formats[0], adapter.batch_size)
         self._search: Search | None = _search(adapter.memory_formats, adapter.batch_size)
-        self._tried = next(self._search)
-        self._best = self._tried
-        self._best_seconds = float("inf")
-        self._runs: list[float] = []
+        self._duel = next(self._search)
+        self._runs: dict[Way, list[float]] = {way: [] for way in self._duel}
         self._worked = 0.0
         self._compiled: list[float] = []
 
@@ -203,8 +203,8 @@ class AutoPace(ModelPace):
         start = 0
         while start < total:
             began = time.perf_counter()
-            trial = search and self._is_worth_trying(total - start)
-            way = self._tried if trial else self._best
+            tried = self._next_run(total - start) if search else None
+            way = self._best if tried is None else tried
             span = self.span(start, total, way.size)
             try:
                 with self._adapter.memory_format(way.memory_format):
@@ -212,71 +212,83 @@ class AutoPace(ModelPace):
             except self._adapter.memory_errors as error:
                 self._give_up(way, error)
                 continue
-            if trial:
+            if tried is not None:
                 to_numpy(result)
-                self._tell(time.perf_counter() - began)
+                self._tell(tried, time.perf_counter() - began)
             self._worked += time.perf_counter() - began
             yield result, span.count
             start += span.count
 
+    def _next_run(self, left: int) -> Way | None:
+        """The way to time now; None where there is nothing to find out, or not enough work for it."""
+        if self._search is None:
+            return None
+        best, other = self._duel
+        # The best one goes first, and its second run, by which the cost of the first is known, before any other way.
+        behind = len(self._runs[other]) < len(self._runs[best]) > 1
+        way = other if behind else best
+        return way if left >= way.size and (way is best or self._is_worth_trying(left)) else None
+
     def _is_worth_trying(self, left: int) -> bool:
-        if self._search is None or left < self._tried.size:
-            return False
-        if self._runs or not self._compiled or not self._adapter.fixed_chunks:
+        """Whether compiling for one more size takes little of the time that the work takes."""
+        best, other = self._duel
+        if not self._adapter.fixed_chunks or self._runs[other]:
             return True
-        expected = self._worked + left * self._best_seconds
-        return sum(self._compiled[1:]) + self._compiled[0] <= SHARE * expected
+        expected = self._worked + left * min(self._runs[best][1:]) / best.size
+        # What was spent on others than the first one, and as much as that one took for the next.
+        return sum(self._compiled) <= SHARE * expected
 
-    def _tell(self, seconds: float) -> None:
-        """One run of the way that is tried took so long."""
-        self._runs.append(seconds)
-        if len(self._runs) < RUNS:
-            return
-        fastest = min(self._runs[1:])
-        self._compiled.append(max(self._runs[0] - fastest, 0.0))
-        self._judge(fastest / self._tried.size)
+    def _tell(self, way: Way, seconds: float) -> None:
+        """One run of a way took so long."""
+        runs = self._runs[way]
+        runs.append(seconds)
+        if len(runs) == 2:
+            self._compiled.append(max(runs[0] - runs[1], 0.0))
+        if all(len(each) >= RUNS for each in self._runs.values()):
+            self._judge(self._seconds(self._duel[1]) <= self._seconds(self._duel[0]) * (1 - GAIN))
 
-    def _judge(self, seconds: float) -> None:
-        """The way that is tried takes so long an image: go on to the next one."""
+    def _seconds(self, way: Way) -> float:
+        """An image in the fastest run but the first."""
+        return min(self._runs[way][1:]) / way.size
+
+    def _judge(self, faster: bool) -> None:
+        """The way that was tried is faster, or it is not: go on to the next one."""
         assert self._search is not None
-        _log.debug("%s: %.2f ms an image", self._tried, seconds * 1e3)
-        if seconds < self._best_seconds:
-            self._best, self._best_seconds = self._tried, seconds
-            self.size = self._best.size
-        self._runs = []
+        best, other = self._duel
+        _log.debug("%s: %s is %s than %s", self._adapter.model_name, other, "faster" if faster else "no faster", best)
+        self._best = other if faster else best
+        self.size = self._best.size
         try:
-            self._tried = self._search.send(seconds)
-        except StopIteration as end:
-            self._search, self._best = None, end.value
-            self.size = self._best.size
+            self._duel = self._search.send(faster)
+            self._runs = {way: [] for way in self._duel}
+        except StopIteration:
+            self._search = None
             _log.info("%s: %s is fastest", self._adapter.model_name, self._best)
 
     def _give_up(self, way: Way, error: Exception) -> None:
-        """There was no memory for this way: a larger one that was tried is none, the one in use is halved."""
+        """There was no memory for this way: one that was tried has lost, the best one goes on with half."""
         if way.size > self._best.size and self._adapter.ran_out_of_memory(error):
-            self._judge(float("inf"))
+            self._judge(faster=False)
             return
         self._halve(error)
         self._search, self._best = None, Way(way.memory_format, self.size)
 
 
 def _search(memory_formats: Sequence[str], size: int) -> Search:
-    """Compares the formats at that size, then larger sizes or else smaller ones."""
-    best, least = Way(memory_formats[0], size), float("inf")
-    for memory_format in memory_formats:
-        way = Way(memory_format, size)
-        seconds = yield way
-        best, least = (way, seconds) if seconds < least else (best, least)
-    for larger in (True, False):
+    """Tries the other formats at that size, then larger sizes or else smaller ones."""
+    best = Way(memory_formats[0], size)
+    for memory_format in memory_formats[1:]:
+        other = Way(memory_format, size)
+        best = other if (yield best, other) else best
+    for factor in (2, 0.5):
         before = best
-        while larger or best.size > 1:
-            way = best._replace(size=best.size * 2 if larger else best.size // 2)
-            seconds = float("inf") if way.size > LARGEST else (yield way)
-            if seconds > least * (1 - GAIN):
+        while 1 <= (tried := int(best.size * factor)) <= LARGEST:
+            other = best._replace(size=tried)
+            if not (yield best, other):
                 break
-            best, least = way, seconds
+            best = other
         if best != before:
-            return best
+            break
     return best
 
 

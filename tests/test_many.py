@@ -126,6 +126,14 @@ class TestPhotographs:
         (explanation,) = cam.explain_many([str(folder / "b.png")], 2, preprocessing=preprocessing)
         assert explanation.targets.tolist() == [2]
 
+    def test_targets_of_files_after_a_broken_one(
+        self, cam: GradCAM, folder: Path, preprocessing: Preprocessing
+    ) -> None:
+        files = [folder / name for name in ("a.PNG", "broken.png", "b.png")]
+        with pytest.warns(UnreadableImageWarning):
+            explanations = list(cam.explain_many(files, [1, 2, 3], preprocessing=preprocessing))
+        assert [each.targets.tolist() for each in explanations] == [[1], [3]]
+
     def test_without_preprocessing(self, cam: GradCAM, folder: Path) -> None:
         with pytest.raises(ValueError, match="give preprocessing="):
             list(cam.explain_many(folder))

@@ -20,7 +20,7 @@ bfloat16, float16, float32, float64 = tf.bfloat16, tf.float16, tf.float32, tf.fl
 int32, int64 = tf.int32, tf.int64
 
 abs, exp, log, sqrt = tf.abs, tf.exp, tf.math.log, tf.sqrt
-isfinite, isnan = tf.math.is_finite, tf.math.is_nan
+round, isfinite, isnan = tf.round, tf.math.is_finite, tf.math.is_nan
 maximum, minimum, where, logical_not = tf.maximum, tf.minimum, tf.where, tf.logical_not
 reshape, broadcast_to, expand_dims = tf.reshape, tf.broadcast_to, tf.expand_dims
 matrix_transpose = tf.linalg.matrix_transpose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusioncam_core.arrays import Array, _normalise, _resize, require_count  # noqa: F401
+from fusioncam_core.arrays import Array, _normalise, _resize
 from fusioncam_core.cams.budget import require_limits, score_channels
 from fusioncam_core.cams.scoring import (
     ChannelWeights,

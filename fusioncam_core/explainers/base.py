@@ -120,6 +120,8 @@ class Explainer(ABC):
         layers = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
         self._at: Callable[[Any], ModelAdapter] = lambda layer: adapt_model(model, layer, **options)
         self.adapters: list[ModelAdapter] = [self._at(each) for each in layers]
+        # As words, by which evaluations tell explainers apart; of a layer that was found it is the model that tells.
+        self.layer = None if layer is None else tuple(adapter.layer_name for adapter in self.adapters)
         self._given = isinstance(model, ModelAdapter)
         self._chosen = layer is not None or self._given or not self.needs_layer
         self._searched = False

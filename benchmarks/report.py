@@ -1,0 +1,247 @@
+"""The tables of docs/benchmarks.md, from the JSON that `benchmarks.run` and `benchmarks.budgets` wrote.
+
+    python -m benchmarks.report bench-out docs/benchmarks.md
+
+replaces what is between `<!-- measured -->` and `<!-- end -->`, and leaves the words around it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+FRAMEWORKS = {"torch": "PyTorch", "tensorflow": "Keras on TensorFlow", "jax": "Flax NNX on JAX"}
+PEERS = {"torchcam": "torch-cam", "pytorch_grad_cam": "pytorch-grad-cam", "tf_keras_vis": "tf-keras-vis"}
+BEGIN, END = "<!-- measured -->", "<!-- end -->"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrites the tables of the document."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("document", type=Path)
+    options = parser.parse_args(arguments)
+    text = options.document.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{options.document} has no {BEGIN} ... {END} to replace")
+    options.document.write_text(
+        f"{before}{BEGIN}\n\n" + "\n".join(report(options.folder)).strip() + f"\n\n{END}{after}"
+    )
+    return 0
+
+
+def report(folder: Path) -> Iterator[str]:
+    """All lines."""
+    files = [path for path in sorted(folder.glob("*.json")) if path.stem in ("start", *FRAMEWORKS)]
+    runs = {path.stem: json.loads(path.read_text()) for path in files}
+    if not runs:
+        raise SystemExit(f"no benchmark was written into {folder}")
+    yield from machine(next(iter(runs.values())))
+    for section in (exact, five, gradient, peers, options_of_torch, memory, start):
+        yield from section(runs)
+    if (folder / "budgets.json").exists():
+        yield from budgets(json.loads((folder / "budgets.json").read_text()))
+
+
+def machine(run: dict[str, Any]) -> Iterator[str]:
+    info = run["machine_info"]
+    packages = ", ".join(f"{name} {version}" for name, version in info["packages"].items())
+    cpu = info["cpu"].get("brand_raw", info["machine"])
+    yield f"{info['cores']} cores of {cpu}, Python {info['python']}; {packages}."
+    yield f"Measured on {run['datetime'][:10]}."
+    yield ""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"
+    yield ""
+
+
+def of(runs: dict[str, Any], test: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(framework or "start", the benchmark, its extra numbers) of every run of a test."""
+    for name in sorted(runs, key=lambda name: list(FRAMEWORKS).index(name) if name in FRAMEWORKS else -1):
+        for each in runs[name]["benchmarks"]:
+            if re.sub(r"\[.*", "", each["name"]) == test:
+                yield name, each, each["extra_info"]
+
+
+def seconds(value: float) -> str:
+    return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def exact(runs: dict[str, Any]) -> Iterator[str]:
+    yield "### Exact maps beside the network alone"
+    yield ""
+    yield "The time of a call over (evaluations × the network's fastest time an image, in the same minutes)."
+    yield ""
+    rows = [
+        (
+            FRAMEWORKS[name],
+            each["param"],
+            more["evaluations"],
+            seconds(each["stats"]["median"]),
+            f"**{more['ratio']:.2f}** (bound {more['bound']:.2f})",
+            f"{more['batch'][1]}, {more['batch'][0]}",
+            f"{more['network_alone'][1]}, {more['network_alone'][0]}",
+            f"{seconds(more['first_call'])}, {more['calls_to_settle']}",
+            "-" if more["compilations"] is None else "{}, then {}".format(*more["compilations"]),
+        )
+        for name, each, more in of(runs, "test_exact")
+    ]
+    head = (
+        "framework", "method", "evaluations", "a call", "ratio", "batch found", "fastest alone",
+        "first call, calls until found", "compilations",
+    )  # fmt: skip
+    yield from table(head, rows)
+
+
+def ratios(runs: dict[str, Any], test: str, title: str, words: str) -> Iterator[str]:
+    rows = [
+        (FRAMEWORKS[name], seconds(each["stats"]["median"]), f"**{more['ratio']:.2f}** (bound {more['bound']:.2f})")
+        for name, each, more in of(runs, test)
+    ]
+    yield f"### {title}"
+    yield ""
+    yield words
+    yield ""
+    yield from table(("framework", "a call", "ratio"), rows)
+
+
+def five(runs: dict[str, Any]) -> Iterator[str]:
+    words = "Fusion-CAM of an image's five likeliest classes, over that of one."
+    yield from ratios(runs, "test_five_classes", "Five classes", words)
+
+
+def gradient(runs: dict[str, Any]) -> Iterator[str]:
+    words = "Grad-CAM over one forward pass and one backward pass from the outputs to the layer, written by hand."
+    yield from ratios(runs, "test_gradient", "Grad-CAM", words)
+
+
+def peers(runs: dict[str, Any]) -> Iterator[str]:
+    yield "### Beside other libraries"
+    yield ""
+    yield "Score-CAM of one photograph at the layer of 1280 channels, in turn; a peer at its best batch."
+    yield ""
+    rows = []
+    for name, _, more in of(runs, "test_score_cam"):
+        for which, taken in more["seconds"].items():
+            ratio = more["ratios"].get(which)
+            beside = "" if ratio is None else f"**{ratio:.1f} ×** (bound {more['bounds'][which]:g} ×)"
+            label = f"fusioncam, {which}" if ratio is not None else f"{PEERS[which]}, batch {more['batch_of_peers']}"
+            like = more["likeness"].get(which)
+            rows.append((FRAMEWORKS[name], label, seconds(taken), beside, "" if like is None else f"{like:.3f}"))
+    head = ("framework", "library", "Score-CAM", "the fastest peer's time over ours", "Spearman with ours")
+    yield from table(head, rows)
+    rows = [
+        (FRAMEWORKS[name], PEERS.get(which, which), seconds(taken))
+        for name, _, more in of(runs, "test_grad_cam")
+        for which, taken in more["seconds"].items()
+    ]
+    yield from table(("framework", "library", "Grad-CAM"), rows)
+
+
+def options_of_torch(runs: dict[str, Any]) -> Iterator[str]:
+    yield "### Options of the PyTorch backend"
+    yield ""
+    yield "Score-CAM with `budget=128`, over the same without the option, in turn; and how the map changes."
+    yield ""
+    rows = [
+        (
+            f"`{each['param']}`",
+            seconds(each["stats"]["median"]),
+            f"{more['ratio']:.2f}",
+            seconds(more["first_call"]),
+            f"{more['largest_difference']:.1e}, {more['mean_difference']:.1e}",
+        )
+        for _, each, more in of(runs, "test_option")
+    ]
+    yield from table(("option", "a call", "ratio", "first call", "largest and mean difference of the map"), rows)
+    for _, _, more in of(runs, "test_inference_mode"):
+        yield f"`torch.inference_mode` in the place of `torch.no_grad`, four images: {more['ratio']:.3f} of the time."
+        yield ""
+
+
+def memory(runs: dict[str, Any]) -> Iterator[str]:
+    yield "### Memory"
+    yield ""
+    yield "The peak beyond the network's own at one batch; each library in a process of its own."
+    yield ""
+    rows = [
+        (
+            PEERS.get(more["library"], "fusioncam"),
+            f"{more['megabytes']:.0f} MB",
+            more["channels"],
+            more["images"],
+            more["batch"],
+        )
+        for _, _, more in of(runs, "test_memory")
+    ]
+    yield from table(("library", "peak", "channels", "images", "batch"), rows)
+
+
+def start(runs: dict[str, Any]) -> Iterator[str]:
+    yield "### Start"
+    yield ""
+    rows = [
+        (f"`{more['command']}`", seconds(each["stats"]["median"]), f"{more['bound']} s")
+        for _, each, more in of(runs, "test_start")
+    ]
+    yield from table(("command", "median", "bound"), rows)
+
+
+def budgets(layers: dict[str, Any]) -> Iterator[str]:
+    for title, found in layers.items():
+        few, mean, many = found["live"]
+        yield f"### Budgets and tolerances: {title}"
+        yield ""
+        live = f"{few} to {many} channels are not constant, {mean} on average"
+        yield f"{found['photographs']} photographs of foolbox; {live}."
+        yield ""
+        yield from _budget_table(found["budgets"])
+        yield from table(
+            ("tolerance", "masks run: mean, most", "estimate", "true change: mean, largest", "within the tolerance"),
+            [
+                (
+                    row["tolerance"],
+                    f"{row['passes_mean']:.0f}, {row['passes_most']}",
+                    f"{row['estimate_mean']:.3f}",
+                    f"{row['change_mean']:.3f}, {row['change_largest']:.3f}",
+                    f"{row['share_within']:.0%}",
+                )
+                for row in found["tolerances"]
+            ],
+        )
+
+
+def _budget_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each strategy, a column for each budget."""
+    sizes = list(dict.fromkeys(row["budget"] for row in rows))
+    names = list(dict.fromkeys(row["strategy"] for row in rows))
+    cells: dict[tuple[str, int], str] = {
+        (row["strategy"], row["budget"]): (
+            f"{row['spearman_mean']:.4f}, {row['spearman_worst']:.3f}; {row['largest_change_mean']:.3f}"
+        )
+        for row in rows
+    }
+    yield "Spearman with the exact map, mean and worst; the map's largest change, mean."
+    yield ""
+    yield from table(
+        ("which masks are run", *(f"{size} masks" for size in sizes)),
+        [(name, *(cells[name, size] for size in sizes)) for name in names],
+    )
+
+
+Section = Callable[[dict[str, Any]], Iterator[str]]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""EfficientNet-Lite0 in every framework, photographs for it, and the fastest that each framework runs it."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.layers import KERAS_HEAD, TORCH_HEAD, separate_activations
+from examples.zoo.photographs import photograph
+from fusioncam_core import LoadedModel
+from fusioncam_core.preprocessing import read_photograph
+
+FLAX_HEAD = None
+"""Flax's default layer is the head's activation."""
+
+SIZES = (1, 2, 4, 8, 16, 32)
+"""Batches at which the network alone is run to find out how fast it can be."""
+
+NEAR = 1.2
+"""Ways this much slower than the fastest are not measured again."""
+
+SECONDS = 1.0
+"""How long a way is run each time it is measured."""
+
+Way = tuple[str, int]
+
+
+@dataclass
+class Subject:
+    """A network to explain.
+
+    Attributes:
+        framework: "torch", "tensorflow" or "jax".
+        device: in words.
+        model, layer: what explainers take; the layer is the last with space, 1280 maps of 7 x 7.
+        image: (1, ...) one photograph, preprocessed.
+        ways: in which the network alone can be run, by names of memory formats: batches to functions that run one.
+        compiled: whether another batch size costs a compilation, so that fewer are tried.
+    """
+
+    framework: str
+    device: str
+    model: Any
+    layer: Any
+    image: np.ndarray
+    ways: dict[str, Callable[[np.ndarray], Callable[[], object]]]
+    compiled: bool = False
+    _seconds: dict[Way, float] = field(default_factory=dict)
+
+    def fastest(self) -> float:
+        """The seconds that the network takes for an image in its fastest way, measured now."""
+        least = min(self._seconds.values(), default=float("inf"))
+        ways = [way for way in self._functions if self._seconds.get(way, 0) <= NEAR * least]
+        self._seconds |= {way: _seconds(self._functions[way]) / way[1] for way in ways}
+        return min(self._seconds[way] for way in ways)
+
+    @property
+    def fastest_way(self) -> Way:
+        """The memory format and the batch that were fastest."""
+        return min(self._seconds, key=self._seconds.__getitem__)
+
+    @functools.cached_property
+    def _functions(self) -> dict[Way, Callable[[], object]]:
+        sizes = (4, 8, 16) if self.compiled else SIZES
+        return {
+            (name, size): make(np.concatenate([self.image] * size))
+            for name, make in self.ways.items()
+            for size in sizes
+        }
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """The median time of a call, over about a second of them after one that does not count."""
+    function()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < SECONDS:
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def coffee(zoo: LoadedModel) -> np.ndarray:
+    """(1, ...) the photograph that all times are of: 541 of its 1280 maps are not constant."""
+    return zoo.preprocessing(read_photograph(photograph("coffee")))[None]
+
+
+def torch_subject() -> Subject:
+    """On the first CUDA device, if there is one."""
+    import torch
+
+    from examples.zoo.efficientnet_lite0_torch import load
+
+    zoo = load()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = separate_activations(zoo.model).to(device)
+
+    def runner(layout: Any) -> Callable[[np.ndarray], Callable[[], object]]:
+        def make(images: np.ndarray) -> Callable[[], object]:
+            inputs = torch.from_numpy(images).to(device).contiguous(memory_format=layout)
+
+            def run() -> None:
+                with torch.inference_mode():
+                    model(inputs)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+
+            return run
+
+        return make
+
+    ways = {"contiguous": runner(torch.contiguous_format), "channels last": runner(torch.channels_last)}
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return Subject("torch", name, model, TORCH_HEAD, coffee(zoo), ways)
+
+
+def tensorflow_subject() -> Subject:
+    """Keras on TensorFlow, inside a `tf.function`."""
+    import tensorflow as tf
+
+    from examples.zoo.efficientnet_lite0_keras import load
+
+    zoo = load()
+    forward = tf.function(lambda images: zoo.model(images, training=False))
+
+    def make(images: np.ndarray) -> Callable[[], object]:
+        inputs = tf.constant(images)
+        return lambda: forward(inputs).numpy()
+
+    gpus = tf.config.list_physical_devices("GPU")
+    name = gpus[0].name if gpus else "CPU"
+    return Subject("tensorflow", name, zoo.model, KERAS_HEAD, coffee(zoo), {"as given": make}, compiled=True)
+
+
+def jax_subject() -> Subject:
+    """Flax NNX, inside `jax.jit`."""
+    import jax
+    from flax import nnx
+
+    from examples.zoo.efficientnet_lite0_flax import load
+
+    zoo = load()
+    graph, state = nnx.split(zoo.model)
+    forward = jax.jit(lambda state, images: nnx.merge(graph, state)(images))
+
+    def make(images: np.ndarray) -> Callable[[], object]:
+        inputs = jax.numpy.asarray(images)
+        return lambda: forward(state, inputs).block_until_ready()
+
+    name = str(jax.devices()[0])
+    return Subject("jax", name, zoo.model, FLAX_HEAD, coffee(zoo), {"as given": make}, compiled=True)
+
+
+SUBJECTS: dict[str, Callable[[], Subject]] = {
+    "torch": torch_subject,
+    "tensorflow": tensorflow_subject,
+    "jax": jax_subject,
+}
+
+
+@contextmanager
+def counted_traces(adapter: Any) -> Iterator[list[int]]:
+    """The batches for which the adapter's `forward` ran as Python: of a compiled step, once a compilation."""
+    sizes: list[int] = []
+    forward = adapter.forward
+
+    def counting(inputs: Any) -> Any:
+        sizes.append(int(inputs.shape[0]))
+        return forward(inputs)
+
+    adapter.forward = counting
+    try:
+        yield sizes
+    finally:
+        del adapter.forward

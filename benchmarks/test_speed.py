@@ -1,0 +1,124 @@
+"""Times beside the fastest that the network itself can be run, in the same minutes.
+
+Every round times the network alone, before and after what is measured: on a machine that others use, only what was
+measured side by side compares.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.subjects import Subject, counted_traces
+from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
+
+BOUND_EXACT, BOUND_FIVE, BOUND_GRADIENT = 1.10, 1.15, 1.3
+SEARCHES = 8
+"""Calls before the times count, in which the fastest batch is looked for."""
+
+
+def interleaved(
+    benchmark: Any, function: Callable[[], object], beside: Callable[[], float], rounds: int
+) -> list[float]:
+    """Times of the function, each divided by the mean of what `beside` gave before and after it."""
+    before: list[float] = []
+    benchmark.pedantic(function, setup=lambda: before.append(beside()), rounds=rounds)
+    before.append(beside())
+    times = benchmark.stats.stats.data
+    return [seconds / (before[i] + before[i + 1]) * 2 for i, seconds in enumerate(times)]
+
+
+def settle(cam: Any, image: Any) -> tuple[float, int]:
+    """The seconds of the first call; and how many calls it took to find the fastest batch."""
+    start = time.perf_counter()
+    cam(image)
+    first = time.perf_counter() - start
+    for calls in range(1, SEARCHES):
+        if all(pace.settled for steps in cam._steps.values() for pace in steps._paces.values()):
+            return first, calls
+        cam(image)
+    return first, SEARCHES
+
+
+@pytest.mark.parametrize("method", [ScoreCAM, FusionCAM], ids=["score-cam", "fusion-cam"])
+def test_exact(benchmark: Any, subject: Subject, rounds: int, method: Any) -> None:
+    cam = method(subject.model, subject.layer)
+    with counted_traces(cam.adapter) as traces:
+        first, calls = settle(cam, subject.image)
+        searched = len(traces)
+        evaluations = cam(subject.image).evaluations
+        shares = interleaved(benchmark, lambda: cam(subject.image), subject.fastest, rounds)
+        later = len(traces) - searched
+    live = int(cam(subject.image).passes[0])
+    assert evaluations <= live + 5
+    (steps,) = cam._steps.values()
+    (pace,) = steps._paces.values()
+    benchmark.extra_info |= {
+        "device": subject.device,
+        "evaluations": evaluations,
+        "live": live,
+        "first_call": first,
+        "calls_to_settle": calls,
+        "batch": list(pace.way),
+        "network_alone": list(subject.fastest_way),
+        "compilations": [searched, later] if subject.compiled else None,
+        "ratio": statistics.median(share / evaluations for share in shares),
+        "bound": BOUND_EXACT,
+    }
+
+
+def test_five_classes(benchmark: Any, subject: Subject, rounds: int) -> None:
+    cam = FusionCAM(subject.model, subject.layer)
+    settle(cam, subject.image)
+    top = np.argsort(-np.asarray(cam(subject.image).numpy().outputs[0]))[None, :5]
+
+    def one() -> float:
+        start = time.perf_counter()
+        cam(subject.image, top[:, :1])
+        return time.perf_counter() - start
+
+    cam(subject.image, top)
+    ratios = interleaved(benchmark, lambda: cam(subject.image, top), one, rounds)
+    benchmark.extra_info |= {"ratio": statistics.median(ratios), "bound": BOUND_FIVE}
+
+
+def test_gradient(benchmark: Any, subject: Subject) -> None:
+    """Grad-CAM beside one forward pass and one backward pass to the layer, written by hand."""
+    if subject.framework != "torch":
+        pytest.skip("the bare passes are written for PyTorch")
+    cam = GradCAM(subject.model, subject.layer)
+    cam(subject.image)
+    bare = bare_passes(subject)
+    ratios = interleaved(benchmark, lambda: cam(subject.image), lambda: statistics.median(bare() for _ in range(5)), 40)
+    benchmark.extra_info |= {"ratio": statistics.median(ratios), "bound": BOUND_GRADIENT}
+
+
+def bare_passes(subject: Subject) -> Callable[[], float]:
+    """One forward pass, and one backward pass from the top class to the layer: the seconds it takes."""
+    import torch
+
+    inputs = torch.from_numpy(subject.image).to(next(subject.model.parameters()).device)
+    layer = subject.model.get_submodule(subject.layer)
+
+    def run() -> float:
+        start = time.perf_counter()
+        kept = []
+
+        def tap(module: Any, given: Any, output: Any) -> Any:
+            torch.set_grad_enabled(True)
+            kept.append(output.detach().requires_grad_(True))
+            return kept[-1]
+
+        handle = layer.register_forward_hook(tap)
+        with torch.no_grad():
+            outputs = subject.model(inputs)
+        handle.remove()
+        torch.autograd.grad(outputs.max(), kept[0])[0].mean().item()
+        return time.perf_counter() - start
+
+    return run

@@ -1,0 +1,37 @@
+"""How long users wait before anything happens, and how much memory Score-CAM takes: each in fresh processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.memory import LIBRARIES
+
+COMMANDS = {
+    "import fusioncam_core": ([sys.executable, "-c", "import fusioncam_core"], 0.3),
+    "fusioncam --help": ([str(Path(sys.executable).with_name("fusioncam")), "--help"], 0.5),
+}
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_start(benchmark: Any, name: str) -> None:
+    command, bound = COMMANDS[name]
+    benchmark.pedantic(
+        lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), rounds=15, warmup_rounds=2
+    )
+    benchmark.extra_info |= {"command": name, "bound": bound}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_memory(benchmark: Any, library: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.memory", library]
+    found: list[str] = []
+    benchmark.pedantic(
+        lambda: found.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout), rounds=1
+    )
+    benchmark.extra_info |= {**json.loads(found[-1].splitlines()[-1]), "bound": 256}

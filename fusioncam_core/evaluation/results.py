@@ -1,0 +1,229 @@
+"""What an evaluation found: values of every image, means with intervals, comparisons, tables and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fusioncam_core.evaluation.statistics import Comparison, Interval, compare, interval
+from fusioncam_core.metrics.measures import Metric
+
+Values = npt.NDArray[np.float64]
+
+
+class Problem(NamedTuple):
+    """A value that is missing: of which image, method and metric (or all of them, None), and why."""
+
+    image: str
+    method: str | None
+    metric: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Methods on images by metrics.
+
+    Attributes:
+        model: the name of the model's class.
+        images: (N) names.
+        targets: (N,) the explained classes.
+        probabilities: (N,) of them, for the plain images.
+        methods: (M) names.
+        metrics: (L) the metrics, with their options.
+        values: (M, L, N) the value of every image; NaN where it is undefined.
+        curves: by metric, for those that follow a curve: (M, N, n) the curves at `fractions` (n,).
+        fractions: by metric.
+        reference: the method that others are compared with.
+        problems: what is missing, and why.
+    """
+
+    model: str
+    images: tuple[str, ...]
+    targets: npt.NDArray[np.int64]
+    probabilities: Values
+    methods: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    values: Values
+    curves: Mapping[str, Values]
+    fractions: Mapping[str, Values]
+    reference: str
+    problems: tuple[Problem, ...] = ()
+
+    def of(self, method: str, metric: str) -> Values:
+        """(N,) the values of a method by a metric.
+
+        Raises:
+            KeyError: if there is none of that name.
+        """
+        names = [each.name for each in self.metrics]
+        if method not in self.methods or metric not in names:
+            raise KeyError(f"There is no {metric!r} of {method!r}: methods {self.methods}, metrics {tuple(names)}.")
+        found: Values = self.values[self.methods.index(method), names.index(metric)]
+        return found
+
+    def mean(self, method: str, metric: str) -> Interval:
+        """The mean over the images that have a value, with its bootstrap interval of 95 %."""
+        return interval(self.of(method, metric))
+
+    def against(self, method: str, metric: str, reference: str | None = None) -> Comparison:
+        """A method's values less the reference's, image by image."""
+        other = self.of(self.reference if reference is None else reference, metric)
+        direction = next(each.better for each in self.metrics if each.name == metric)
+        return compare(self.of(method, metric), other, direction)
+
+    def ranking(self, metric: str) -> list[str]:
+        """The methods from the best mean to the worst; those without a value last."""
+        direction = next(each.better for each in self.metrics if each.name == metric)
+        sign = -1 if direction == "higher" else 1
+        means = {method: self.mean(method, metric).mean for method in self.methods}
+        return sorted(self.methods, key=lambda method: (math.isnan(means[method]), sign * means[method]))
+
+    def lines(self) -> Iterator[str]:
+        """The evaluation as text of at most 80 columns: a table for each metric, and what is missing."""
+        yield f"{self.model}: {len(self.images)} images, {len(self.methods)} methods"
+        for metric in self.metrics:
+            yield ""
+            yield f"{metric.title} ({metric.better} is better)"
+            yield from self._table(metric)
+        if self.problems:
+            yield ""
+            yield from problem_lines(self.problems)
+
+    def _table(self, metric: Metric) -> Iterator[str]:
+        width = max(len("method"), *(min(len(method), 26) for method in self.methods))
+        beside = f"less {_cut(self.reference, 10):10} better/worse"
+        yield f"  {'method':{width}}  {'mean':>7}  {'95 % interval':>16}  {'n':>4}  {beside}"
+        for method in self.ranking(metric.name):
+            found = self.mean(method, metric.name)
+            span = f"{found.low:.3f} to {found.high:.3f}"
+            line = f"  {_cut(method, width):{width}}  {found.mean:7.3f}  {span:>16}  {found.n:4d}"
+            if method != self.reference:
+                versus = self.against(method, metric.name)
+                line += f"  {versus.difference.mean:+.3f}{self._mark(versus):9}  {versus.better:6d}/{versus.worse}"
+            yield line.rstrip()
+
+    @staticmethod
+    def _mark(versus: Comparison) -> str:
+        """A star where the interval of the difference leaves out zero."""
+        return " *" if versus.difference.low > 0 or versus.difference.high < 0 else ""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One row for each image, method and metric."""
+        for m, method in enumerate(self.methods):
+            for k, metric in enumerate(self.metrics):
+                for n, image in enumerate(self.images):
+                    value = float(self.values[m, k, n])
+                    yield {
+                        "image": image,
+                        "target": int(self.targets[n]),
+                        "probability": float(self.probabilities[n]),
+                        "method": method,
+                        "metric": metric.name,
+                        "value": None if math.isnan(value) else value,
+                    }
+
+    def to_csv(self) -> str:
+        """`rows` as a table of comma-separated values; an undefined value is empty."""
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, ("image", "target", "probability", "method", "metric", "value"), lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(self.rows())
+        return text.getvalue()
+
+    def to_json(self) -> str:
+        """Means, intervals and comparisons by metric and method, and what is missing."""
+        summary = {
+            metric.name: {
+                "title": metric.title,
+                "better": metric.better,
+                "options": repr(metric),
+                "methods": {method: self._numbers(method, metric.name) for method in self.ranking(metric.name)},
+            }
+            for metric in self.metrics
+        }
+        whole = {
+            "model": self.model,
+            "images": len(self.images),
+            "reference": self.reference,
+            "metrics": summary,
+            "problems": [problem._asdict() for problem in self.problems],
+        }
+        return json.dumps(whole, indent=1, allow_nan=False)
+
+    def _numbers(self, method: str, metric: str) -> dict[str, Any]:
+        versus = self.against(method, metric)
+        return {
+            **_plain(self.mean(method, metric)),
+            "less_reference": _plain(versus.difference),
+            "better": versus.better,
+            "equal": versus.equal,
+            "worse": versus.worse,
+        }
+
+    def save(self, directory: str | Path, *, pictures: bool = True) -> list[Path]:
+        """Write values.csv, summary.json, summary.txt, and pictures: ranking.png and curves.png.
+
+        Args:
+            directory: is made if it is not there.
+            pictures: False leaves them out.
+
+        Returns:
+            The files written; curves.png only where a metric follows curves.
+
+        Raises:
+            MissingExtra: if matplotlib is not installed.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {"values.csv": self.to_csv(), "summary.json": self.to_json() + "\n", "summary.txt": f"{self}\n"}
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        written = [folder / name for name in texts]
+        if pictures:
+            from fusioncam_core.evaluation.plots import curves_png, ranking_png
+
+            drawn = {"ranking.png": ranking_png(self), "curves.png": curves_png(self) if self.curves else None}
+            for name, content in drawn.items():
+                if content is not None:
+                    (folder / name).write_bytes(content)
+                    written.append(folder / name)
+        return written
+
+
+def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
+    """What is missing, one line a reason, with the images it concerns."""
+    grouped: dict[tuple[str, str | None, str | None], list[str]] = {}
+    for problem in problems:
+        grouped.setdefault((problem.reason, problem.method, problem.metric), []).append(problem.image)
+    yield "Left out:"
+    for (reason, method, metric), images in grouped.items():
+        where = ", ".join(each for each in (method, metric) if each is not None)
+        named = ", ".join(images[:3]) + (f" and {len(images) - 3} more" if len(images) > 3 else "")
+        yield f"  {named}{f' ({where})' if where else ''}: {reason}"
+
+
+def _plain(found: Interval) -> dict[str, float | int | None]:
+    """An interval for JSON, which has no NaN."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in found._asdict().items()
+    }
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,97 @@
+"""Whether maps are faithful: formulas as pure functions of arrays, and metrics that ask a model.
+
+The functions take arrays and give one value a map, NaN where there is none. The metrics, `METRICS` by name, do the same
+with an explainer's maps and model; `fusioncam_core.evaluate` compares methods by them. `grid_pointing_game` and
+`randomisation_check` stand by themselves.
+"""
+
+from fusioncam_core.metrics.agreement import adcc, coherency, complexity
+from fusioncam_core.metrics.confidence import drop, gain, increase
+from fusioncam_core.metrics.grid import GridGame, grid_pointing_game
+from fusioncam_core.metrics.imputation import impute
+from fusioncam_core.metrics.judge import Judge
+from fusioncam_core.metrics.localisation import (
+    box_masks,
+    cell_masks,
+    energy_in_mask,
+    grid_share,
+    iou,
+    mosaic,
+    pointing_game,
+    roc_auc,
+    union_masks,
+)
+from fusioncam_core.metrics.measures import (
+    ADCC,
+    FAITHFULNESS,
+    METRICS,
+    ROAD,
+    AverageDrop,
+    AverageGain,
+    AverageIncrease,
+    Coherency,
+    Complexity,
+    Deletion,
+    EnergyInMask,
+    Infidelity,
+    Insertion,
+    IoU,
+    MaskAUC,
+    MaxSensitivity,
+    Measured,
+    Metric,
+    PointingGame,
+)
+from fusioncam_core.metrics.removal import area, ranks, removal_counts, removal_masks
+from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
+from fusioncam_core.metrics.sanity import Randomisation, randomisation_check, rank_correlation
+
+__all__ = [
+    "ADCC",
+    "FAITHFULNESS",
+    "METRICS",
+    "ROAD",
+    "AverageDrop",
+    "AverageGain",
+    "AverageIncrease",
+    "Coherency",
+    "Complexity",
+    "Deletion",
+    "EnergyInMask",
+    "GridGame",
+    "Infidelity",
+    "Insertion",
+    "IoU",
+    "Judge",
+    "MaskAUC",
+    "MaxSensitivity",
+    "Measured",
+    "Metric",
+    "PointingGame",
+    "Randomisation",
+    "adcc",
+    "area",
+    "box_masks",
+    "cell_masks",
+    "coherency",
+    "complexity",
+    "drop",
+    "energy_in_mask",
+    "gain",
+    "grid_pointing_game",
+    "grid_share",
+    "impute",
+    "increase",
+    "infidelity",
+    "iou",
+    "max_sensitivity",
+    "mosaic",
+    "pointing_game",
+    "randomisation_check",
+    "rank_correlation",
+    "ranks",
+    "removal_counts",
+    "removal_masks",
+    "roc_auc",
+    "union_masks",
+]

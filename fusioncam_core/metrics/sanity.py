@@ -1,0 +1,125 @@
+"""Sanity checks: a map that explains a model must not survive when the model's weights are taken away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fusioncam_core.arrays import Array, Namespace, constant_like, require_count, to_numpy
+
+if TYPE_CHECKING:
+    from fusioncam_core.explainers.base import Explainer
+
+Similarities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Randomisation:
+    """How much of the maps is left while layer after layer loses what it learnt.
+
+    Attributes:
+        layers: (L) in the order in which they were randomised, the model's last one first.
+        similarities: (L, B): Spearman's correlation of each image's map with its first one, when so many layers
+            were randomised; 0 where a map has become constant.
+    """
+
+    layers: tuple[str, ...]
+    similarities: Similarities
+
+    @property
+    def left(self) -> float:
+        """The mean correlation when all layers were randomised: near 0 for a method that explains the model."""
+        return float(self.similarities[-1].mean())
+
+    def lines(self) -> Iterator[str]:
+        """A line for each layer: its name, and the mean correlation from there on."""
+        width = max(len(layer) for layer in self.layers)
+        for layer, each in zip(self.layers, self.similarities, strict=True):
+            yield f"  {layer:{width}}  {each.mean():6.3f}"
+
+
+def randomisation_check(
+    explainer: Explainer, images: Any, targets: Any = None, *, stages: int | None = None, seed: int = 0
+) -> Randomisation:
+    """Randomise a model's weights from its outputs to its inputs, layer by layer, and see what is left of the maps.
+
+    Adebayo et al., Sanity Checks for Saliency Maps (arXiv 1810.03292), section 3.1, cascading randomisation. A layer's
+    weights are shuffled, each array by itself: they keep their distribution, and nothing of what was learnt. The
+    model has its own weights again afterwards, also after an exception.
+
+    Args:
+        explainer: of a model whose backend gives its weights.
+        images: (B, ...) as for a call.
+        targets: one class an image, or None for the top classes of the model as it is.
+        stages: look at the maps at so many points, evenly spread, the last layer and all layers among them; None looks
+            after every layer.
+        seed: of the shuffles.
+
+    Returns:
+        The correlations at each point.
+
+    Raises:
+        TypeError: if the weights cannot be looked at or changed.
+        ValueError: if the model has no weights, for several targets an image, or as a call does.
+    """
+    adapter = explainer.adapter
+    layers = _layers(list(adapter.weights()))
+    if not layers:
+        raise ValueError(f"{adapter.model_name} has no weights that could be randomised.")
+    plain = explainer(images, targets)
+    if len(plain.targets.shape) > 1:
+        raise ValueError("A sanity check has one class an image: None, one class or (B,) classes.")
+    classes, own = to_numpy(plain.targets), to_numpy(plain.maps)
+    shuffled = _shuffled(adapter.weights(), seed, adapter.namespace)
+    names, found = [], []
+    for count in _points(len(layers), stages):
+        changed = {name: shuffled[name] for _, weights in layers[:count] for name in weights}
+        with adapter.with_weights(changed):
+            maps = to_numpy(explainer(images, classes).maps)
+        names.append(layers[count - 1][0])
+        found.append([rank_correlation(first, second) for first, second in zip(own, maps, strict=True)])
+    return Randomisation(tuple(names), np.asarray(found))
+
+
+def _layers(names: list[str]) -> list[tuple[str, list[str]]]:
+    """The names of weights by their layers, the last layer first."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layers.setdefault(re.sub(r"[./\[][^./\[]*$", "", name) or name, []).append(name)
+    return list(layers.items())[::-1]
+
+
+def _points(layers: int, stages: int | None) -> list[int]:
+    """After how many layers to look."""
+    if stages is None:
+        return list(range(1, layers + 1))
+    wanted = np.linspace(1, layers, min(require_count(stages, "stages"), layers)) if stages > 1 else [layers]
+    return sorted({round(float(each)) for each in wanted})
+
+
+def _shuffled(weights: Any, seed: int, xp: Namespace) -> dict[str, Array]:
+    """Every array with its values in random order, the same on every framework that lists them in the same order."""
+    generator = np.random.default_rng(require_count(seed, "seed", least=0))
+    return {
+        name: constant_like(generator.permutation(to_numpy(each).ravel()).reshape(each.shape), each, xp)
+        for name, each in weights.items()
+    }
+
+
+def rank_correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+    """Spearman's correlation of two maps of one shape, equal pixels by their mean rank; 0 if one is constant."""
+    one, other = (_mean_ranks(each.ravel()) for each in (first, second))
+    one, other = one - one.mean(), other - other.mean()
+    length = np.sqrt((one @ one) * (other @ other))
+    return float(one @ other / length) if length > 0 else 0.0
+
+
+def _mean_ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means: npt.NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
+    return means[places]

@@ -1,0 +1,443 @@
+"""Methods compared on images: what is measured, left out, kept on record, and shown."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusioncam_core import FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core.evaluation.labels import read_labels
+from fusioncam_core.evaluation.statistics import RESAMPLES, compare, interval
+from fusioncam_core.evaluation.store import Entry, Key, Store, digest, fingerprint
+from fusioncam_core.evaluation.truth import Truth
+from fusioncam_core.metrics.measures import AverageDrop, Deletion, Insertion
+from libraries import framework
+
+torch = pytest.importorskip("torch")
+
+from given_maps import Given, Looks, inverted, perfect, white  # noqa: E402
+
+METRICS = (AverageDrop(), Insertion(steps=9, substrate="zero"), Deletion(steps=9))
+
+
+@pytest.fixture
+def model(shapes_weights: dict[str, Any]) -> Any:
+    from torch_models import Shapes
+
+    return Shapes(shapes_weights).eval()
+
+
+def square(maps: Any, **options: Any) -> Given:
+    return Given(Looks(**options), maps, outputs="probabilities")
+
+
+class TestStatistics:
+    def test_interval_by_hand(self) -> None:
+        """Half zeros, half ones: the mean of n draws is binomial."""
+        found = interval(np.array([0.0, 1.0] * 50))
+        assert found.mean == 0.5
+        assert found.n == 100
+        # The 2.5 and 97.5 percentiles of a binomial with 100 draws of probability one half, over 100.
+        assert found.low == pytest.approx(0.40, abs=0.011)
+        assert found.high == pytest.approx(0.60, abs=0.011)
+
+    def test_interval_covers_as_often_as_it_says(self) -> None:
+        generator = np.random.default_rng(1)
+        inside = [low <= 0 <= high for _, low, high, _ in (interval(generator.normal(size=40)) for _ in range(200))]
+        assert 0.90 <= np.mean(inside) <= 0.98
+
+    def test_nan_is_left_out(self) -> None:
+        assert interval(np.array([np.nan, 0.25, 0.25])) == (0.25, 0.25, 0.25, 2)
+        nothing = interval(np.full(3, np.nan))
+        assert nothing.n == 0
+        assert np.isnan(nothing.mean)
+
+    def test_it_repeats(self) -> None:
+        values = np.random.default_rng(2).random(30)
+        assert interval(values) == interval(values)
+        assert RESAMPLES >= 1000
+
+    def test_comparison(self) -> None:
+        first, second = np.array([0.1, 0.5, 0.3, np.nan, 0.9]), np.array([0.2, 0.4, 0.3, 0.1, np.nan])
+        lower = compare(first, second, "lower")
+        assert (lower.better, lower.equal, lower.worse) == (1, 1, 1)
+        assert lower.difference.mean == pytest.approx(0)
+        assert lower.difference.n == 3
+        higher = compare(first + 1, second, "higher")
+        assert (higher.better, higher.worse) == (3, 0)
+        assert higher.difference.low > 0
+
+
+class TestValues:
+    def test_a_perfect_and_an_inverted_map(self) -> None:
+        methods = {"right": square(perfect), "wrong": square(inverted)}
+        found = evaluate(Looks(), white(3), methods, METRICS, 1, reference="right")
+        share = 64 / 576
+        assert found.mean("right", "average-drop").mean == 0
+        assert found.mean("wrong", "average-drop").mean == pytest.approx(1)
+        assert found.mean("right", "insertion").mean == pytest.approx(1 - share / 2)
+        assert found.mean("right", "deletion").mean == pytest.approx(share / 2)
+        assert found.ranking("insertion") == found.ranking("deletion") == ["right", "wrong"]
+        versus = found.against("wrong", "insertion")
+        assert (versus.better, versus.worse) == (0, 3)
+        assert versus.difference.mean == pytest.approx(share - 1)
+        np.testing.assert_allclose(found.curves["deletion"][0], np.tile([1.0] + [0.0] * 9, (3, 1)), atol=1e-6)
+        assert found.problems == ()
+
+    def test_names_and_options_of_methods(self, model: Any, shapes: dict[str, Any]) -> None:
+        methods = {
+            "gradient": "grad-cam",
+            "region": ("score-cam", {"budget": 8}),
+            "own": FusionCAM(model, "features", budget=8),
+        }
+        found = evaluate(model, shapes["images"], methods, ["average-drop"], shapes["target"], layer="features")
+        assert found.methods == ("gradient", "region", "own")
+        assert found.reference == "gradient"
+        expected = ScoreCAM(model, "features", budget=8)(shapes["images"], shapes["target"])
+        black = (expected.maps[:, None] * torch.from_numpy(shapes["images"])).float()
+        with torch.no_grad():
+            under = model(black).softmax(dim=1)[torch.arange(8), torch.from_numpy(shapes["target"])]
+        drops = ((expected.probabilities - under).clamp(min=0) / expected.probabilities).numpy()
+        np.testing.assert_allclose(found.of("region", "average-drop"), drops, atol=1e-4)
+
+    def test_budget_goes_to_those_that_know_it(self, model: Any, shapes: dict[str, Any]) -> None:
+        found = evaluate(model, shapes["images"][:2], metrics=["complexity"], budget=4, layer="features")
+        assert found.methods == ("grad-cam", "score-cam", "fusion-cam")
+        assert found.reference == "fusion-cam"
+        few = ScoreCAM(model, "features", budget=4)(shapes["images"][:2]).maps.mean(dim=(1, 2))
+        np.testing.assert_allclose(found.of("score-cam", "complexity"), few, atol=1e-5)
+
+    def test_top_classes_and_labels(self, model: Any, shapes: dict[str, Any]) -> None:
+        top = evaluate(model, shapes["images"], ["grad-cam"], ["complexity"])
+        np.testing.assert_array_equal(top.targets, shapes["logits"].argmax(axis=1))
+        batches = [(shapes["images"][:3], shapes["target"][:3]), (shapes["images"][3:], shapes["target"][3:])]
+        labelled = evaluate(model, batches, ["grad-cam"], ["complexity"], "labels")
+        np.testing.assert_array_equal(labelled.targets, shapes["target"])
+        assert labelled.images == tuple("01234567")
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 8])
+    def test_batch_size_and_order_do_not_matter(self, model: Any, shapes: dict[str, Any], batch_size: int) -> None:
+        options: dict[str, Any] = {"layer": "features", "batch_size": batch_size, "budget": 12}
+        expected = evaluate(
+            model, shapes["images"], metrics=METRICS, targets=shapes["target"], **{**options, "batch_size": 4}
+        )
+        found = evaluate(
+            model, shapes["images"][::-1].copy(), metrics=METRICS, targets=shapes["target"][::-1].copy(), **options
+        )
+        np.testing.assert_allclose(found.values[:, :, ::-1], expected.values, atol=1e-4)
+
+    def test_frameworks_agree(self, model: Any, shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
+        framework("jax")
+        from jax_models import tapped_function
+
+        options: dict[str, Any] = {"metrics": METRICS, "targets": shapes["target"], "budget": 12}
+        ours = evaluate(model, shapes["images"], layer="features", **options)
+        last = np.ascontiguousarray(np.moveaxis(shapes["images"], 1, -1))
+        theirs = evaluate(tapped_function(shapes_weights), last, layer="conv4", **options)
+        np.testing.assert_allclose(theirs.values, ours.values, atol=1e-4)
+
+
+class TestWhatIsLeftOut:
+    def test_an_image_with_nan(self, model: Any, shapes: dict[str, Any]) -> None:
+        images = shapes["images"].copy()
+        images[2, 0, 0, 0] = np.nan
+        found = evaluate(model, images, ["grad-cam"], METRICS, shapes["target"])
+        whole = evaluate(model, shapes["images"], ["grad-cam"], METRICS, shapes["target"])
+        assert np.isnan(found.values[:, :, 2]).all()
+        rest = [0, 1, 3, 4, 5, 6, 7]
+        np.testing.assert_allclose(found.values[:, :, rest], whole.values[:, :, rest], atol=1e-5)
+        assert found.mean("grad-cam", "average-drop").n == 7
+        (problem,) = {(each.image, each.method) for each in found.problems}
+        assert problem == ("2", "grad-cam")
+        assert "NaN or infinity in the" in found.problems[0].reason
+
+    def test_a_map_with_nan(self) -> None:
+        def maps(images: np.ndarray) -> np.ndarray:
+            found = perfect(images)
+            found[images.mean(axis=(1, 2, 3)) < 1] = np.nan
+            return found
+
+        images = white(3)
+        images[1] *= 0.5
+        found = evaluate(Looks(), images, {"given": square(maps)}, METRICS, 1)
+        assert np.isnan(found.values[0, :, 1]).all()
+        assert np.isfinite(found.values[0, :, [0, 2]]).all()
+        assert {each.image for each in found.problems} == {"1"}
+        assert {each.metric for each in found.problems} == {"average-drop", "insertion", "deletion"}
+
+    def test_a_class_without_probability(self) -> None:
+        images = white(3)
+        images[2] = 0
+        found = evaluate(Looks(), images, {"given": square(perfect)}, METRICS, 1)
+        assert np.isnan(found.of("given", "average-drop")[2])
+        assert found.mean("given", "average-drop").n == 2
+        assert found.mean("given", "deletion").n == 3
+        assert [each[:3] for each in found.problems] == [("2", "given", "average-drop")]
+        assert "the class has probability 0" in str(found)
+
+    def test_an_unreadable_photograph(self, model: Any, tmp_path: Path) -> None:
+        image = pytest.importorskip("PIL.Image")
+        for name in ("a", "c"):
+            pixels = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
+            image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        (tmp_path / "b.png").write_bytes(b"nothing")
+        preprocessing = Preprocessing(size=(48, 48), mean=0.0, std=255.0)
+        found = evaluate(model, tmp_path, ["grad-cam"], METRICS, [1, 2, 3], preprocessing=preprocessing)
+        assert found.images == ("a", "c")
+        assert found.targets.tolist() == [1, 3]
+        assert [each[:3] for each in found.problems if each.method is None] == [("b", None, None)]
+
+    def test_nothing_to_evaluate(self, model: Any) -> None:
+        with pytest.raises(ValueError, match="There is no image to evaluate"):
+            evaluate(model, [], ["grad-cam"])
+
+    def test_a_map_of_zeros_is_named_and_counts(self) -> None:
+        found = evaluate(Looks(), white(), {"given": square(lambda images: 0 * perfect(images))}, METRICS, 1)
+        assert found.mean("given", "average-drop").mean == 1
+        assert {each.reason for each in found.problems} == {"the map is zero everywhere (its values count)"}
+
+
+class TestGoingOn:
+    def counting(self, explainer: Given, stop_after: int | None = None) -> Given:
+        """The explainer; it is interrupted when it has explained so many images."""
+        original = explainer._maps
+
+        def maps(images: np.ndarray) -> np.ndarray:
+            if stop_after is not None and explainer.explained > stop_after:
+                raise KeyboardInterrupt
+            return original(images)
+
+        explainer._maps = maps
+        return explainer
+
+    def images(self) -> np.ndarray:
+        return white(8) * np.linspace(0.3, 1, 8, dtype=np.float32)[:, None, None, None]
+
+    def test_an_interrupted_run(self, tmp_path: Path) -> None:
+        images = self.images()
+        cam = Given(Looks(), perfect, outputs="probabilities", batch_size=2)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(Looks(), images, {"given": self.counting(cam, 5)}, METRICS, 1, out=tmp_path)
+        again = Given(Looks(), perfect, outputs="probabilities", batch_size=2)
+        found = evaluate(Looks(), images, {"given": again}, METRICS, 1, out=tmp_path)
+        assert again.explained == 4, "of eight images four were on record"
+        fresh = evaluate(Looks(), images, {"given": square(perfect)}, METRICS, 1)
+        np.testing.assert_allclose(found.values, fresh.values, atol=1e-6)
+        np.testing.assert_allclose(found.curves["insertion"], fresh.curves["insertion"], atol=1e-5)
+
+    def test_nothing_is_computed_twice(self, tmp_path: Path) -> None:
+        images = self.images()
+        first = square(perfect)
+        before = evaluate(Looks(), images, {"given": first}, METRICS, 1, out=tmp_path)
+        lines = (tmp_path / "values.jsonl").read_text().count("\n")
+        second = square(perfect)
+        after = evaluate(Looks(), images, {"given": second}, METRICS, 1, out=tmp_path)
+        assert second.explained == 0
+        assert (tmp_path / "values.jsonl").read_text().count("\n") == lines
+        np.testing.assert_array_equal(after.values, before.values)
+
+    def test_more_metrics_images_and_methods(self, tmp_path: Path) -> None:
+        images = self.images()
+        evaluate(Looks(), images[:3], {"given": square(perfect)}, METRICS[:1], 1, out=tmp_path)
+        cam = square(perfect)
+        evaluate(Looks(), images[:5], {"given": cam}, METRICS[:1], 1, out=tmp_path)
+        assert cam.explained == 2
+        cam = square(perfect)
+        evaluate(Looks(), images[:5], {"given": cam}, METRICS, 1, out=tmp_path)
+        assert cam.explained == 5, "a new metric needs the maps again"
+        cam = square(perfect)
+        evaluate(Looks(), images[:5], {"given": cam}, [Deletion(steps=3)], 1, out=tmp_path)
+        assert cam.explained == 5, "other options are another metric"
+
+    def test_a_line_that_was_cut_off(self, tmp_path: Path) -> None:
+        evaluate(Looks(), self.images(), {"given": square(perfect)}, METRICS, 1, out=tmp_path)
+        path = tmp_path / "values.jsonl"
+        path.write_bytes(path.read_bytes()[:-10])
+        cam = square(perfect)
+        found = evaluate(Looks(), self.images(), {"given": cam}, METRICS, 1, out=tmp_path)
+        assert np.isfinite(found.values).all()
+        assert 0 < cam.explained < 8
+        for line in path.read_text().splitlines():
+            json.loads(line)
+
+    def test_another_model(self, tmp_path: Path) -> None:
+        evaluate(Looks(), self.images(), {"given": square(perfect)}, METRICS, 1, out=tmp_path)
+        with pytest.raises(ValueError, match="The folder has values of another model: it gave class 1 of '0'"):
+            evaluate(
+                Looks(outside=0.5), self.images(), {"given": square(perfect, outside=0.5)}, METRICS, 1, out=tmp_path
+            )
+
+    def test_a_file_of_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "values.jsonl").write_text("image,value\n")
+        with pytest.raises(ValueError, match=r"Line 1 of .*values.jsonl is no entry of an evaluation"):
+            Store(tmp_path)
+
+    def test_failures_are_tried_again(self, model: Any, shapes: dict[str, Any], tmp_path: Path) -> None:
+        images = shapes["images"].copy()
+        images[2, 0, 0, 0] = np.nan
+        for _ in range(2):
+            found = evaluate(model, images, ["grad-cam"], METRICS, shapes["target"], out=tmp_path)
+            assert [each.image for each in found.problems] == ["2"]
+
+
+class TestFingerprints:
+    def test_options_count(self, model: Any) -> None:
+        prints = [
+            fingerprint(each)
+            for each in (
+                GradCAM(model),
+                ScoreCAM(model),
+                ScoreCAM(model, budget=8),
+                ScoreCAM(model, baseline="blur"),
+                ScoreCAM(model, baseline=np.zeros(3)),
+                ScoreCAM(model, baseline=np.ones(3)),
+                ScoreCAM(model, channel_weights="probability"),
+                FusionCAM(model),
+                FusionCAM(model, percentile=20),
+                FusionCAM(model, region=ScoreCAM(model, budget=8)),
+                ScoreCAM(model, "features"),
+                ScoreCAM(model, "features.7"),
+            )
+        ]
+        assert len(set(prints)) == len(prints)
+        assert fingerprint(ScoreCAM(model)) == fingerprint(ScoreCAM(model, batch_size=3, progress=True))
+
+    def test_digests_are_those_of_the_numbers(self) -> None:
+        images = white(2)
+        images[1] *= 0.5
+        assert len(set(digest(images))) == 2
+        assert digest(images) == digest(torch.from_numpy(images))
+
+    def test_store(self, tmp_path: Path) -> None:
+        key = Key("digest", 3, "method", "metric")
+        Store(tmp_path).add({key: Entry(0.5, [1.0, 0.0], [0.0, 1.0])})
+        assert Store(tmp_path)[key].value == 0.5
+        assert key not in Store(None)
+
+
+class TestTables:
+    @pytest.fixture
+    def found(self) -> Any:
+        images = white(6) * np.linspace(0.3, 1, 6, dtype=np.float32)[:, None, None, None]
+        methods = {"right": square(perfect), "wrong": square(inverted)}
+        return evaluate(Looks(), images, methods, METRICS, 1)
+
+    def test_text(self, found: Any) -> None:
+        text = str(found)
+        assert max(map(len, text.splitlines())) <= 80
+        assert "Looks: 6 images, 2 methods" in text
+        assert "Insertion (higher is better)" in text
+        assert "0/6" in text
+
+    def test_csv(self, found: Any) -> None:
+        rows = list(csv.DictReader(found.to_csv().splitlines()))
+        assert len(rows) == 6 * 2 * 3
+        assert {row["method"] for row in rows} == {"right", "wrong"}
+        drops = [float(row["value"]) for row in rows if row["method"] == "wrong" and row["metric"] == "average-drop"]
+        np.testing.assert_allclose(drops, 1, atol=1e-6)
+
+    def test_json(self, found: Any) -> None:
+        numbers = json.loads(found.to_json())
+        deletion = numbers["metrics"]["deletion"]["methods"]
+        assert list(deletion) == ["right", "wrong"]
+        assert deletion["wrong"]["worse"] == 6
+        assert deletion["wrong"]["less_reference"]["low"] > 0
+
+    def test_files(self, found: Any, tmp_path: Path) -> None:
+        pytest.importorskip("matplotlib")
+        written = found.save(tmp_path / "out")
+        assert [path.name for path in written] == [
+            "values.csv",
+            "summary.json",
+            "summary.txt",
+            "ranking.png",
+            "curves.png",
+        ]
+        assert all(path.read_bytes()[1:4] == b"PNG" for path in written[3:])
+
+    def test_unknown_names(self, found: Any) -> None:
+        with pytest.raises(KeyError, match="There is no 'road' of 'right'"):
+            found.mean("right", "road")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("options", "kind", "message"),
+        [
+            ({"methods": ["cam"]}, ValueError, r"A method is one of 'fusion-cam', .*, and 'cam' came"),
+            ({"methods": "grad-cam"}, TypeError, "Methods are a sequence or mapping"),
+            ({"methods": ["grad-cam", "grad-cam"]}, ValueError, "Two methods have one name"),
+            ({"metrics": []}, ValueError, "each kind once"),
+            ({"metrics": ["deletion", Deletion(steps=3)]}, ValueError, "each kind once"),
+            ({"metrics": ["iou"]}, ValueError, "iou compare maps with masks of the objects, and none came"),
+            ({"reference": "score-cam"}, ValueError, "The reference is one of 'grad-cam', and 'score-cam' came"),
+            ({"targets": "top5"}, ValueError, "An evaluation has one class an image"),
+            ({"targets": 7}, ValueError, "Shapes has 5 classes"),
+        ],
+    )
+    def test_it(self, model: Any, shapes: dict[str, Any], options: Any, kind: Any, message: str) -> None:
+        with pytest.raises(kind, match=message):
+            evaluate(model, shapes["images"], **{"methods": ["grad-cam"], "metrics": ["complexity"], **options})
+
+
+class TestMasks:
+    def test_arrays_and_mappings(self, shapes: dict[str, Any]) -> None:
+        truth = perfect(white(3))
+        for masks in (truth, {str(number): row for number, row in enumerate(truth)}):
+            found = evaluate(Looks(), white(3), {"given": square(perfect)}, ["iou", "energy-in-mask"], 1, masks=masks)
+            assert found.values.tolist() == [[[1, 1, 1], [1, 1, 1]]]
+
+    def test_a_mask_that_is_missing_is_named(self) -> None:
+        found = evaluate(Looks(), white(2), {"given": square(perfect)}, ["iou"], 1, masks={"0": perfect(white(1))[0]})
+        assert np.isnan(found.values).all(), "a group that cannot be compared has no value"
+        assert "There is no mask for the image '1'" in found.problems[0].reason
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        image = pytest.importorskip("PIL.Image")
+        picture = np.zeros((40, 60), dtype=np.uint8)
+        picture[10:30, 20:40] = 255
+        image.fromarray(picture).save(tmp_path / "cat.png")
+        truth = Truth(tmp_path, Preprocessing(size=(20, 20)))
+        (mask,) = truth.of(["cat"], (20, 20))
+        expected = np.zeros((20, 20), dtype=bool)
+        expected[5:15, 5:15] = True  # the centred square of 40 x 40, at half its size
+        np.testing.assert_array_equal(mask, expected)
+        with pytest.raises(ValueError, match=r"has shape \(20, 20\), and its image \(24, 24\)"):
+            truth.of(["cat"], (24, 24))
+        assert truth.fingerprint("cat") != truth.fingerprint("dog")
+
+
+class TestLabels:
+    FILES = (Path("photographs/3/imagenet_00_243.jpg"), Path("photographs/12/imagenet_09_455.jpg"))
+
+    def test_from_names(self) -> None:
+        assert read_labels("names", self.FILES) == [243, 455]
+        with pytest.raises(ValueError, match=r"no number in the name 'cat.jpg'"):
+            read_labels("names", [Path("cat.jpg")])
+
+    def test_from_folders(self) -> None:
+        assert read_labels("folders", self.FILES) == [3, 12]
+        named = [Path("dog/a.png"), Path("cat/b.png"), Path("dog/c.png")]
+        assert read_labels("folders", named) == [1, 0, 1]
+        assert read_labels("folders", named, ["bird", "dog", "cat"]) == [1, 2, 1]
+
+    @pytest.mark.parametrize("first", ["imagenet_00_243.jpg", "imagenet_00_243", "3/imagenet_00_243.jpg"])
+    def test_from_a_table(self, tmp_path: Path, first: str) -> None:
+        table = tmp_path / "labels.csv"
+        table.write_text(f"file,label\n{first}, bulldog\nimagenet_09_455.jpg,5\n")
+        assert read_labels(str(table), self.FILES, ["cat", "bulldog"]) == [1, 5]
+
+    def test_tables_that_do_not_say(self, tmp_path: Path) -> None:
+        table = tmp_path / "labels.csv"
+        table.write_text("imagenet_00_243.jpg,bulldog\n")
+        with pytest.raises(ValueError, match=r"says 'bulldog' of 'imagenet_00_243.jpg': a class's number"):
+            read_labels(str(table), self.FILES[:1])
+        with pytest.raises(ValueError, match=r"has no rows for 'imagenet_09_455.jpg'"):
+            read_labels(str(table), self.FILES[1:])
+        with pytest.raises(ValueError, match="there is no file 'labels'"):
+            read_labels("labels", self.FILES)
