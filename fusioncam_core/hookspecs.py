@@ -43,7 +43,9 @@ def fusioncam_array_namespace(array: Any) -> Any | None:
 
     A namespace has the array API's names. It may also have `is_traced(array)` (whether a compiler is
     recording, so that values cannot be looked at), `constant_like(values, like)` and
-    `indices_like(values, like)` (NumPy values as arrays on `like`'s device, where `asarray` needs help).
+    `indices_like(values, like)` (NumPy values as arrays on `like`'s device, where `asarray` needs help),
+    `kept(scores)` (how a chunk's scores are best kept until all are there) and `to_host(arrays)` (several arrays as
+    NumPy, where joining them first would cost a compilation for every number of them).
     """
 
 

@@ -155,7 +155,7 @@ def _limited(
     while sum(len(image.asked) for image in images):
         owners = np.repeat(np.arange(len(images)), [len(image.asked) for image in images])
         channels = np.concatenate([image.asked_channels for image in images])
-        rows = list(scored(maps, owners, channels, score_maps, pace=pace, xp=xp, advance=advance))
+        rows = scored(maps, owners, channels, score_maps, pace=pace, xp=xp, advance=advance)
         scores = require_finite(gathered(rows, xp=xp), "scores of the masked images", np)
         several = scores.ndim == 2
         for row, image in enumerate(images):

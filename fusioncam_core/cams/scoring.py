@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -139,12 +139,15 @@ def channel_scores(
     """
     images, channels = np.nonzero(live)
     advance(live.size - len(images))
-    rows = list(scored(activations, images, channels, score_maps, pace=pace, xp=xp, advance=advance))
-    if not live.all():
-        rows.append((black_scores(), live.shape[0]))
-    stacked = gathered(rows, xp=xp)
+
+    def rows() -> Iterator[tuple[Array, int]]:
+        yield from scored(activations, images, channels, score_maps, pace=pace, xp=xp, advance=advance)
+        if not live.all():
+            yield black_scores(), live.shape[0]
+
+    stacked = gathered(rows(), xp=xp)
     require_finite(stacked, "scores of the masked images", np)
-    return constant_like(_spread(stacked, live), rows[0][0], xp)
+    return constant_like(_spread(stacked, live), activations, xp)
 
 
 def live_channels(activations: Array, *, xp: Namespace) -> np.ndarray[Any, Any]:
@@ -186,18 +189,19 @@ def scored(
         advance(count)
 
 
-def gathered(rows: Sequence[tuple[Array, int]], *, xp: Namespace) -> np.ndarray[Any, Any]:
+def gathered(rows: Iterable[tuple[Array, int]], *, xp: Namespace) -> np.ndarray[Any, Any]:
     """The rows of all chunks that are no padding, on the host: one transfer, where the namespace can join them.
 
-    How many chunks there are differs from image to image, and where every length costs a compilation the namespace
-    says so by having its own `to_host`.
+    How many chunks there are differs from image to image; where every number costs a compilation, or where they are
+    better kept in another way until all are there, the namespace has its own `to_host` and `kept`.
     """
-    own = getattr(xp, "to_host", None)
-    if own is not None:
-        return np.concatenate(
-            [values[:count] for values, (_, count) in zip(own([r for r, _ in rows]), rows, strict=True)]
-        )
-    return to_numpy(xp.concat([scores[:count, ...] for scores, count in rows], axis=0))
+    keep, own = getattr(xp, "kept", None), getattr(xp, "to_host", None)
+    kept = [(scores if keep is None else keep(scores), count) for scores, count in rows]
+    if own is None and not any(isinstance(scores, np.ndarray) for scores, _ in kept):
+        return to_numpy(xp.concat([scores[:count, ...] for scores, count in kept], axis=0))
+    arrays = [scores for scores, _ in kept]
+    fetched = [to_numpy(each) for each in arrays] if own is None else own(arrays)
+    return np.concatenate([values[:count] for values, (_, count) in zip(fetched, kept, strict=True)])
 
 
 def _spread(stacked: np.ndarray[Any, Any], live: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

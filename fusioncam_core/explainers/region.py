@@ -241,8 +241,9 @@ class AblationCAM(Explainer):
         def score_channels(maps: Array, chunk: Chunk) -> Array:
             return batch.ablated_scores(chunk.owners, chunk.channels, chunk.count)
 
-        rows = list(scored(batch.activations, images, channels, score_channels, **_chunking(batch)))
-        return gathered(rows, xp=batch.xp) if rows else 0
+        if not len(images):
+            return 0
+        return gathered(scored(batch.activations, images, channels, score_channels, **_chunking(batch)), xp=batch.xp)
 
 
 class _Sampled(Limitable):
