@@ -89,6 +89,76 @@ def errors(capsys):
     return capsys.readouterr().err.splitlines()
 
 
+class TestBudget:
+    def test_masks_that_were_not_run_are_told(self, workplace, capsys):
+        assert main(["explain", "noise.png", *model(), "--budget", "3", "--out", "maps"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert "  Fusion-CAM, layer 1, 8 model evaluations" in lines
+        (told,) = [line for line in lines if "masks run" in line]
+        assert told.startswith("  3 masks run; the region map may still move by ")
+
+    def test_a_tolerance(self, workplace, capsys):
+        assert main(["explain", "noise.png", *model(), "--method", "score-cam", "--tolerance", "0.5"]) == 0
+        assert "masks run" not in capsys.readouterr().out, "six masks are fewer than a first round has"
+
+    def test_of_a_method_without_masks(self, workplace, capsys):
+        assert main(["explain", "noise.png", *model(), "--method", "grad-cam", "--budget", "3"]) == 2
+        assert errors(capsys) == ["fusioncam: error: --budget is for Score-CAM and what builds on it, not grad-cam"]
+
+
+class TestEvaluate:
+    METHODS = ("--methods", "grad-cam,fusion-cam", "--metrics", "average-drop,deletion")
+
+    def test_compares_and_writes(self, workplace, capsys):
+        assert main(["evaluate", "noise.png", "turned.png", *model(), *self.METHODS, "--out", "found"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        lines = out.splitlines()
+        assert max(map(len, lines[:-1])) <= 80
+        assert lines[0] == "Sequential: 2 images, 2 methods"
+        assert "Average drop (lower is better)" in lines
+        assert sorted(path.name for path in (workplace / "found").iterdir()) == [
+            "curves.png",
+            "ranking.png",
+            "summary.json",
+            "summary.txt",
+            "values.csv",
+            "values.jsonl",
+        ]
+        numbers = json.loads((workplace / "found" / "summary.json").read_text())
+        assert set(numbers["metrics"]) == {"average-drop", "deletion"}
+        assert numbers["reference"] == "fusion-cam"
+
+    def test_goes_on_where_it_was(self, workplace, capsys):
+        command = ["evaluate", "noise.png", *model(), *self.METHODS, "--out", "found"]
+        assert main(command) == 0
+        before = (workplace / "found" / "values.jsonl").read_text()
+        first = capsys.readouterr().out
+        assert main(command) == 0
+        assert (workplace / "found" / "values.jsonl").read_text() == before
+        assert capsys.readouterr().out == first
+
+    def test_labels(self, workplace, capsys):
+        (workplace / "labels.csv").write_text("noise.png,c\nturned.png,5\n")
+        command = ["evaluate", "noise.png", "turned.png", *model(), *self.METHODS, "--labels", "labels.csv"]
+        assert main(command) == 0
+        rows = (workplace / "fusioncam-evaluation" / "values.csv").read_text().splitlines()[1:]
+        assert {tuple(row.split(",")[:2]) for row in rows} == {("noise", "2"), ("turned", "5")}
+
+    def test_a_folder_with_a_broken_photograph(self, workplace, capsys):
+        (workplace / "folder").mkdir()
+        (workplace / "noise.png").rename(workplace / "folder" / "noise.png")
+        (workplace / "folder" / "broken.png").write_bytes(b"nothing")
+        assert main(["evaluate", "folder", *model(), *self.METHODS]) == 1
+        out = capsys.readouterr().out
+        assert "Sequential: 1 images" in out
+        assert "broken: " in out
+
+    def test_unknown_metric(self, workplace, capsys):
+        assert main(["evaluate", "noise.png", *model(), "--metrics", "beauty"]) == 2
+        assert "A metric is one of 'average-drop'" in errors(capsys)[0]
+
+
 class TestExplain:
     def test_writes_and_reports(self, workplace, capsys):
         assert main(["explain", "noise.png", "turned.png", *model(), "--out", "maps"]) == 0

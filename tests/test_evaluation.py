@@ -15,7 +15,7 @@ from fusioncam_core.evaluation.labels import read_labels
 from fusioncam_core.evaluation.statistics import RESAMPLES, compare, interval
 from fusioncam_core.evaluation.store import Entry, Key, Store, digest, fingerprint
 from fusioncam_core.evaluation.truth import Truth
-from fusioncam_core.metrics.measures import AverageDrop, Deletion, Insertion
+from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
 from libraries import framework
 
 torch = pytest.importorskip("torch")

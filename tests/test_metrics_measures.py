@@ -14,24 +14,19 @@ from fusioncam_core.inputs import prepare
 from fusioncam_core.metrics.judge import Judge
 from fusioncam_core.metrics.measures import (
     ADCC,
-    GRAIN,
     METRICS,
-    ROAD,
     AverageDrop,
     AverageGain,
     AverageIncrease,
     Coherency,
     Complexity,
-    Deletion,
     EnergyInMask,
-    Infidelity,
-    Insertion,
     IoU,
     MaskAUC,
-    MaxSensitivity,
     PointingGame,
     find_metric,
 )
+from fusioncam_core.metrics.perturbing import GRAIN, ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
 from libraries import framework
 
 torch = pytest.importorskip("torch")

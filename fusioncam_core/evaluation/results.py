@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusioncam_core.evaluation.statistics import Comparison, Interval, compare, interval
-from fusioncam_core.metrics.measures import Metric
+from fusioncam_core.metrics.metric import Metric
 
 Values = npt.NDArray[np.float64]
 

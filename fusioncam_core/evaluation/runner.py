@@ -19,7 +19,8 @@ from fusioncam_core.explanation import Explanation
 from fusioncam_core.inputs import Inputs, map_leaves, prepare
 from fusioncam_core.many import Group, SourceTargets, length, prefetched, read, regrouped
 from fusioncam_core.metrics.judge import Judge
-from fusioncam_core.metrics.measures import FAITHFULNESS, Measured, Metric, find_metric
+from fusioncam_core.metrics.measures import FAITHFULNESS, find_metric
+from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.progress import progress_bar
 from fusioncam_core.targets import check_range, read_targets
 

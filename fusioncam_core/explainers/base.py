@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fusioncam_core.adapter import Capture, LayerInfo, ModelAdapter
-from fusioncam_core.arrays import Array, indices_like, normalise, require_finite, to_numpy
-from fusioncam_core.explainers.batch import Batch, at_layer, batch_size
+from fusioncam_core.arrays import Array, indices_like, normalise, require_finite
+from fusioncam_core.explainers.batch import Batch, batch_size
 from fusioncam_core.explainers.default_layer import AnyOutput, default_layer
+from fusioncam_core.explainers.notices import (
+    warn_of_empty_maps,
+    warn_of_probabilities,
+    warn_of_zero_gradients,
+)
 from fusioncam_core.explanation import Explanation, join
 from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
 from fusioncam_core.layout import Reshape
@@ -32,10 +34,6 @@ COMBINATIONS = {"mean": "mean", "max": "max", "product": "prod"}
 
 NO_LAYER = "none"
 """What an explanation names as its layer if its method needs none."""
-
-
-class FusionCamWarning(UserWarning):
-    """A map that is right, and says nothing: an empty gradient, an empty map."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ class Explainer(ABC):
 
             parts = [part for part, _ in pace.over(batch_size(inputs), explain)]
         explanation = join(parts, self.adapter.namespace)
-        _warn_of_empty_maps(explanation)
+        warn_of_empty_maps(explanation)
         return explanation
 
     def _explain_rows(self, inputs: Inputs, targets: Targets, progress: bool | None) -> Explanation:
@@ -278,7 +276,7 @@ class Explainer(ABC):
         else:
             capture = Capture(adapter.forward(inputs), None, None)
         logits = require_finite(scores.logits(capture.outputs), "model's outputs", xp)
-        _warn_of_probabilities(logits, scores, adapter)
+        warn_of_probabilities(logits, scores, adapter)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:
@@ -294,7 +292,7 @@ class Explainer(ABC):
             which=self.masked_input,
             reshape=self.reshape,
         )
-        _warn_of_zero_gradients(batch, several=targets.several)
+        warn_of_zero_gradients(batch, several=targets.several)
         return batch
 
     def _scores_of(self, inputs: Inputs, targets: Targets) -> Scores:
@@ -359,51 +357,3 @@ def _combined(results: list[Result], batches: list[Batch], combine: str) -> Resu
 
 def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:
     return map_leaves(lambda each: each[start:stop, ...], inputs)
-
-
-def _warn_of_probabilities(logits: Array, scores: Scores, adapter: ModelAdapter) -> None:
-    if not isinstance(scores, ClassScores) or scores.task != "multiclass" or scores.outputs != "logits":
-        return
-    values = to_numpy(logits)
-    # Half-precision probabilities of a thousand classes add up to one within a few hundredths.
-    if values.min() >= 0 and values.max() <= 1 and np.abs(values.sum(axis=1) - 1).max() < 0.02:
-        warnings.warn(
-            f"The outputs of {adapter.model_name} look like probabilities: none is negative, and an image's add up to "
-            "one. Say outputs='probabilities', or take the softmax off the end of the model.",
-            FusionCamWarning,
-            stacklevel=5,
-        )
-
-
-def _warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
-    if batch.gradients is None:
-        return
-    flat = batch.xp.reshape(batch.gradients, (*batch.targets.shape, -1))
-    zero = to_numpy(batch.xp.all(flat == 0, axis=-1))
-    empty = np.argwhere(zero if several else zero[:, 0])
-    if len(empty):
-        warnings.warn(
-            f"The gradient {at_layer('of the score', batch.adapter)} is zero everywhere for {_places(empty)}: the "
-            "gradient map is zeros. A saturated softmax or sigmoid at the end of the model does that (explain its "
-            "logits), or a layer that the score does not depend on.",
-            FusionCamWarning,
-            stacklevel=5,
-        )
-
-
-def _warn_of_empty_maps(explanation: Explanation) -> None:
-    values = to_numpy(explanation.maps)
-    empty = np.argwhere(values.reshape(*explanation.targets.shape, -1).max(axis=-1) == 0)
-    if len(empty):
-        warnings.warn(
-            f"The {explanation.method} map is zero everywhere for {_places(empty)}: at layer {explanation.layer!r} "
-            "nothing speaks for this target at one place more than at another.",
-            FusionCamWarning,
-            stacklevel=3,
-        )
-
-
-def _places(indices: np.ndarray[Any, Any]) -> str:
-    """The first images (and targets, when there are several) as words."""
-    named = [f"image {row[0]}" + (f", target number {row[1]}" if len(row) > 1 else "") for row in indices[:3]]
-    return "; ".join(named) + (f" and {len(indices) - 3} more" if len(indices) > 3 else "")

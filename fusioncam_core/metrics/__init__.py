@@ -25,23 +25,18 @@ from fusioncam_core.metrics.measures import (
     ADCC,
     FAITHFULNESS,
     METRICS,
-    ROAD,
     AverageDrop,
     AverageGain,
     AverageIncrease,
     Coherency,
     Complexity,
-    Deletion,
     EnergyInMask,
-    Infidelity,
-    Insertion,
     IoU,
     MaskAUC,
-    MaxSensitivity,
-    Measured,
-    Metric,
     PointingGame,
 )
+from fusioncam_core.metrics.metric import Measured, Metric
+from fusioncam_core.metrics.perturbing import ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
 from fusioncam_core.metrics.removal import area, ranks, removal_counts, removal_masks
 from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
 from fusioncam_core.metrics.sanity import Randomisation, randomisation_check, rank_correlation

@@ -1,61 +1,21 @@
-"""The metrics as objects: a name, a direction, options, and the value of every map of a batch."""
+"""Metrics that look at the map and the image under it, or at masks of the objects; and all metrics by name."""
 
 from __future__ import annotations
 
-import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, constant_like, indices_like, require_count
-from fusioncam_core.masking import Baseline
+from fusioncam_core.arrays import Array
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
 from fusioncam_core.metrics.confidence import drop, gain, increase
-from fusioncam_core.metrics.imputation import impute
 from fusioncam_core.metrics.judge import Judge
 from fusioncam_core.metrics.localisation import energy_in_mask, iou, pointing_game, roc_auc
-from fusioncam_core.metrics.removal import area, ranks, removal_counts
-from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
-
-Better = Literal["higher", "lower"]
-
-
-class Measured(NamedTuple):
-    """The values (B,) of a batch's maps, and of metrics that follow a curve the curves (B, n) at the fractions (n,)."""
-
-    values: Array
-    curves: Array | None = None
-    fractions: np.ndarray[Any, Any] | None = None
-
-
-class Metric(ABC):
-    """A metric of maps. One value a map; what is undefined is NaN.
-
-    Attributes:
-        name: by which it is asked for.
-        title: as the papers write it.
-        better: whether "higher" or "lower" values are.
-        needs_truth: whether it compares maps with masks of the object.
-        undefined: when a value is NaN, in words.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    better: ClassVar[Better]
-    needs_truth: ClassVar[bool] = False
-    undefined: ClassVar[str] = "the map holds NaN"
-
-    @abstractmethod
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
-        """The values of the judge's maps.
-
-        Args:
-            judge: of the batch.
-            truth: (B, *size) masks of the objects, for metrics that need them.
-        """
+from fusioncam_core.metrics.metric import Measured, Metric
+from fusioncam_core.metrics.perturbing import ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
 
 
 @dataclass(frozen=True)
@@ -100,140 +60,6 @@ class AverageGain(Metric):
         return Measured(gain(judge.plain, judge.masked))
 
 
-GRAIN = 1e-5
-"""Pixels that differ by less than about this count as equal: rounding shall not decide which of them goes first."""
-
-
-def _places(judge: Judge) -> Array:
-    """The ranks of the maps' pixels (B, *size)."""
-    return ranks(judge.xp.round(judge.maps * (1 / GRAIN)), spatial_ndim=len(judge.size))
-
-
-@dataclass(frozen=True)
-class _Curve(Metric):
-    """The area under the class's probability while pixels go, or come, the most salient first."""
-
-    steps: int = 32
-    substrate: Baseline = "zero"
-
-    keeps: ClassVar[bool]
-
-    def __post_init__(self) -> None:
-        require_count(self.steps, "steps")
-
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
-        """The area by the trapezoid rule, and the curve."""
-        xp, batch = judge.xp, int(judge.maps.shape[0])
-        places = _places(judge)
-        positions = int(np.prod(judge.size))
-        counts = removal_counts(positions, self.steps)
-        owners = np.repeat(np.arange(batch), len(counts))
-        numbers = indices_like(counts, places, xp)
-
-        def masks(chosen: Array) -> Array:
-            owned = xp.take(places, chosen // len(counts), axis=0)
-            count = xp.reshape(xp.take(numbers, chosen % len(counts), axis=0), (-1, *(1,) * len(judge.size)))
-            kept = owned < count if self.keeps else owned >= count
-            return xp.astype(kept, judge.maps.dtype)
-
-        curves = xp.reshape(judge.under(owners, masks, self.substrate), (batch, len(counts)))
-        whole = xp.all(xp.reshape(judge.maps == judge.maps, (batch, -1)), axis=1, keepdims=True)
-        curves = xp.where(whole, curves, xp.full_like(curves, float("nan")))
-        return Measured(area(counts / positions, curves), curves, counts / positions)
-
-
-@dataclass(frozen=True)
-class Deletion(_Curve):
-    """Deletion: the area under the probability while the most salient pixels are erased (RISE, arXiv 1806.07421).
-
-    Attributes:
-        steps: of the curve, at most.
-        substrate: what an erased pixel is: "zero" as in the paper, "blur", a number, one value a channel, or an image.
-    """
-
-    name = "deletion"
-    title = "Deletion"
-    better = "lower"
-    keeps = False
-
-
-@dataclass(frozen=True)
-class Insertion(_Curve):
-    """Insertion: the area under the probability while the most salient pixels are shown (RISE, arXiv 1806.07421).
-
-    Attributes:
-        steps: of the curve, at most.
-        substrate: what a pixel not yet shown is: "blur" as in the paper, "zero", a number, one value a channel, or an
-            image.
-    """
-
-    substrate: Baseline = "blur"
-
-    name = "insertion"
-    title = "Insertion"
-    better = "higher"
-    keeps = True
-
-
-@dataclass(frozen=True)
-class ROAD(Metric):
-    """ROAD (arXiv 2202.00449): probabilities while pixels are imputed from their neighbours, which leaves no outline.
-
-    Half the mean over the fractions of what the class keeps when the least salient pixels go, less what it keeps when
-    the most salient ones go: as pytorch-grad-cam combines both orders. Higher is better, 0 is by chance.
-
-    Attributes:
-        fractions: of the pixels that are removed, each between 0 and 1.
-        noise: of the imputation, as a share of the image's range.
-        seed: of the noise.
-    """
-
-    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
-    noise: float = 0.01
-    seed: int = 0
-
-    name = "road"
-    title = "ROAD"
-    better = "higher"
-
-    def __post_init__(self) -> None:
-        if not self.fractions or not all(0 < fraction < 1 for fraction in self.fractions):
-            raise ValueError(f"fractions are shares of the pixels, between 0 and 1, and {self.fractions!r} came.")
-
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
-        """`mean((p_least - p_most) / 2)`, and the differences."""
-        xp, batch, number = judge.xp, int(judge.maps.shape[0]), len(self.fractions)
-        places = _places(judge)
-        positions = int(np.prod(judge.size))
-        counts = indices_like(np.round(np.asarray(self.fractions) * positions), places, xp)
-        owners = np.repeat(np.arange(batch), 2 * number)
-
-        def images(chosen: Array) -> Array:
-            owner = chosen // (2 * number)
-            owned = xp.take(places, owner, axis=0)
-            count = xp.reshape(xp.take(counts, chosen % number, axis=0), (-1, *(1,) * len(judge.size)))
-            most = xp.reshape(chosen // number % 2 == 0, (-1, *(1,) * len(judge.size)))
-            kept = xp.where(most, owned >= count, owned < positions - count)
-            rows = xp.take(judge.images, owner, axis=0)
-            return self._imputed(rows, xp.astype(kept, judge.maps.dtype), judge)
-
-        found = xp.reshape(judge.of_others(owners, images), (batch, 2, number))
-        curves = (found[:, 1, :] - found[:, 0, :]) / 2
-        whole = xp.all(xp.reshape(judge.maps == judge.maps, (batch, -1)), axis=1, keepdims=True)
-        curves = xp.where(whole, curves, xp.full_like(curves, float("nan")))
-        return Measured(xp.mean(curves, axis=1), curves, np.asarray(self.fractions))
-
-    def _imputed(self, images: Array, masks: Array, judge: Judge) -> Array:
-        """Noise is in the unit of each image's range, so that preprocessing does not matter."""
-        xp, axes = judge.xp, tuple(range(1, images.ndim))
-        low, high = xp.min(images, axis=axes, keepdims=True), xp.max(images, axis=axes, keepdims=True)
-        extent = xp.where(high > low, high - low, xp.ones_like(low))
-        scaled = impute(
-            (images - low) / extent, masks, noise=self.noise, seed=self.seed, channel_axis=judge.channel_axis
-        )
-        return scaled * extent + low
-
-
 @dataclass(frozen=True)
 class Coherency(Metric):
     """Coherency: whether the image under its map has the same map again (ADCC, arXiv 2104.10252)."""
@@ -274,96 +100,6 @@ class ADCC(Metric):
         """`3 / (1 / coherency + 1 / (1 - complexity) + 1 / (1 - drop))`, one more explanation of every image."""
         terms = (each.measure(judge).values for each in (Coherency(), Complexity(), AverageDrop()))
         return Measured(adcc(*terms))
-
-
-@dataclass(frozen=True)
-class Infidelity(Metric):
-    """Infidelity (arXiv 1901.09392) under the removal of squares, the map scaled by the factor that fits best.
-
-    A perturbation erases a random square; the map's sum over it is what the map says is lost, and the probability's
-    fall is what is lost.
-
-    Attributes:
-        samples: squares an image, the same for all images.
-        sides: the least and the largest side of a square, as shares of the image's shorter side.
-        baseline: what an erased pixel is.
-        seed: of the squares.
-    """
-
-    samples: int = 50
-    sides: tuple[float, float] = (0.125, 0.5)
-    baseline: Baseline = "zero"
-    seed: int = 0
-
-    name = "infidelity"
-    title = "Infidelity"
-    better = "lower"
-
-    def __post_init__(self) -> None:
-        require_count(self.samples, "samples")
-        if not 0 < self.sides[0] <= self.sides[1] <= 1:
-            raise ValueError(f"sides are two shares of the image's side, the smaller one first, and {self.sides} came.")
-
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
-        """`mean((a I . A - (p - p_I))^2)` over the squares `I`, with the best `a`."""
-        xp, batch = judge.xp, int(judge.maps.shape[0])
-        squares = constant_like(_squares(self.samples, judge.size, self.sides, self.seed), judge.maps, xp)
-        owners = np.tile(np.arange(batch), self.samples)
-        left = judge.under(owners, lambda chosen: 1 - xp.take(squares, chosen // batch, axis=0), self.baseline)
-        lost = xp.expand_dims(judge.plain, axis=0) - xp.reshape(left, (self.samples, batch))
-        taken = xp.broadcast_to(xp.expand_dims(squares, axis=1), (self.samples, batch, *judge.size))
-        return Measured(infidelity(judge.maps, taken, lost, normalise=True, spatial_ndim=len(judge.size)))
-
-
-@functools.lru_cache(maxsize=4)
-def _squares(samples: int, size: tuple[int, ...], sides: tuple[float, float], seed: int) -> np.ndarray[Any, Any]:
-    """(samples, *size) ones in a random square (cube, stretch), zeros around it."""
-    generator = np.random.default_rng(seed)
-    squares = np.zeros((samples, *size), dtype=np.float32)
-    for square in squares:
-        side = max(1, round(generator.uniform(*sides) * min(size)))
-        corner = [generator.integers(0, length - side + 1) for length in size]
-        square[tuple(slice(start, start + side) for start in corner)] = 1
-    return squares
-
-
-@dataclass(frozen=True)
-class MaxSensitivity(Metric):
-    """Max-sensitivity (arXiv 1901.09392): how far a map moves under noise too small to see.
-
-    One more explanation of every image for each sample.
-
-    Attributes:
-        samples: noisy images, with the same noise for all images.
-        radius: of the uniform noise, as a share of the image's range; captum and the authors take 0.02.
-        seed: of the noise.
-    """
-
-    samples: int = 10
-    radius: float = 0.02
-    seed: int = 0
-
-    name = "max-sensitivity"
-    title = "Max-sensitivity"
-    better = "lower"
-    undefined = "the map is zero or holds NaN"
-
-    def __post_init__(self) -> None:
-        require_count(self.samples, "samples")
-
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
-        """`max ||A(x + d) - A(x)|| / ||A(x)||`."""
-        xp, images = judge.xp, judge.images
-        axes = tuple(range(1, images.ndim))
-        extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
-        generator = np.random.default_rng(self.seed)
-        channels = int(images.shape[judge.channel_axis])
-        moved = []
-        for _ in range(self.samples):
-            noise = generator.uniform(-self.radius, self.radius, (channels, *judge.size))
-            noise = noise if judge.channel_axis == 1 else np.moveaxis(noise, 0, -1)
-            moved.append(judge.explain(images + extent * constant_like(noise[None], images, xp)))
-        return Measured(max_sensitivity(judge.maps, xp.stack(moved, axis=0), spatial_ndim=len(judge.size)))
 
 
 @dataclass(frozen=True)
