@@ -20,7 +20,7 @@ SHARE = 64 / SIDE**2
 
 
 class Given(RISE):
-    """Gives the maps that a function makes of the images: (B, C, *size) -> (B, *size), as NumPy."""
+    """Gives the maps that a function makes of the images: (B, C, *size) -> (B, *size), as NumPy, for every target."""
 
     name = "given"
     title = "Given"
@@ -37,8 +37,9 @@ class Given(RISE):
     def explain(self, batch: Batch) -> Result:
         images = batch.images.detach().cpu().numpy()
         self.explained += len(images)
-        maps = np.asarray(self._maps(images), dtype=np.float32)
-        return Result(constant_like(maps[:, None], batch.logits, batch.xp))
+        maps = np.asarray(self._maps(images), dtype=np.float32)[:, None]
+        every = np.broadcast_to(maps, (*batch.targets.shape, *maps.shape[2:]))
+        return Result(constant_like(every, batch.logits, batch.xp))
 
 
 assert issubclass(Given, Explainer)

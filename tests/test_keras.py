@@ -377,6 +377,7 @@ class TestRunning:
 
 class TestLayouts:
     def test_channels_first(self, shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
+        models.need_channels_first()
         model = models.functional(size=(3, 48, 48), data_format="channels_first")
         models.load_shapes(model, shapes_weights)
         explanation = GradCAM(model, "relu4")(shapes["images"], shapes["target"])

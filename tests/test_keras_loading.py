@@ -64,6 +64,7 @@ class TestPreprocessing:
         assert (preprocessing.mean, preprocessing.std) == (0, 255)
 
     def test_channels_first(self, tmp_path: Path) -> None:
+        models.need_channels_first()
         model = classifier(layers.Rescaling(2.0), size=(3, 8, 9))
         preprocessing = load_model(saved(model, tmp_path / "model.keras")).preprocessing
         assert (preprocessing.size, preprocessing.channels) == ((8, 9), "first")

@@ -10,6 +10,7 @@ import pytest
 from fusioncam_core import RISE, BlackBox, FusionCAM, GradCAM
 from fusioncam_core.metrics import cell_masks, grid_pointing_game, randomisation_check, rank_correlation
 from fusioncam_core.metrics.grid import _members
+from fusioncam_core.metrics.sanity import _last_first, _layers
 from libraries import framework
 
 torch = pytest.importorskip("torch")
@@ -92,6 +93,12 @@ class TestRandomisation:
         assert found.layers == ("fc", "conv4", "conv3", "conv2", "conv1")
         assert abs(found.left) < 0.6
 
+    def test_layers_go_by_when_they_run(self) -> None:
+        names = ["x.w", "b/bias", "b/kernel", "c/kernel", "a.scale", "y[0].w", "y[1].w"]
+        ordered = _last_first(_layers(names), ["a", "b", "pool", "c"])
+        assert [layer for layer, _ in ordered] == ["c", "b", "y[1]", "y[0]", "a", "x"]
+        assert ordered[1] == ("b", ["b/bias", "b/kernel"])
+
     def test_lines(self, model: Any, shapes: dict[str, Any]) -> None:
         lines = list(randomisation_check(GradCAM(model, "features"), shapes["images"], 1).lines())
         assert len(lines) == 5
@@ -151,10 +158,9 @@ class TestGridPointingGame:
         model = torch.nn.Sequential(
             torch.nn.Conv2d(3, 3, 1, bias=False), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
         )
-        model[0].weight.data = torch.eye(3)[:, :, None, None]
-        found = grid_pointing_game(
-            GradCAM(model, "0"), coloured([0, 1, 2, 0, 2, 1]), [0, 1, 2, 0, 2, 1], rows=1, columns=3
-        )
+        model[0].weight.data = 10 * torch.eye(3)[:, :, None, None]
+        classes = [0, 1, 2, 0, 2, 1]
+        found = grid_pointing_game(GradCAM(model, "0"), coloured(classes), classes, rows=1, columns=3)
         assert found.members.tolist() == [[0, 1, 2], [3, 4, 5]]
         np.testing.assert_allclose(found.values, 1, atol=1e-6)
 

@@ -13,7 +13,7 @@ import pytest
 from fusioncam_core import FusionCAM
 from fusioncam_core import pace as pacing
 from fusioncam_core.blackbox import BlackBox
-from fusioncam_core.pace import AutoPace, MemoryWarning, ModelPace, Pace, Span, make_pace, require_batch_size
+from fusioncam_core.pace import AutoPace, MemoryWarning, ModelPace, Pace, Span, Way, make_pace, require_batch_size
 from libraries import framework
 
 pytestmark = pytest.mark.searches
@@ -231,18 +231,22 @@ class TestMemory:
         assert pace.way.size == 16
 
 
-def test_a_search_changes_nothing_but_the_time(shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
+def test_a_search_changes_nothing_but_the_time(
+    shapes: dict[str, Any], shapes_weights: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     framework("torch")
     from torch_models import Shapes
 
+    tried: set[Way] = set()
+    tell = AutoPace._tell
+    monkeypatch.setattr(AutoPace, "_tell", lambda pace, way, seconds: [tried.add(way), tell(pace, way, seconds)])
     model = Shapes(shapes_weights).eval()
     fixed = FusionCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"]).numpy()
     cam = FusionCAM(model, "features")
-    calls = [cam(shapes["images"], shapes["target"]).numpy() for _ in range(4)]
-    (steps,) = cam._steps.values()
-    (pace,) = steps._paces.values()
-    assert pace.settled
     live = fixed.passes.sum()
-    for each in calls:
+    for _ in range(6):
+        each = cam(shapes["images"], shapes["target"]).numpy()
         np.testing.assert_allclose(each.maps, fixed.maps, atol=1e-4)
         assert each.evaluations == 8 + live + 2 + 3 * 8, "two groups of four images, each with its black one"
+    assert len({way.size for way in tried}) > 1
+    assert len({way.memory_format for way in tried}) == 2

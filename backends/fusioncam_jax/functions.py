@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fusioncam_core.inputs import Inputs
-from fusioncam_jax.network import Network, call, inference_keywords, kind_of, named_layer
+from fusioncam_jax.network import Network, call, inference_keywords, kind_of, named_layer, path_name, path_part
 from fusioncam_jax.taps import Listener, tap
 
 
@@ -29,6 +29,7 @@ class FunctionNetwork(Network):
         self.name = name or kind_of(function)
         self._function = function
         leaves, self._structure = jax.tree.flatten(parameters)
+        self._paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
         self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
         self._others = [None if _is_array(leaf) else leaf for leaf in leaves]
 
@@ -37,6 +38,9 @@ class FunctionNetwork(Network):
 
     def parameters(self) -> list[Any]:
         return self._arrays
+
+    def weight_name(self, path: Any) -> str | None:
+        return path_name(path_part(key) for key in self._paths[path[0].idx])
 
     def run(self, parameters: list[Any], inputs: Inputs, listener: Listener | None) -> Any:
         pairs = zip(parameters, self._others, strict=True)

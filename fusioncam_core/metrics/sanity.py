@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusioncam_core.arrays import Array, Namespace, constant_like, require_count, to_numpy
+from fusioncam_core.inputs import prepare
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
@@ -71,6 +72,8 @@ def randomisation_check(
     layers = _layers(list(adapter.weights()))
     if not layers:
         raise ValueError(f"{adapter.model_name} has no weights that could be randomised.")
+    running = [each.name for each in adapter.layers(prepare(adapter, images, None))]
+    layers = _last_first(layers, running)
     plain = explainer(images, targets)
     if len(plain.targets.shape) > 1:
         raise ValueError("A sanity check has one class an image: None, one class or (B,) classes.")
@@ -86,12 +89,28 @@ def randomisation_check(
     return Randomisation(tuple(names), np.asarray(found))
 
 
-def _layers(names: list[str]) -> list[tuple[str, list[str]]]:
-    """The names of weights by their layers, the last layer first."""
+Layer = tuple[str, list[str]]
+"""A layer's name and the names of its weights."""
+
+
+def _layers(names: list[str]) -> list[Layer]:
+    """Weights by their layers, in the order given."""
     layers: dict[str, list[str]] = {}
     for name in names:
         layers.setdefault(re.sub(r"[./\[][^./\[]*$", "", name) or name, []).append(name)
-    return list(layers.items())[::-1]
+    return list(layers.items())
+
+
+def _last_first(layers: list[Layer], running: list[str]) -> list[Layer]:
+    """Layers by when they run, the last one first: a list of weights may be in alphabetical order.
+
+    One that is not seen running stays next to the one before it in the list.
+    """
+    place = {name: number for number, name in enumerate(running)}
+    places: list[int] = []
+    for name, _ in layers:
+        places.append(place.get(name, places[-1] if places else -1))
+    return [layer for _, layer in sorted(zip(places, layers, strict=True), key=lambda pair: pair[0])][::-1]
 
 
 def _points(layers: int, stages: int | None) -> list[int]:
