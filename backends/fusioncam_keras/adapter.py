@@ -205,16 +205,13 @@ class KerasAdapter(ModelAdapter):
         return dict(sorted(named.items(), key=lambda item: order.get(id(item[1]), len(order))))
 
     def weights(self) -> dict[str, Any]:
-        # A copy: a backend may write the next value into the same memory.
-        return {
-            name: keras.ops.convert_to_tensor(keras.ops.copy(variable))
-            for name, variable in self._named_variables().items()
-        }
+        named = self._named_variables()
+        return {name: self._engine.kept(keras.ops.convert_to_tensor(variable)) for name, variable in named.items()}
 
     @contextlib.contextmanager
     def with_weights(self, weights: Mapping[str, Any]) -> Iterator[None]:
         variables = self._named_variables()
-        before = {name: keras.ops.copy(variables[name].value) for name in weights}
+        before = {name: self._engine.kept(variables[name].value) for name in weights}
         try:
             for name, values in weights.items():
                 variables[name].assign(values)

@@ -56,6 +56,10 @@ class Engine(ABC):
     def as_array(self, values: Any) -> Array:
         """As `ModelAdapter.as_array`."""
 
+    def kept(self, value: Any) -> Any:
+        """A variable's value for later: a copy, since the framework may write the next value into the same memory."""
+        return keras.ops.copy(value)
+
     def session(self) -> contextlib.AbstractContextManager[Any]:
         """What is kept open during one explanation; it may be entered again inside itself."""
         return contextlib.nullcontext()

@@ -43,6 +43,9 @@ class JaxEngine(Engine):
         array = jnp.asarray(values)
         return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
+    def kept(self, value: jax.Array) -> jax.Array:
+        return value  # which nothing can write to
+
     def ran_out_of_memory(self, error: Exception) -> bool:
         return OUT_OF_MEMORY in str(error)
 

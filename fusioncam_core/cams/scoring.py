@@ -28,7 +28,10 @@ from fusioncam_core.pace import Pace, Span
 Scorer = Callable[[Array, Array], Array]
 """(masks (n, *size) in [0, 1], the image each belongs to (n,)) -> scores (n,) or (n, K)."""
 
-ChannelWeights = Literal["softmax", "probability"]
+ChannelWeights = Literal["softmax", "probability", "regression"]
+
+RIDGE = 0.3
+"""What holds the regression of scores on masks back: so many times the masks' mean variance, for each mask."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,38 @@ def _score_cam(
     maps: Array, scores: Array, size: tuple[int, ...], channel_weights: ChannelWeights = "softmax", *, xp: Namespace
 ) -> Array:
     """Maps (B, C, *spatial) and channel scores (B, K, C) -> (B, K, *size)."""
-    combined = weighted_sum(channel_shares(scores, channel_weights, xp=xp), maps, xp=xp)
+    if channel_weights == "regression":
+        combined = constant_like(_regression(to_numpy(maps), to_numpy(scores)), maps, xp)
+    else:
+        combined = weighted_sum(channel_shares(scores, channel_weights, xp=xp), maps, xp=xp)
     return _normalise(relu(_resize(combined, size, xp=xp), xp=xp), len(size), xp=xp)
+
+
+def _regression(maps: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(B, K, *spatial): the ridge regression of an image's scores (B, K, C) on its masks (B, C, *spatial).
+
+    What a place adds to the score, where overlapping masks share what they found between them. There is no constant
+    term: the scores are those above black, and the black mask is 0 everywhere.
+    """
+    batch, channels, *size = maps.shape
+    found = [
+        _ridge(np.reshape(masks, (channels, -1)).astype(np.float64), increases.T.astype(np.float64))
+        for masks, increases in zip(maps, scores, strict=True)
+    ]
+    return np.stack(found).reshape(batch, -1, *size).astype(maps.dtype)
+
+
+def _ridge(masks: np.ndarray[Any, Any], increases: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(K, pixels) coefficients of increases (n, K) on masks (n, pixels), solved on the shorter side."""
+    live = masks.any(axis=1)
+    masks, increases = masks[live], increases[live]
+    held = RIDGE * len(masks) * masks.var(axis=0).mean() if len(masks) > 1 else 0
+    if not held:
+        # One mask, or several of the same: what it leaves is all that is known.
+        return (masks[:1] * increases.mean(axis=0)[:, None]) if len(masks) else np.zeros((increases.shape[1], masks.shape[1]))
+    if len(masks) < masks.shape[1]:
+        return np.linalg.solve(masks @ masks.T + held * np.eye(len(masks)), increases).T @ masks
+    return np.linalg.solve(masks.T @ masks + held * np.eye(masks.shape[1]), masks.T @ increases).T
 
 
 def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
@@ -73,13 +106,13 @@ def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namesp
 
 
 def require_channel_weights(channel_weights: ChannelWeights) -> ChannelWeights:
-    """The word itself if it is "softmax" or "probability".
+    """The word itself if it is "softmax", "probability" or "regression".
 
     Raises:
         ValueError: if it is not.
     """
     if channel_weights not in get_args(ChannelWeights):
-        raise ValueError(f"channel_weights is 'softmax' or 'probability', and {channel_weights!r} came.")
+        raise ValueError(f"channel_weights is 'softmax', 'probability' or 'regression', and {channel_weights!r} came.")
     return channel_weights
 
 
