@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fusioncam_core.explanation import Explanation
 
 _SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
-_FUSION_OPTIONS = ("percentile", "contributions")
+_FUSION_OPTIONS = ("percentile", "contributions", "form")
 _LIMITS = ("budget", "tolerance")
 _LIMITS = ("budget", "tolerance")
 
@@ -100,6 +100,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
+    add("--form", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--no-progress", action="store_true", help="no progress bar")
     _add_common(parser, _explain)
 

@@ -214,6 +214,34 @@ class TestContributionsOfTheLaterPackage:
         np.testing.assert_allclose(maps, shapes["xplaincam_fusion_cam"], atol=1e-4)
 
 
+class TestCalibratedForm:
+    def test_it_is_the_root_of_the_union(self, library: Library, shapes: dict[str, Any], probability: Any) -> None:
+        gradient, region = (library.asarray(shapes[name]) for name in ("grad_cam", "region_map"))
+        fusion = fusion_cam(gradient, region, probability, form="calibrated")
+        published = fusion_cam(gradient, region, probability)
+        assert_close(fusion.maps, np.sqrt(np.asarray(published.parts["union"])), gradient, atol=1e-6)
+        assert set(fusion.parts) == {"gradient", "denoised", "region", "union"}
+        assert set(fusion.weights) == {
+            name for name in published.weights if "union" not in name and not name.startswith("fusion")
+        }
+
+    def test_regression_is_its_region_map(self, model: Any, shapes: dict[str, Any]) -> None:
+        explanation = FusionCAM(model, form="calibrated")(shapes["images"], shapes["target"]).numpy()
+        expected = ScoreCAM(model, channel_weights="regression")(shapes["images"], shapes["target"]).numpy()
+        np.testing.assert_allclose(explanation.parts["region"], expected.maps, atol=1e-6)
+        assert explanation.evaluations == expected.evaluations + 2 * 8
+
+    def test_a_region_method_that_is_given_stays(self, model: Any, shapes: dict[str, Any]) -> None:
+        explanation = FusionCAM(model, form="calibrated", region=ScoreCAM(model))(shapes["images"], shapes["target"])
+        np.testing.assert_allclose(explanation.parts["region"].numpy(), shapes["region_map"], atol=1e-4)
+
+    def test_unknown_form(self, model: Any) -> None:
+        with pytest.raises(ValueError, match="'published' or 'calibrated', and 'better' came"):
+            FusionCAM(model, form="better")
+        with pytest.raises(ValueError, match="'published' or 'calibrated', and 'better' came"):
+            fusion_cam(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), lambda masks: masks, form="better")
+
+
 class TestPairs:
     @pytest.mark.parametrize("region", [*REGION_METHODS])
     @pytest.mark.parametrize("gradient", ["grad-cam", "layer-cam", "eigen-cam"])

@@ -299,6 +299,7 @@ class TestFingerprints:
                 ScoreCAM(model, channel_weights="probability"),
                 FusionCAM(model),
                 FusionCAM(model, percentile=20),
+                FusionCAM(model, form="calibrated"),
                 FusionCAM(model, region=ScoreCAM(model, budget=8)),
                 ScoreCAM(model, "features"),
                 ScoreCAM(model, "features.7"),

@@ -20,6 +20,8 @@ from fusioncam_core.arrays import (
 
 Contributions = Literal["clipped", "signed", "unnormalised"]
 
+Form = Literal["published", "calibrated"]
+
 SIGNED_EPSILON = 1e-8
 """Added to the sum of two signed contributions by the published code."""
 
@@ -92,6 +94,17 @@ def require_mode(contributions: Contributions) -> Contributions:
     if contributions not in get_args(Contributions):
         raise ValueError(f"contributions is 'unnormalised', 'clipped' or 'signed', and {contributions!r} came.")
     return contributions
+
+
+def require_form(form: Form) -> Form:
+    """The form itself if it is "published" or "calibrated".
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if form not in get_args(Form):
+        raise ValueError(f"form is 'published' or 'calibrated', and {form!r} came.")
+    return form
 
 
 def _contribution_weights(first: Array, second: Array, mode: Contributions, *, xp: Namespace) -> tuple[Array, Array]:
@@ -177,9 +190,10 @@ class Fusion:
     Attributes:
         maps: (..., *spatial) in [0, 1].
         parts: the stages, each like `maps`: "gradient" (Fusion-CAM), "denoised", "region", "union" and "similarity"
-            (Fusion-CAM).
+            (Fusion-CAM as published).
         weights: (...) each: "probability_*" under the black, denoised, region and union mask;
-            "contribution_*", what each keeps above black; "weight_*" of the union; "fusion_weight_*" (Fusion-CAM).
+            "contribution_*", what each keeps above black; "weight_*" of the union; "fusion_weight_*" (Fusion-CAM as
+            published).
     """
 
     maps: Array
@@ -195,9 +209,13 @@ def fusion_cam(
     baseline: Array | None = None,
     percentile: float = 10,
     contributions: Contributions = "clipped",
+    form: Form = "published",
     spatial_ndim: int = 2,
 ) -> Fusion:
     """Fusion-CAM of a gradient map and a region map (arXiv 2603.05386, steps 1 to 3).
+
+    In the form "calibrated" the map is the square root of the union map: step 3 is left out. The root changes no
+    pixel's rank; it lets a mask show more of what matters less.
 
     Args:
         gradient: (..., *spatial) in [0, 1], such as `grad_cam` gives.
@@ -207,6 +225,7 @@ def fusion_cam(
         baseline: (...) the probabilities of the black image; None calls `probability` with zeros.
         percentile: of the gradient map, below which it is noise; in [0, 100].
         contributions: "clipped", "signed" or "unnormalised", see `contribution_weights`.
+        form: "published" or "calibrated".
         spatial_ndim: how many of the last axes are space.
 
     Returns:
@@ -219,9 +238,10 @@ def fusion_cam(
     xp = check_maps(spatial_ndim, gradient=gradient, region=region)
     require_percentage(percentile)
     require_mode(contributions)
+    require_form(form)
     if baseline is None:
         baseline = probability(xp.zeros_like(gradient))
-    return _fusion_cam(gradient, region, probability, baseline, percentile, contributions, spatial_ndim, xp=xp)
+    return _fusion_cam(gradient, region, probability, baseline, percentile, contributions, form, spatial_ndim, xp=xp)
 
 
 def check_maps(spatial_ndim: int, **maps: Array) -> Namespace:
@@ -250,6 +270,7 @@ def _fusion_cam(
     baseline: Array,
     percentile: float,
     mode: Contributions,
+    form: Form,
     spatial_ndim: int,
     *,
     xp: Namespace,
@@ -261,29 +282,29 @@ def _fusion_cam(
     p_d, p_r = probability(denoised), probability(region)
     w_d, w_r = _contribution_weights(p_d - baseline, p_r - baseline, mode, xp=xp)
     union = _normalise(over_space(w_d) * denoised + over_space(w_r) * region, spatial_ndim, xp=xp)
+    parts = {"gradient": gradient, "denoised": denoised, "region": region, "union": union}
+    weights = {
+        "probability_baseline": baseline,
+        "probability_denoised": p_d,
+        "probability_region": p_r,
+        "contribution_denoised": p_d - baseline,
+        "contribution_region": p_r - baseline,
+        "weight_denoised": w_d,
+        "weight_region": w_r,
+    }
+    if form == "calibrated":
+        return Fusion(xp.sqrt(union), parts, weights)
     p_u = probability(union)
     # The published second step weighs the union's contribution against the region's *normalised* weight.
     v_u, v_r = _contribution_weights(p_u - baseline, w_r, mode, xp=xp)
     a, b = over_space(v_u) * union, over_space(v_r) * region
     return Fusion(
         maps=_fuse(a, b, spatial_ndim, xp=xp),
-        parts={
-            "gradient": gradient,
-            "denoised": denoised,
-            "region": region,
-            "union": union,
-            "similarity": _similarity(a, b, xp=xp),
-        },
+        parts={**parts, "similarity": _similarity(a, b, xp=xp)},
         weights={
-            "probability_baseline": baseline,
-            "probability_denoised": p_d,
-            "probability_region": p_r,
+            **weights,
             "probability_union": p_u,
-            "contribution_denoised": p_d - baseline,
-            "contribution_region": p_r - baseline,
             "contribution_union": p_u - baseline,
-            "weight_denoised": w_d,
-            "weight_region": w_r,
             "fusion_weight_union": v_u,
             "fusion_weight_region": v_r,
         },

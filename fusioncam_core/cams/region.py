@@ -9,9 +9,11 @@ from fusioncam_core.cams.budget import require_limits, score_channels
 from fusioncam_core.cams.scoring import (
     ChannelWeights,
     Chunk,
+    ScoreMaps,
     Scorer,
     _mask_maps,
     _score_cam,
+    above_black,
     black_scorer,
     check_activations,
     one_or_several,
@@ -40,14 +42,20 @@ def score_cam(
     mask `M_k = U(N(A_k))`: masks are normalised before the resize, and the masks are summed instead of the
     activations. The authors of Fusion-CAM compute it so in their later package, xplaincam.
 
+    With `channel_weights="regression"` it is `N(relu(U(b)))`, `b` the ridge regression of `p_k - p_0`, what the masks
+    leave of the probability above black's, on the masks `N(A_k)`: what a place adds to the probability, where masks
+    that overlap share what they found. So Ribeiro et al., LIME (arXiv 1602.04938) and Petsiuk et al., RISE (arXiv
+    1806.07421) see random masks; here the channels' own are enough. docs/study.md has what it is worth.
+
     With a budget or a tolerance only the channels that matter most are scored. A Gaussian process from masks to scores
     foretells what the others would score, and how far the map might still move (`fusioncam_core.cams.budget`).
 
     Args:
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
         scorer: called with at most `batch_size` masks (n, *size) and the integer indices (n,) of their images;
-            returns the logits (n,), or (n, K) for K targets at once; for "probability" the probabilities.
-        channel_weights: "softmax" or "probability".
+            returns the logits (n,), or (n, K) for K targets at once; for the other words than "softmax", the
+            probabilities.
+        channel_weights: "softmax", "probability" or "regression".
         size: the spatial size of masks and map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1.
         batch_size: the most masks scored at once.
@@ -73,5 +81,8 @@ def score_cam(
 
     pace = Pace(batch_size)
     black = black_scorer(activations, scorer, extent, pace, xp=xp)
-    found = score_channels(maps, score_maps, black, limits=limits, channel_weights=channel_weights, pace=pace, xp=xp)
+    scores: ScoreMaps = score_maps
+    if channel_weights == "regression":
+        scores, black = above_black(score_maps, black(), xp=xp)
+    found = score_channels(maps, scores, black, limits=limits, channel_weights=channel_weights, pace=pace, xp=xp)
     return one_or_several(found.scores, lambda scores: _score_cam(maps, scores, extent, channel_weights, xp=xp))

@@ -30,8 +30,11 @@ Scorer = Callable[[Array, Array], Array]
 
 ChannelWeights = Literal["softmax", "probability", "regression"]
 
-RIDGE = 0.3
+RIDGE = 1.0
 """What holds the regression of scores on masks back: so many times the masks' mean variance, for each mask."""
+
+LEAST_SPREAD = 1e-6
+"""The variance of masks that do not differ."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,20 @@ def _regression(maps: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.
         _ridge(np.reshape(masks, (channels, -1)).astype(np.float64), increases.T.astype(np.float64))
         for masks, increases in zip(maps, scores, strict=True)
     ]
-    return np.stack(found).reshape(batch, -1, *size).astype(maps.dtype)
+    return np.asarray(np.stack(found).reshape(batch, len(found[0]), *size), dtype=maps.dtype)
 
 
 def _ridge(masks: np.ndarray[Any, Any], increases: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """(K, pixels) coefficients of increases (n, K) on masks (n, pixels), solved on the shorter side."""
     live = masks.any(axis=1)
     masks, increases = masks[live], increases[live]
-    held = RIDGE * len(masks) * masks.var(axis=0).mean() if len(masks) > 1 else 0
-    if not held:
-        # One mask, or several of the same: what it leaves is all that is known.
-        return (masks[:1] * increases.mean(axis=0)[:, None]) if len(masks) else np.zeros((increases.shape[1], masks.shape[1]))
+    spread = masks.var(axis=0).mean() if len(masks) else 0.0
+    held = RIDGE * len(masks) * max(spread, LEAST_SPREAD)
     if len(masks) < masks.shape[1]:
-        return np.linalg.solve(masks @ masks.T + held * np.eye(len(masks)), increases).T @ masks
-    return np.linalg.solve(masks.T @ masks + held * np.eye(masks.shape[1]), masks.T @ increases).T
+        coefficients = np.linalg.solve(masks @ masks.T + held * np.eye(len(masks)), increases).T @ masks
+    else:
+        coefficients = np.linalg.solve(masks.T @ masks + held * np.eye(masks.shape[1]), masks.T @ increases).T
+    return np.asarray(coefficients)
 
 
 def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
@@ -140,6 +143,15 @@ def black_scorer(
         return xp.concat([scores for scores, _ in pace.over(int(activations.shape[0]), work)], axis=0)
 
     return black_scores
+
+
+def above_black(score_maps: ScoreMaps, black: Array, *, xp: Namespace) -> tuple[ScoreMaps, Callable[[], Array]]:
+    """Scores less those of their wholly masked images (B,) or (B, K), and what that leaves for a black mask: 0."""
+
+    def increases(maps: Array, chunk: Chunk) -> Array:
+        return score_maps(maps, chunk) - xp.take(black, chunk.owners, axis=0)
+
+    return increases, lambda: xp.zeros_like(black)
 
 
 def one_or_several(scores: Array, maps: Callable[[Array], Array]) -> Array:

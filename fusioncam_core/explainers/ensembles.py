@@ -7,11 +7,11 @@ from typing import Any
 
 from fusioncam_core.arrays import require_percentage, to_numpy
 from fusioncam_core.cams.budget import require_limits
-from fusioncam_core.cams.fusion import Contributions, _fusion_cam, require_mode
+from fusioncam_core.cams.fusion import Contributions, Form, _fusion_cam, require_form, require_mode
 from fusioncam_core.cams.union import _denoised_cam, _union_cam
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.region import Limitable
+from fusioncam_core.explainers.region import Limitable, ScoreCAM
 from fusioncam_core.outputs import FunctionScores
 from fusioncam_core.targets import Targets
 
@@ -44,15 +44,15 @@ class _Ensemble(Explainer):
         """The region method's."""
         return self.region.mask_count(batch) if self.region in self._named else None
 
-    def _part(self, role: str, given: str | Explainer) -> Explainer:
-        """The method for a role, "gradient" or "region", by its name or as it was given."""
+    def _part(self, role: str, given: str | Explainer, **keywords: Any) -> Explainer:
+        """The method for a role, "gradient" or "region", by its name (then with these keywords) or as it was given."""
         from fusioncam_core.explainers import registry
 
         known = registry.GRADIENT_METHODS if role == "gradient" else registry.REGION_METHODS
         if isinstance(given, str):
             if given not in known:
                 raise ValueError(f"{role} is one of {_listed(known)}, and {given!r} came.")
-            self._named.append(known[given](self.adapter, **self._limits_of(role, known[given])))
+            self._named.append(known[given](self.adapter, **self._limits_of(role, known[given]), **keywords))
             return self._named[-1]
         if role == "region" and self._limits:
             raise ValueError(f"{' and '.join(self._limits)} came with a region explainer: give them to that one.")
@@ -122,6 +122,9 @@ class FusionCAM(_Ensemble):
         percentile: values of the gradient map below it are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic) or
             "unnormalised" (the authors' later package, xplaincam).
+        form: "published", or "calibrated": the square root of the union map, with Score-CAM's
+            `channel_weights="regression"` where the region method is "score-cam" by name. Chosen by measurement:
+            docs/study.md.
         budget, tolerance: of a region method given by name, as for `ScoreCAM`: how far it goes.
 
     Raises:
@@ -140,17 +143,20 @@ class FusionCAM(_Ensemble):
         region: str | Explainer = "score-cam",
         percentile: float = 10,
         contributions: Contributions = "clipped",
+        form: Form = "published",
         **keywords: Any,
     ):
         self.percentile = require_percentage(percentile)
         self.contributions = require_mode(contributions)
+        self.form = require_form(form)
         super().__init__(model, layer, **keywords)
         self.gradient = self._part("gradient", gradient)
-        self.region = self._part("region", region)
+        weighed = {"channel_weights": "regression"} if form == "calibrated" and region == ScoreCAM.name else {}
+        self.region = self._part("region", region, **weighed)
         self.needs_gradients = any(part.needs_gradients for part in self._named)
 
     def explain(self, batch: Batch) -> Result:
-        """Steps 1 to 3 of the paper, with every stage in the parts."""
+        """Steps 1 to 3 of the paper, or the calibrated union, with every stage in the parts."""
         region = self._result(self.region, batch)
         fusion = _fusion_cam(
             self._result(self.gradient, batch).maps,
@@ -159,6 +165,7 @@ class FusionCAM(_Ensemble):
             batch.masked.black_probabilities(),
             self.percentile,
             self.contributions,
+            self.form,
             len(batch.size),
             xp=batch.xp,
         )

@@ -21,6 +21,7 @@ from fusioncam_core.cams.scoring import (
     ScoreMaps,
     _mask_maps,
     _score_cam,
+    above_black,
     gathered,
     require_channel_weights,
     scored,
@@ -81,7 +82,8 @@ class ScoreCAM(Limitable):
         model, layer, and every keyword of `Explainer`.
         channel_weights: "softmax" (of the channels' logits) or "probability" (of the target under the channel's
             mask; masks are then normalised before the resize, and summed in the activations' place, as in xplaincam,
-            the later package of Fusion-CAM's authors).
+            the later package of Fusion-CAM's authors) or "regression" (what each place adds to the probability, by a
+            ridge regression on the masks: `fusioncam_core.cams.region.score_cam`).
         budget: the most masks run of each image; None for all. What the others would score is foretold.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
             in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.cams.budget`).
@@ -100,7 +102,8 @@ class ScoreCAM(Limitable):
     def explain(self, batch: Batch) -> Result:
         """`N(relu(U(sum_k softmax(s)_k A_k)))`, or `N(relu(U(sum_k p_k N(A_k))))` for "probability"."""
         maps = _mask_maps(batch.activations, self.channel_weights, xp=batch.xp)
-        score_maps, black = self._by_logit(batch) if self.channel_weights == "softmax" else self._by_share(batch)
+        ways = {"softmax": self._by_logit, "probability": self._by_share, "regression": self._by_increase}
+        score_maps, black = ways[self.channel_weights](batch)
         found = score_channels(
             maps, score_maps, black, limits=self.limits, channel_weights=self.channel_weights, **_chunking(batch)
         )
@@ -123,6 +126,12 @@ class ScoreCAM(Limitable):
             return batch.xp.zeros_like(batch.target_scores)
 
         return score_maps, no_scores
+
+    def _by_increase(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
+        def score_maps(maps: Array, chunk: Chunk) -> Array:
+            return batch.masked.probability_maps(maps, chunk.owners, chunk.count)
+
+        return above_black(score_maps, batch.masked.black_probabilities(), xp=batch.xp)
 
 
 class GroupCAM(Explainer):
