@@ -40,7 +40,7 @@ CHECK := OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equ
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format typecheck clean
+.PHONY: help demo test bench study lint format typecheck clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ bench: $(BENCH)/.fusioncam-bench  ## Measure times, memory and accuracy beside o
 	env -u OMP_WAIT_POLICY $(BENCH)/bin/python -m benchmarks.budgets --out bench-out
 	$(BENCH)/bin/python -m benchmarks.report bench-out docs/benchmarks.md
 
+study: $(BENCH)/.fusioncam-bench  ## Compare all methods by all metrics: see docs/study.md
+	$(BENCH)/bin/python -m benchmarks.study --out study-out docs/study.md
+
 lint: $(DEV)  ## Check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -71,8 +74,8 @@ format: $(DEV)  ## Put style and formatting right
 typecheck: $(DEV)  ## Check types, strictly, over fusioncam_core
 	$(PY) -m mypy
 
-clean:  ## Remove what builds, checks and the demo wrote; the virtual environment stays
-	rm -rf build dist demo-out bench-out .mypy_cache .pytest_cache .ruff_cache
+clean:  ## Remove what builds, checks, measurements and the demo wrote; the virtual environment stays
+	rm -rf build dist demo-out bench-out study-out .mypy_cache .pytest_cache .ruff_cache
 	find fusioncam_core backends tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The peers come without their dependencies, which would move the versions that are compared.
