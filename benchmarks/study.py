@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.report import table
 from examples.zoo.fashion_mnist import MEAN, STD, prepare, read_data_set
-from examples.zoo.photographs import foolbox_photographs
-from fusioncam_core import Evaluation, Preprocessing, evaluate
+from examples.zoo.photographs import foolbox_photographs, photograph
+from fusioncam_core import Evaluation, Explainer, FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
 from fusioncam_core.explainers.registry import EXPLAINERS
 from fusioncam_core.metrics import (
     FAITHFULNESS,
@@ -49,6 +49,12 @@ CURVES = [Insertion(steps=16), Deletion(steps=16)]
 
 BLACK = (0 - MEAN) / STD
 """Of the Fashion-MNIST networks' inputs."""
+
+CHOSEN_ON = 150
+"""So many images of Fashion-MNIST's training part, the first ones, for the choice of a form."""
+
+PHOTOGRAPHS = ("coffee", "chelsea", "rocket", "motorcycle_left", "camera", "astronaut", "hubble_deep_field")
+"""Scikit-image's, for the same."""
 
 TESTED = 100
 """So many images of Fashion-MNIST's test part, the first ones."""
@@ -119,6 +125,50 @@ def garments() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 # --- parts
+
+
+def choice(out: Path) -> Iterator[str]:
+    """One change at a time to the published form, on images that no other part has."""
+    images, _ = read_data_set("train")
+    subjects = {
+        "ResNet8": (fashion("resnet8"), prepare(images[:CHOSEN_ON], "first"), {"baseline": BLACK}),
+        "EfficientNet-Lite0": (lite0()[0], _own_photographs(), {"budget": BUDGET}),
+    }
+    for network, (model, given, options) in subjects.items():
+        metrics = FAITHFULNESS if network == "ResNet8" else ["average-drop", "average-increase", *CURVES]
+        found = evaluate(
+            model, given, _changes(model, options), metrics, out=out / f"choice-{network}", reference="published"
+        )
+        yield f"{network}, {len(given)} images:"
+        yield ""
+        yield from _table(found)
+
+
+def _changes(model: Any, options: Mapping[str, Any]) -> dict[str, Explainer]:
+    """Forms of Fusion-CAM, by what differs from the published one."""
+
+    def region(**own: Any) -> Explainer:
+        return ScoreCAM(model, **options, **own)
+
+    rest = {name: value for name, value in options.items() if name != "budget"}
+    form = functools.partial(FusionCAM, model, **rest)
+    return {
+        "published": form(region=region()),
+        "percentile 0": form(region=region(), percentile=0),
+        "percentile 30": form(region=region(), percentile=30),
+        "region of probabilities": form(region=region(channel_weights="probability")),
+        "region by regression": form(region=region(channel_weights="regression")),
+        "root of the union": form(region=region(), form="calibrated"),
+        "calibrated: both": form(region=region(channel_weights="regression"), form="calibrated"),
+        "Grad-CAM": GradCAM(model),
+        "Score-CAM": region(),
+    }
+
+
+def _own_photographs() -> np.ndarray:
+    from examples.zoo.efficientnet_lite0_torch import load
+
+    return np.stack([load().preprocessing(read_photograph(photograph(name))) for name in PHOTOGRAPHS])
 
 
 def photographs(out: Path) -> Iterator[str]:
@@ -258,6 +308,7 @@ def _vit_layers() -> dict[str, dict[str, Any]]:
 
 
 PARTS: Mapping[str, Callable[[Path], Iterator[str]]] = {
+    "choice": choice,
     "photographs": photographs,
     "held_out": held_out,
     "resnet8": functools.partial(_on_fashion, "resnet8"),
