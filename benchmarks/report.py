@@ -178,7 +178,7 @@ def memory(runs: dict[str, Any]) -> Iterator[str]:
     yield ""
     rows = [
         (
-            PEERS.get(more["library"], "fusioncam"),
+            PEERS.get(more["library"].removeprefix("of_"), "fusioncam"),
             f"{more['megabytes']:.0f} MB",
             more["channels"],
             more["images"],
