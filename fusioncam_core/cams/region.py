@@ -45,7 +45,8 @@ def score_cam(
     With `channel_weights="regression"` it is `N(relu(U(b)))`, `b` the ridge regression of `p_k - p_0`, what the masks
     leave of the probability above black's, on the masks `N(A_k)`: what a place adds to the probability, where masks
     that overlap share what they found. So Ribeiro et al., LIME (arXiv 1602.04938) and Petsiuk et al., RISE (arXiv
-    1806.07421) see random masks; here the channels' own are enough. docs/study.md has what it is worth.
+    1806.07421) see random masks; here the channels' own are enough. docs/study.md has what it is worth. It needs all of
+    its masks: what a place adds is a difference, and a budget leaves much more of it open than of a weighted sum.
 
     With a budget or a tolerance only the channels that matter most are scored. A Gaussian process from masks to scores
     foretells what the others would score, and how far the map might still move (`fusioncam_core.cams.budget`).
