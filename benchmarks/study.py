@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.report import table
 from examples.zoo.fashion_mnist import MEAN, STD, prepare, read_data_set
-from examples.zoo.photographs import foolbox_photographs, photograph
+from examples.zoo.photographs import foolbox_photographs
 from fusioncam_core import Evaluation, Explainer, FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
 from fusioncam_core.explainers.registry import EXPLAINERS
 from fusioncam_core.metrics import (
@@ -48,13 +48,13 @@ CURVES = [Insertion(steps=16), Deletion(steps=16)]
 """On ImageNet networks; 32 steps on the small ones."""
 
 BLACK = (0 - MEAN) / STD
-"""Of the Fashion-MNIST networks' inputs."""
+"""Of the Fashion-MNIST networks' inputs, whose zero is a grey."""
+
+ON_BLACK = ["average-drop", "average-increase", Insertion(), Deletion(substrate=BLACK)]
+"""On those networks."""
 
 CHOSEN_ON = 150
 """So many images of Fashion-MNIST's training part, the first ones, for the choice of a form."""
-
-PHOTOGRAPHS = ("coffee", "chelsea", "rocket", "motorcycle_left", "camera", "astronaut", "hubble_deep_field")
-"""Scikit-image's, for the same."""
 
 TESTED = 100
 """So many images of Fashion-MNIST's test part, the first ones."""
@@ -120,29 +120,15 @@ def garments() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def choice(out: Path) -> Iterator[str]:
     """One change at a time to the published form, on images that no other part has."""
     images, _ = read_data_set("train")
-    subjects = {
-        "ResNet8": (fashion("resnet8"), prepare(images[:CHOSEN_ON], "first"), {"baseline": BLACK}),
-        "EfficientNet-Lite0": (lite0()[0], _own_photographs(), {"budget": BUDGET}),
-    }
-    for network, (model, given, options) in subjects.items():
-        metrics = FAITHFULNESS if network == "ResNet8" else ["average-drop", "average-increase", *CURVES]
-        found = evaluate(
-            model, given, _changes(model, options), metrics, out=out / f"choice-{network}", reference="published"
-        )
-        yield f"{network}, {len(given)} images:"
-        yield ""
-        yield from _table(found)
+    given = prepare(images[:CHOSEN_ON], "first")
+    changes = _changes(fashion("resnet8"), {"baseline": BLACK})
+    yield from _table(evaluate(None, given, changes, ON_BLACK, out=out / "choice", reference="published"))
 
 
 def _changes(model: Any, options: Mapping[str, Any]) -> dict[str, Explainer]:
     """Forms of Fusion-CAM, by what differs from the published one."""
 
-    rest = {name: value for name, value in options.items() if name != "budget"}
-
-    def region(**own: Any) -> Explainer:
-        return ScoreCAM(model, **(rest if own.get("channel_weights") == "regression" else options), **own)
-
-    form = functools.partial(FusionCAM, model, **rest)
+    region, form = (functools.partial(kind, model, **options) for kind in (ScoreCAM, FusionCAM))
     return {
         "published": form(region=region()),
         "percentile 0": form(region=region(), percentile=0),
@@ -154,12 +140,6 @@ def _changes(model: Any, options: Mapping[str, Any]) -> dict[str, Explainer]:
         "Grad-CAM": GradCAM(model),
         "Score-CAM": region(),
     }
-
-
-def _own_photographs() -> np.ndarray:
-    from examples.zoo.efficientnet_lite0_torch import load
-
-    return np.stack([load().preprocessing(read_photograph(photograph(name))) for name in PHOTOGRAPHS])
 
 
 def photographs(out: Path) -> Iterator[str]:
@@ -189,9 +169,11 @@ def photographs(out: Path) -> Iterator[str]:
 def _on_fashion(network: str, out: Path) -> Iterator[str]:
     images, _, masks = garments()
     model = fashion(network)
-    once = [METRICS[name]() for name in METRICS if name not in RERUN and name != "infidelity"]
+    others = [METRICS[name]() for name in METRICS if name not in (*FAITHFULNESS, *RERUN, "infidelity")]
     folder = out / network
-    found = evaluate(model, images, EVERY, [*once, Infidelity(samples=32)], masks=masks, out=folder, baseline=BLACK)
+    found = evaluate(
+        model, images, EVERY, [*ON_BLACK, *others, Infidelity(samples=32)], masks=masks, out=folder, baseline=BLACK
+    )
     again = [METRICS["coherency"](), METRICS["adcc"](), MaxSensitivity(samples=4)]
     repeated = evaluate(model, images[:FEWER], EVERY, again, out=folder, baseline=BLACK)
     for chosen in (FAITHFULNESS, ("average-gain", "road", "infidelity", "complexity")):
