@@ -137,7 +137,7 @@ def _changes(model: Any, options: Mapping[str, Any]) -> dict[str, Explainer]:
         "region by regression": form(region=region(channel_weights="regression")),
         "root of the union": form(region=region(), form="calibrated"),
         "calibrated: both": form(region=region(channel_weights="regression"), form="calibrated"),
-        "Grad-CAM": GradCAM(model),
+        "Grad-CAM": GradCAM(model, **options),
         "Score-CAM": region(),
     }
 
