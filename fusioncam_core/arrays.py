@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import array_api_compat
 import numpy as np
@@ -235,6 +235,21 @@ def require_count(value: Any, name: str, least: int = 1) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is a whole number of at least {least}, and {value!r} came.")
     return int(value)
+
+
+Word = TypeVar("Word", bound=str)
+
+
+def require_word(value: Word, name: str, known: Any) -> Word:
+    """The value itself if it is one of the words of a `Literal`.
+
+    Raises:
+        ValueError: naming it and the words otherwise.
+    """
+    *others, last = map(repr, get_args(known))
+    if value not in get_args(known):
+        raise ValueError(f"{name} is {', '.join(others)} or {last}, and {value!r} came.")
+    return value
 
 
 def _percentile(maps: Array, percentage: float, spatial_ndim: int, *, xp: Namespace) -> Array:

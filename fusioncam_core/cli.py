@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
 _FUSION_OPTIONS = ("percentile", "contributions", "form")
 _LIMITS = ("budget", "tolerance")
-_LIMITS = ("budget", "tolerance")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

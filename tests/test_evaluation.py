@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
-from fusioncam_core.evaluation.labels import read_labels
-from fusioncam_core.evaluation.statistics import RESAMPLES, compare, interval
 from fusioncam_core.evaluation.store import Entry, Key, Store, digest, fingerprint
 from fusioncam_core.evaluation.truth import Truth
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
@@ -34,43 +32,6 @@ def model(shapes_weights: dict[str, Any]) -> Any:
 
 def square(maps: Any, **options: Any) -> Given:
     return Given(Looks(**options), maps, outputs="probabilities")
-
-
-class TestStatistics:
-    def test_interval_by_hand(self) -> None:
-        """Half zeros, half ones: the mean of n draws is binomial."""
-        found = interval(np.array([0.0, 1.0] * 50))
-        assert found.mean == 0.5
-        assert found.n == 100
-        # The 2.5 and 97.5 percentiles of a binomial with 100 draws of probability one half, over 100.
-        assert found.low == pytest.approx(0.40, abs=0.011)
-        assert found.high == pytest.approx(0.60, abs=0.011)
-
-    def test_interval_covers_as_often_as_it_says(self) -> None:
-        generator = np.random.default_rng(1)
-        inside = [low <= 0 <= high for _, low, high, _ in (interval(generator.normal(size=40)) for _ in range(200))]
-        assert 0.90 <= np.mean(inside) <= 0.98
-
-    def test_nan_is_left_out(self) -> None:
-        assert interval(np.array([np.nan, 0.25, 0.25])) == (0.25, 0.25, 0.25, 2)
-        nothing = interval(np.full(3, np.nan))
-        assert nothing.n == 0
-        assert np.isnan(nothing.mean)
-
-    def test_it_repeats(self) -> None:
-        values = np.random.default_rng(2).random(30)
-        assert interval(values) == interval(values)
-        assert RESAMPLES >= 1000
-
-    def test_comparison(self) -> None:
-        first, second = np.array([0.1, 0.5, 0.3, np.nan, 0.9]), np.array([0.2, 0.4, 0.3, 0.1, np.nan])
-        lower = compare(first, second, "lower")
-        assert (lower.better, lower.equal, lower.worse) == (1, 1, 1)
-        assert lower.difference.mean == pytest.approx(0)
-        assert lower.difference.n == 3
-        higher = compare(first + 1, second, "higher")
-        assert (higher.better, higher.worse) == (3, 0)
-        assert higher.difference.low > 0
 
 
 class TestValues:
@@ -395,8 +356,16 @@ class TestMasks:
 
     def test_a_mask_that_is_missing_is_named(self) -> None:
         found = evaluate(Looks(), white(2), {"given": square(perfect)}, ["iou"], 1, masks={"0": perfect(white(1))[0]})
-        assert np.isnan(found.values).all(), "a group that cannot be compared has no value"
+        assert found.values[0, 0, 0] == 1
+        assert np.isnan(found.values[0, 0, 1])
+        assert [each.image for each in found.problems] == ["1"]
         assert "There is no mask for the image '1'" in found.problems[0].reason
+
+    def test_nor_does_one_of_another_size_matter_to_others(self) -> None:
+        truth = {"0": perfect(white(1))[0], "1": np.ones((3, 3)), "2": perfect(white(1))[0]}
+        found = evaluate(Looks(), white(3), {"given": square(perfect)}, ["iou"], 1, masks=truth)
+        np.testing.assert_array_equal(found.values[0, 0], [1, np.nan, 1])
+        assert [each.reason for each in found.problems] == ["The mask of '1' has shape (3, 3), and its image (24, 24)."]
 
     def test_a_folder(self, tmp_path: Path) -> None:
         image = pytest.importorskip("PIL.Image")
@@ -411,34 +380,3 @@ class TestMasks:
         with pytest.raises(ValueError, match=r"has shape \(20, 20\), and its image \(24, 24\)"):
             truth.of(["cat"], (24, 24))
         assert truth.fingerprint("cat") != truth.fingerprint("dog")
-
-
-class TestLabels:
-    FILES = (Path("photographs/3/imagenet_00_243.jpg"), Path("photographs/12/imagenet_09_455.jpg"))
-
-    def test_from_names(self) -> None:
-        assert read_labels("names", self.FILES) == [243, 455]
-        with pytest.raises(ValueError, match=r"no number in the name 'cat.jpg'"):
-            read_labels("names", [Path("cat.jpg")])
-
-    def test_from_folders(self) -> None:
-        assert read_labels("folders", self.FILES) == [3, 12]
-        named = [Path("dog/a.png"), Path("cat/b.png"), Path("dog/c.png")]
-        assert read_labels("folders", named) == [1, 0, 1]
-        assert read_labels("folders", named, ["bird", "dog", "cat"]) == [1, 2, 1]
-
-    @pytest.mark.parametrize("first", ["imagenet_00_243.jpg", "imagenet_00_243", "3/imagenet_00_243.jpg"])
-    def test_from_a_table(self, tmp_path: Path, first: str) -> None:
-        table = tmp_path / "labels.csv"
-        table.write_text(f"file,label\n{first}, bulldog\nimagenet_09_455.jpg,5\n")
-        assert read_labels(str(table), self.FILES, ["cat", "bulldog"]) == [1, 5]
-
-    def test_tables_that_do_not_say(self, tmp_path: Path) -> None:
-        table = tmp_path / "labels.csv"
-        table.write_text("imagenet_00_243.jpg,bulldog\n")
-        with pytest.raises(ValueError, match=r"says 'bulldog' of 'imagenet_00_243.jpg': a class's number"):
-            read_labels(str(table), self.FILES[:1])
-        with pytest.raises(ValueError, match=r"has no rows for 'imagenet_09_455.jpg'"):
-            read_labels(str(table), self.FILES[1:])
-        with pytest.raises(ValueError, match="there is no file 'labels'"):
-            read_labels("labels", self.FILES)

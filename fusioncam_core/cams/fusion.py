@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from fusioncam_core.arrays import (
     Array,
@@ -16,9 +16,10 @@ from fusioncam_core.arrays import (
     require_float,
     require_map,
     require_percentage,
+    require_word,
 )
 
-Contributions = Literal["clipped", "signed", "unnormalised"]
+Contributions = Literal["unnormalised", "clipped", "signed"]
 
 Form = Literal["published", "calibrated"]
 
@@ -82,29 +83,7 @@ def contribution_weights(
     xp = array_namespace(first, second)
     for name, values in (("first", first), ("second", second)):
         require_finite(require_float(values, name, xp), f"{name} contributions", xp)
-    return _contribution_weights(first, second, require_mode(contributions), xp=xp)
-
-
-def require_mode(contributions: Contributions) -> Contributions:
-    """The mode itself if it is "clipped", "signed" or "unnormalised".
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if contributions not in get_args(Contributions):
-        raise ValueError(f"contributions is 'unnormalised', 'clipped' or 'signed', and {contributions!r} came.")
-    return contributions
-
-
-def require_form(form: Form) -> Form:
-    """The form itself if it is "published" or "calibrated".
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if form not in get_args(Form):
-        raise ValueError(f"form is 'published' or 'calibrated', and {form!r} came.")
-    return form
+    return _contribution_weights(first, second, require_word(contributions, "contributions", Contributions), xp=xp)
 
 
 def _contribution_weights(first: Array, second: Array, mode: Contributions, *, xp: Namespace) -> tuple[Array, Array]:
@@ -237,8 +216,8 @@ def fusion_cam(
     """
     xp = check_maps(spatial_ndim, gradient=gradient, region=region)
     require_percentage(percentile)
-    require_mode(contributions)
-    require_form(form)
+    require_word(contributions, "contributions", Contributions)
+    require_word(form, "form", Form)
     if baseline is None:
         baseline = probability(xp.zeros_like(gradient))
     return _fusion_cam(gradient, region, probability, baseline, percentile, contributions, form, spatial_ndim, xp=xp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from fusioncam_core.arrays import (
     require_count,
     require_finite,
     require_percentage,
+    require_word,
     to_numpy,
 )
 from fusioncam_core.cams.gradient import _check_pair, _map_size, relu
@@ -104,8 +105,7 @@ def check_groups(groups: int, grouping: Grouping, percentile: float, seed: int) 
     require_count(groups, "groups")
     require_count(seed, "seed", least=0)
     require_percentage(percentile)
-    if grouping not in get_args(Grouping):
-        raise ValueError(f"grouping is 'order' or 'k-means', and {grouping!r} came.")
+    require_word(grouping, "grouping", Grouping)
 
 
 def group_maps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusioncam_core.arrays import Array, _normalise, _resize
+from fusioncam_core.arrays import Array, _normalise, _resize, require_word
 from fusioncam_core.cams.budget import require_limits, score_channels
 from fusioncam_core.cams.scoring import (
     ChannelWeights,
@@ -17,7 +17,6 @@ from fusioncam_core.cams.scoring import (
     black_scorer,
     check_activations,
     one_or_several,
-    require_channel_weights,
 )
 from fusioncam_core.pace import Pace
 
@@ -73,7 +72,7 @@ def score_cam(
     """
     limits = require_limits(budget, tolerance)
     activations, extent, xp = check_activations(activations, size, channel_axis)
-    maps = _mask_maps(activations, require_channel_weights(channel_weights), xp=xp)
+    maps = _mask_maps(activations, require_word(channel_weights, "channel_weights", ChannelWeights), xp=xp)
 
     def score_maps(maps: Array, chunk: Chunk) -> Array:
         masks = _resize(maps, extent, xp=xp)

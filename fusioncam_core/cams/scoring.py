@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -106,17 +106,6 @@ def _ridge(masks: np.ndarray[Any, Any], increases: np.ndarray[Any, Any]) -> np.n
 def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
     """What each map is weighed with, (..., C) of its scores (..., C)."""
     return _softmax(scores, -1, xp=xp) if channel_weights == "softmax" else scores
-
-
-def require_channel_weights(channel_weights: ChannelWeights) -> ChannelWeights:
-    """The word itself if it is "softmax", "probability" or "regression".
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if channel_weights not in get_args(ChannelWeights):
-        raise ValueError(f"channel_weights is 'softmax', 'probability' or 'regression', and {channel_weights!r} came.")
-    return channel_weights
 
 
 def check_activations(

@@ -12,6 +12,7 @@ from fusioncam_core.arrays import (
     _resize,
     array_namespace,
     require_percentage,
+    require_word,
 )
 from fusioncam_core.cams.fusion import (
     Contributions,
@@ -19,7 +20,6 @@ from fusioncam_core.cams.fusion import (
     _contribution_weights,
     _over_space,
     check_maps,
-    require_mode,
 )
 from fusioncam_core.cams.gradient import _check_pair, _map_size, relu
 
@@ -109,7 +109,7 @@ def union_cam(
         ValueError: if shapes differ, values are NaN or infinite, or an option is wrong.
     """
     xp = check_maps(spatial_ndim, denoised=denoised, region=region)
-    require_mode(contributions)
+    require_word(contributions, "contributions", Contributions)
     if baseline is None:
         baseline = probability(xp.zeros_like(denoised))
     return _union_cam(denoised, region, probability, baseline, contributions, spatial_ndim, xp=xp)

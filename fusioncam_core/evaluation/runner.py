@@ -248,10 +248,21 @@ class _Run:
         keys = [Key(row.digest, row.target, self._methods[label], self._measure(metric, row)) for row in rows]
         if all(key in self._store for key in keys):
             return
-        truth = self._truth.of([row.name for row in rows], judge.size) if metric.needs_truth else None
+        truth, missing = self._masks(rows, judge.size) if metric.needs_truth else (None, {})
         found = metric.measure(judge, truth)
         entries = dict(zip(keys, _entries(found, metric), strict=True))
+        entries |= {keys[number]: Entry(None, reason=reason) for number, reason in missing.items()}
         self._store.add({key: entry for key, entry in entries.items() if key not in self._store})
+
+    def _masks(self, rows: list[_Row], size: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], dict[int, str]]:
+        """(n, *size) the objects' masks; and why some rows have none, whose masks are empty."""
+        masks, missing = np.zeros((len(rows), *size), dtype=bool), {}
+        for number, row in enumerate(rows):
+            try:
+                masks[number] = self._truth.of([row.name], size)[0]
+            except ValueError as error:
+                missing[number] = str(error)
+        return masks, missing
 
     def _note_zeros(self, label: str, explanation: Explanation, rows: list[_Row]) -> None:
         largest = np.abs(to_numpy(explanation.maps)).reshape(len(rows), -1).max(axis=1)

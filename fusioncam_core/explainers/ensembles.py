@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusioncam_core.arrays import require_percentage, to_numpy
+from fusioncam_core.arrays import require_percentage, require_word, to_numpy
 from fusioncam_core.cams.budget import require_limits
-from fusioncam_core.cams.fusion import Contributions, Form, _fusion_cam, require_form, require_mode
+from fusioncam_core.cams.fusion import Contributions, Form, _fusion_cam
 from fusioncam_core.cams.union import _denoised_cam, _union_cam
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
@@ -147,8 +147,8 @@ class FusionCAM(_Ensemble):
         **keywords: Any,
     ):
         self.percentile = require_percentage(percentile)
-        self.contributions = require_mode(contributions)
-        self.form = require_form(form)
+        self.contributions = require_word(contributions, "contributions", Contributions)
+        self.form = require_word(form, "form", Form)
         super().__init__(model, layer, **keywords)
         self.gradient = self._part("gradient", gradient)
         weighed = {"channel_weights": "regression"} if form == "calibrated" and region == ScoreCAM.name else {}
@@ -205,7 +205,7 @@ class UnionCAM(_Ensemble):
         **keywords: Any,
     ):
         self.percentile = require_percentage(percentile)
-        self.contributions = require_mode(contributions)
+        self.contributions = require_word(contributions, "contributions", Contributions)
         super().__init__(model, layer, **keywords)
         self.region = self._part("region", region)
 

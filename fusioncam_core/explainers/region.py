@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, constant_like, require_count, require_finite, to_numpy
+from fusioncam_core.arrays import Array, constant_like, require_count, require_finite, require_word, to_numpy
 from fusioncam_core.cams.ablation import _ablation_cam
 from fusioncam_core.cams.budget import Scored, require_limits, score_channels
 from fusioncam_core.cams.groups import Grouping, _group_cam, check_groups, group_maps
@@ -23,7 +23,6 @@ from fusioncam_core.cams.scoring import (
     _score_cam,
     above_black,
     gathered,
-    require_channel_weights,
     scored,
 )
 from fusioncam_core.explainers.base import Explainer, Result
@@ -96,11 +95,11 @@ class ScoreCAM(Limitable):
     title = "Score-CAM"
 
     def __init__(self, model: Any, layer: Any = None, *, channel_weights: ChannelWeights = "softmax", **keywords: Any):
-        self.channel_weights = require_channel_weights(channel_weights)
+        self.channel_weights = require_word(channel_weights, "channel_weights", ChannelWeights)
         super().__init__(model, layer, **keywords)
 
     def explain(self, batch: Batch) -> Result:
-        """`N(relu(U(sum_k softmax(s)_k A_k)))`, or `N(relu(U(sum_k p_k N(A_k))))` for "probability"."""
+        """`N(relu(U(sum_k softmax(s)_k A_k)))`; `N(relu(U(sum_k p_k N(A_k))))`; `N(relu(U(regression)))`."""
         maps = _mask_maps(batch.activations, self.channel_weights, xp=batch.xp)
         ways = {"softmax": self._by_logit, "probability": self._by_share, "regression": self._by_increase}
         score_maps, black = ways[self.channel_weights](batch)

@@ -1,0 +1,79 @@
+"""What an evaluation is made of that needs no model: intervals and comparisons, and labels of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusioncam_core.evaluation.labels import read_labels
+from fusioncam_core.evaluation.statistics import RESAMPLES, compare, interval
+
+
+class TestStatistics:
+    def test_interval_by_hand(self) -> None:
+        """Half zeros, half ones: the mean of n draws is binomial."""
+        found = interval(np.array([0.0, 1.0] * 50))
+        assert found.mean == 0.5
+        assert found.n == 100
+        # The 2.5 and 97.5 percentiles of a binomial with 100 draws of probability one half, over 100.
+        assert found.low == pytest.approx(0.40, abs=0.011)
+        assert found.high == pytest.approx(0.60, abs=0.011)
+
+    def test_interval_covers_as_often_as_it_says(self) -> None:
+        generator = np.random.default_rng(1)
+        inside = [low <= 0 <= high for _, low, high, _ in (interval(generator.normal(size=40)) for _ in range(200))]
+        assert 0.90 <= np.mean(inside) <= 0.98
+
+    def test_nan_is_left_out(self) -> None:
+        assert interval(np.array([np.nan, 0.25, 0.25])) == (0.25, 0.25, 0.25, 2)
+        nothing = interval(np.full(3, np.nan))
+        assert nothing.n == 0
+        assert np.isnan(nothing.mean)
+
+    def test_it_repeats(self) -> None:
+        values = np.random.default_rng(2).random(30)
+        assert interval(values) == interval(values)
+        assert RESAMPLES >= 1000
+
+    def test_comparison(self) -> None:
+        first, second = np.array([0.1, 0.5, 0.3, np.nan, 0.9]), np.array([0.2, 0.4, 0.3, 0.1, np.nan])
+        lower = compare(first, second, "lower")
+        assert (lower.better, lower.equal, lower.worse) == (1, 1, 1)
+        assert lower.difference.mean == pytest.approx(0)
+        assert lower.difference.n == 3
+        higher = compare(first + 1, second, "higher")
+        assert (higher.better, higher.worse) == (3, 0)
+        assert higher.difference.low > 0
+
+
+class TestLabels:
+    FILES = (Path("photographs/3/imagenet_00_243.jpg"), Path("photographs/12/imagenet_09_455.jpg"))
+
+    def test_from_names(self) -> None:
+        assert read_labels("names", self.FILES) == [243, 455]
+        with pytest.raises(ValueError, match=r"no number in the name 'cat.jpg'"):
+            read_labels("names", [Path("cat.jpg")])
+
+    def test_from_folders(self) -> None:
+        assert read_labels("folders", self.FILES) == [3, 12]
+        named = [Path("dog/a.png"), Path("cat/b.png"), Path("dog/c.png")]
+        assert read_labels("folders", named) == [1, 0, 1]
+        assert read_labels("folders", named, ["bird", "dog", "cat"]) == [1, 2, 1]
+
+    @pytest.mark.parametrize("first", ["imagenet_00_243.jpg", "imagenet_00_243", "3/imagenet_00_243.jpg"])
+    def test_from_a_table(self, tmp_path: Path, first: str) -> None:
+        table = tmp_path / "labels.csv"
+        table.write_text(f"file,label\n{first}, bulldog\nimagenet_09_455.jpg,5\n")
+        assert read_labels(str(table), self.FILES, ["cat", "bulldog"]) == [1, 5]
+
+    def test_tables_that_do_not_say(self, tmp_path: Path) -> None:
+        table = tmp_path / "labels.csv"
+        table.write_text("imagenet_00_243.jpg,bulldog\n")
+        with pytest.raises(ValueError, match=r"says 'bulldog' of 'imagenet_00_243.jpg': a class's number"):
+            read_labels(str(table), self.FILES[:1])
+        with pytest.raises(ValueError, match=r"has no rows for 'imagenet_09_455.jpg'"):
+            read_labels(str(table), self.FILES[1:])
+        with pytest.raises(ValueError, match="there is no file 'labels'"):
+            read_labels("labels", self.FILES)
