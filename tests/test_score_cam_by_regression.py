@@ -70,10 +70,8 @@ class TestRegression:
     def test_end_to_end(self, model: Any, shapes: dict[str, Any]) -> None:
         cam = ScoreCAM(model, channel_weights="regression")
         explanation = cam(shapes["images"], shapes["target"])
-        assert (
-            explanation.evaluations
-            == 8 + np.ptp(shapes["activations"].reshape(8, 48, -1), axis=2).astype(bool).sum() + 2
-        ), "one black image for each group of four"
+        live = np.ptp(shapes["activations"], axis=(2, 3)) > 0
+        assert explanation.evaluations == 8 + live.sum() + 2, "one black image for each group of four"
         together = cam(shapes["images"][:2], [[0, 3], [1, 2]]).maps.numpy()
         for column, targets in enumerate(([0, 1], [3, 2])):
             alone = cam(shapes["images"][:2], targets).maps.numpy()
