@@ -24,8 +24,11 @@ LARGEST = 1024
 RUNS = 4
 """How often "auto" runs each of two ways, in turns, before it judges by their fastest runs; the first one prepares."""
 
-ROUNDS = 2
-"""How often sizes are gone through at most, where another memory format turns out faster afterwards."""
+LOOKS = 2
+"""How often "auto" searches: a process that is warming up (its memory is not laid out yet) favours small batches."""
+
+LATER = 3
+"""The last search begins when the work has taken so many times what it had when the one before ended."""
 
 GAIN = 0.03
 """Another way must be faster by this share: less is the noise of a timing."""
@@ -170,8 +173,8 @@ class AutoPace(ModelPace):
 
     Nothing is run for the sake of timing. A way is tried against the best one so far, in turns, so that both meet the
     same machine. Memory formats are compared at the first size; then sizes double as long as that makes an image
-    cheaper, or, if it does not, halve; then formats are compared again. Where the adapter compiles for every size,
-    another one is tried once the compilation is a small share of the work.
+    cheaper, or, if it does not, halve. A while later everything is tried again. Where the adapter compiles for every
+    size, another one is tried once the compilation is a small share of the work.
 
     Args:
         adapter: of the model that works; its `batch_size` is tried first.
@@ -180,8 +183,10 @@ class AutoPace(ModelPace):
     def __init__(self, adapter: ModelAdapter):
         super().__init__(adapter, adapter.batch_size)
         self._best = Way(adapter.memory_formats[0], adapter.batch_size)
-        self._search: Search | None = _search(adapter.memory_formats, adapter.batch_size)
+        self._search: Search | None = _search(self._best, adapter.memory_formats)
         self._duel = next(self._search)
+        self._looks = 1
+        self._rests_until = 0.0
         self._runs: dict[Way, list[float]] = {way: [] for way in self._duel}
         self._worked = 0.0
         self._compiled: list[float] = []
@@ -224,7 +229,7 @@ class AutoPace(ModelPace):
 
     def _next_run(self, left: int) -> Way | None:
         """The way to time now; None where there is nothing to find out, or not enough work for it."""
-        if self._search is None:
+        if self._search is None or self._worked < self._rests_until:
             return None
         best, other = self._duel
         # The best one goes first, and its second run, by which the cost of the first is known, before any other way.
@@ -263,10 +268,18 @@ class AutoPace(ModelPace):
         self.size = self._best.size
         try:
             self._duel = self._search.send(faster)
-            self._runs = {way: [] for way in self._duel}
         except StopIteration:
-            self._search = None
-            _log.info("%s: %s is fastest", self._adapter.model_name, self._best)
+            self._look_again()
+        self._runs = {way: [] for way in self._duel}
+
+    def _look_again(self) -> None:
+        """A search has ended: the next one begins later, or the best way is found."""
+        _log.info("%s: %s is fastest", self._adapter.model_name, self._best)
+        self._search = _search(self._best, self._adapter.memory_formats) if self._looks < LOOKS else None
+        self._looks += 1
+        self._rests_until = LATER * self._worked
+        if self._search is not None:
+            self._duel = next(self._search)
 
     def _give_up(self, way: Way, error: Exception) -> None:
         """There was no memory for this way: one that was tried has lost, the best one goes on with half."""
@@ -277,18 +290,10 @@ class AutoPace(ModelPace):
         self._search, self._best = None, Way(way.memory_format, self.size)
 
 
-def _search(memory_formats: Sequence[str], size: int) -> Search:
-    """Tries the other formats at that size, then other sizes, and the formats once more at the best of those.
-
-    The first duel is fought while a process is still warming up; its loser gets a second one.
-    """
-    best = yield from _other_formats(Way(memory_formats[0], size), memory_formats)
-    for _ in range(ROUNDS):
-        best = yield from _other_sizes(best)
-        before, best = best, (yield from _other_formats(best, memory_formats))
-        if best == before:
-            break
-    return best
+def _search(best: Way, memory_formats: Sequence[str]) -> Search:
+    """Tries the other formats at that size, and then other sizes."""
+    best = yield from _other_formats(best, memory_formats)
+    return (yield from _other_sizes(best))
 
 
 def _other_formats(best: Way, memory_formats: Sequence[str]) -> Search:

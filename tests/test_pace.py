@@ -118,7 +118,7 @@ class TestSearch:
         device = make_device(lambda _, size, new: size * (abs(np.log2(size / best)) + 1) + 5 * new)
         pace = make_pace(device, "auto")
         assert isinstance(pace, AutoPace)
-        assert done(pace, 1000, device.work) == list(range(1000)), "the search does the work, and no more"
+        assert done(pace, 5000, device.work) == list(range(5000)), "the search does the work, and no more"
         assert pace.settled
         assert pace.way == ("as given", best)
         assert {size for _, size in device.runs[-3:-1]} == {best}
@@ -149,10 +149,27 @@ class TestSearch:
     def test_what_it_found_is_kept(self, make_device: Any) -> None:
         device = make_device(lambda _, size, new: size * (1 if size == 8 else 2))
         pace = AutoPace(device)
-        done(pace, 500, device.work)
+        done(pace, 2000, device.work)
         device.runs.clear()
         done(pace, 64, device.work)
         assert device.runs == [("as given", 8)] * 8
+
+    def test_what_is_slow_in_the_beginning_is_tried_again(self, make_device: Any) -> None:
+        """Sixteen is fastest, but for the first sixteen runs, in which larger batches than four are slow."""
+        started: list[int] = []
+
+        def seconds(_: str, size: int, new: bool) -> float:
+            started.append(size)
+            return size * (abs(np.log2(size / 16)) + 1 + 3 * (len(started) <= 16 and size > 4))
+
+        device = make_device(seconds)
+        pace = AutoPace(device)
+        done(pace, 100, device.work)
+        assert pace.way.size == 4
+        assert not pace.settled
+        done(pace, 5000, device.work)
+        assert pace.settled
+        assert pace.way.size == 16
 
     def test_no_search_where_none_is_asked_for(self, make_device: Any) -> None:
         device = make_device(lambda _, size, new: size)
