@@ -44,7 +44,7 @@ def report(folder: Path) -> Iterator[str]:
     if not runs:
         raise SystemExit(f"no benchmark was written into {folder}")
     yield from machine(next(iter(runs.values())))
-    for section in (exact, five, gradient, peers, options_of_torch, memory, start):
+    for section in (exact, given, five, gradient, peers, options_of_torch, memory, start):
         yield from section(runs)
     if (folder / "budgets.json").exists():
         yield from budgets(json.loads((folder / "budgets.json").read_text()))
@@ -103,6 +103,23 @@ def exact(runs: dict[str, Any]) -> Iterator[str]:
         "first call, calls until found", "compilations",
     )  # fmt: skip
     yield from table(head, rows)
+
+
+def given(runs: dict[str, Any]) -> Iterator[str]:
+    yield "### The same, with the batch in which the network alone is fastest"
+    yield ""
+    yield "What the loop costs, whatever batch a search finds: Score-CAM with `batch_size` given."
+    yield ""
+    rows = [
+        (
+            FRAMEWORKS[name],
+            f"{more['batch'][1]}, {more['batch'][0]}",
+            seconds(each["stats"]["median"]),
+            f"**{more['ratio']:.2f}** (bound {more['bound']:.2f})",
+        )
+        for name, each, more in of(runs, "test_given_batch")
+    ]
+    yield from table(("framework", "batch", "a call", "ratio"), rows)
 
 
 def ratios(runs: dict[str, Any], test: str, title: str, words: str) -> Iterator[str]:

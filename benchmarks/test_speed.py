@@ -72,6 +72,23 @@ def test_exact(benchmark: Any, subject: Subject, rounds: int, method: Any) -> No
     }
 
 
+def test_given_batch(benchmark: Any, subject: Subject, rounds: int) -> None:
+    """Score-CAM with the batch and memory format in which the network alone is fastest: what the loop itself costs."""
+    subject.fastest()
+    memory_format, size = subject.fastest_way
+    cam = ScoreCAM(subject.model, subject.layer, batch_size=size)
+
+    def call() -> Any:
+        with cam.adapter.memory_format(memory_format):
+            return cam(subject.image)
+
+    evaluations = call().evaluations
+    shares = interleaved(benchmark, call, subject.fastest, rounds)
+    ratio = statistics.median(share / evaluations for share in shares)
+    benchmark.extra_info |= {"batch": [memory_format, size], "evaluations": evaluations, "ratio": ratio}
+    benchmark.extra_info["bound"] = BOUND_EXACT
+
+
 def test_five_classes(benchmark: Any, subject: Subject, rounds: int) -> None:
     cam = FusionCAM(subject.model, subject.layer)
     settle(cam, subject.image)
