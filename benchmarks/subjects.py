@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +23,10 @@ FLAX_HEAD = None
 SIZES = (1, 2, 4, 8, 16, 32)
 """Batches at which the network alone is run to find out how fast it can be."""
 
-NEAR = 1.2
+NEAR = 1.3
 """Ways this much slower than the fastest are not measured again."""
 
-SECONDS = 1.0
+SECONDS = 2.0
 """How long a way is run each time it is measured."""
 
 Way = tuple[str, int]
@@ -52,19 +52,30 @@ class Subject:
     image: np.ndarray
     ways: dict[str, Callable[[np.ndarray], Callable[[], object]]]
     compiled: bool = False
-    _seconds: dict[Way, float] = field(default_factory=dict)
+    _seconds: dict[Way, list[float]] = field(default_factory=dict)
 
-    def fastest(self) -> float:
-        """The seconds that the network takes for an image in its fastest way, measured now."""
-        least = min(self._seconds.values(), default=float("inf"))
-        ways = [way for way in self._functions if self._seconds.get(way, 0) <= NEAR * least]
-        self._seconds |= {way: _seconds(self._functions[way]) / way[1] for way in ways}
-        return min(self._seconds[way] for way in ways)
+    def measure(self) -> dict[Way, float]:
+        """The seconds that the network alone takes for an image, in every way that is near the fastest one, now."""
+        medians = {way: statistics.median(seconds) for way, seconds in self._seconds.items()}
+        near = NEAR * min(medians.values(), default=float("inf"))
+        now = {way: _seconds(run) / way[1] for way, run in self._functions.items() if medians.get(way, 0) <= near}
+        for way, seconds in now.items():
+            self._seconds.setdefault(way, []).append(seconds)
+        return now
 
-    @property
-    def fastest_way(self) -> Way:
-        """The memory format and the batch that were fastest."""
-        return min(self._seconds, key=self._seconds.__getitem__)
+    def fastest_way(self, memory_formats: Collection[str] = (), sizes: Collection[int] = ()) -> Way:
+        """The way, of those named if any are, with the lowest median of all measurements, at least one.
+
+        Not of the latest: where times vary, the least of several is no time that any of them would keep to.
+        """
+        if not self._seconds:
+            self.measure()
+        medians = {
+            way: statistics.median(seconds)
+            for way, seconds in self._seconds.items()
+            if way[0] in (memory_formats or way) and way[1] in (sizes or way)
+        }
+        return min(medians, key=medians.__getitem__)
 
     @functools.cached_property
     def _functions(self) -> dict[Way, Callable[[], object]]:
@@ -77,14 +88,16 @@ class Subject:
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """The median time of a call, over about a second of them after one that does not count."""
+    """The mean time of a call, over some seconds of them after one that does not count.
+
+    The mean, since what is compared with it is a sum, disturbances included.
+    """
     function()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < SECONDS:
-        start = time.perf_counter()
+    start, calls = time.perf_counter(), 0
+    while calls < 3 or time.perf_counter() - start < SECONDS:
         function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        calls += 1
+    return (time.perf_counter() - start) / calls
 
 
 def coffee(zoo: LoadedModel) -> np.ndarray:

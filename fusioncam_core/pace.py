@@ -21,20 +21,23 @@ BatchSize = int | Literal["auto"]
 LARGEST = 1024
 """No more images at once are tried by "auto"."""
 
-RUNS = 4
-"""How often "auto" runs each of two ways, in turns, before it judges by their fastest runs; the first one prepares."""
-
-LOOKS = 2
-"""How often "auto" searches: a process that is warming up (its memory is not laid out yet) favours small batches."""
-
-LATER = 3
-"""The last search begins when the work has taken so many times what it had when the one before ended."""
-
 GAIN = 0.03
 """Another way must be faster by this share: less is the noise of a timing."""
 
+LEAD = 4
+"""Of two ways the one that has won so many rounds more than the other is the faster one."""
+
+ROUNDS = 12
+"""After so many rounds the one that has won more of them is."""
+
 SHARE = 0.2
 """Where a new size costs a compilation, searching may take this share of the time that the work takes."""
+
+BLOCK = (32 << 20) - (64 << 10)
+"""Bytes: about the largest block, headers included, that glibc's malloc does not ask the system for every time."""
+
+BLOCKS = 4
+"""So many of them, 128 MB, stay with the process while a model works."""
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +131,7 @@ class ModelPace(Pace):
 
     def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
         """As of any pace; a span for which there is no memory is done in halves."""
+        _reserved = _reserve()
         start = 0
         while start < total:
             span = self.span(start, total, self.size)
@@ -168,13 +172,68 @@ Search = Generator[tuple[Way, Way], bool, Way]
 """Yields the best way so far and one to try, is sent whether that is faster, and returns the best."""
 
 
+class Duel:
+    """Two ways side by side, in rounds in which each runs as many images, so that both meet the same machine.
+
+    As many images, and not as many runs: of short runs more fall between two disturbances, and small batches would seem
+    faster than they are.
+
+    Args:
+        best: the best way so far. It begins.
+        other: the one that is tried; of its size, or a multiple or fraction.
+    """
+
+    def __init__(self, best: Way, other: Way):
+        self.best, self.other = best, other
+        self.prepared = 0.0
+        self._images = max(best.size, other.size)
+        self._first: dict[Way, float] = {}
+        self._seconds: dict[Way, list[float]] = {best: [], other: []}
+        self._rounds = self._lead = 0
+
+    @property
+    def next(self) -> Way:
+        """What runs now: each way once to prepare, and then its share of the round."""
+        done = len(self._seconds[self.best]) * self.best.size
+        return self.best if self.best not in self._first or done < self._images else self.other
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the other way runs for the first time now."""
+        return self.next is self.other and self.other not in self._first
+
+    @property
+    def seconds_an_image(self) -> float:
+        """What the best way needs, by the last round."""
+        return sum(self._seconds[self.best]) / self._images
+
+    def tell(self, way: Way, seconds: float) -> None:
+        """The next run took so long."""
+        if way not in self._first:
+            self._first[way] = seconds
+            return
+        if self._rounds == 0 and not self._seconds[way]:
+            self.prepared += max(self._first[way] - seconds, 0.0)
+        self._seconds[way].append(seconds)
+        if len(self._seconds[self.other]) * self.other.size == self._images:
+            best, other = (sum(self._seconds[each]) for each in (self.best, self.other))
+            self._lead += 1 if other <= best * (1 - GAIN) else -1
+            self._rounds += 1
+            self._seconds = {each: [] for each in self._seconds}
+
+    @property
+    def faster(self) -> bool | None:
+        """Whether the other way is faster; None before that is known."""
+        over = abs(self._lead) >= LEAD or self._rounds >= ROUNDS
+        return self._lead > 0 if over else None
+
+
 class AutoPace(ModelPace):
     """Finds the fastest way to work by timing the first spans of the work itself, and keeps to it.
 
-    Nothing is run for the sake of timing. A way is tried against the best one so far, in turns, so that both meet the
-    same machine. Memory formats are compared at the first size; then sizes double as long as that makes an image
-    cheaper, or, if it does not, halve. A while later everything is tried again. Where the adapter compiles for every
-    size, another one is tried once the compilation is a small share of the work.
+    Nothing is run for the sake of timing. Memory formats are compared at the first size; then sizes double as long as
+    that makes an image cheaper, or, if it does not, halve. Where the adapter compiles for every size, another one is
+    tried once the compilation is a small share of the work.
 
     Args:
         adapter: of the model that works; its `batch_size` is tried first.
@@ -184,12 +243,9 @@ class AutoPace(ModelPace):
         super().__init__(adapter, adapter.batch_size)
         self._best = Way(adapter.memory_formats[0], adapter.batch_size)
         self._search: Search | None = _search(self._best, adapter.memory_formats)
-        self._duel = next(self._search)
-        self._looks = 1
-        self._rests_until = 0.0
-        self._runs: dict[Way, list[float]] = {way: [] for way in self._duel}
+        self._duel = Duel(*next(self._search))
         self._worked = 0.0
-        self._compiled: list[float] = []
+        self._prepared = 0.0
 
     @property
     def largest(self) -> int:
@@ -208,6 +264,7 @@ class AutoPace(ModelPace):
 
     def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
         """As of any pace; the results of spans that are timed have been waited for."""
+        _reserved = _reserve()
         start = 0
         while start < total:
             began = time.perf_counter()
@@ -229,57 +286,38 @@ class AutoPace(ModelPace):
 
     def _next_run(self, left: int) -> Way | None:
         """The way to time now; None where there is nothing to find out, or not enough work for it."""
-        if self._search is None or self._worked < self._rests_until:
+        if self._search is None:
             return None
-        best, other = self._duel
-        # The best one goes first, and its second run, by which the cost of the first is known, before any other way.
-        behind = len(self._runs[other]) < len(self._runs[best]) > 1
-        way = other if behind else best
-        return way if left >= way.size and (way is best or self._is_worth_trying(left)) else None
+        way = self._duel.next
+        return way if left >= way.size and self._is_worth_trying(left) else None
 
     def _is_worth_trying(self, left: int) -> bool:
         """Whether compiling for one more size takes little of the time that the work takes."""
-        best, other = self._duel
-        if not self._adapter.fixed_chunks or self._runs[other]:
+        if not self._adapter.fixed_chunks or not self._duel.is_new:
             return True
-        expected = self._worked + left * min(self._runs[best][1:]) / best.size
+        expected = self._worked + left * self._duel.seconds_an_image
         # What was spent on others than the first one, and as much as that one took for the next.
-        return sum(self._compiled) <= SHARE * expected
+        return self._prepared + self._duel.prepared <= SHARE * expected
 
     def _tell(self, way: Way, seconds: float) -> None:
         """One run of a way took so long."""
-        runs = self._runs[way]
-        runs.append(seconds)
-        if len(runs) == 2:
-            self._compiled.append(max(runs[0] - runs[1], 0.0))
-        if all(len(each) >= RUNS for each in self._runs.values()):
-            self._judge(self._seconds(self._duel[1]) <= self._seconds(self._duel[0]) * (1 - GAIN))
-
-    def _seconds(self, way: Way) -> float:
-        """An image in the fastest run but the first."""
-        return min(self._runs[way][1:]) / way.size
+        self._duel.tell(way, seconds)
+        if self._duel.faster is not None:
+            self._judge(self._duel.faster)
 
     def _judge(self, faster: bool) -> None:
         """The way that was tried is faster, or it is not: go on to the next one."""
         assert self._search is not None
-        best, other = self._duel
+        best, other = self._duel.best, self._duel.other
         _log.debug("%s: %s is %s than %s", self._adapter.model_name, other, "faster" if faster else "no faster", best)
         self._best = other if faster else best
         self.size = self._best.size
+        self._prepared += self._duel.prepared
         try:
-            self._duel = self._search.send(faster)
+            self._duel = Duel(*self._search.send(faster))
         except StopIteration:
-            self._look_again()
-        self._runs = {way: [] for way in self._duel}
-
-    def _look_again(self) -> None:
-        """A search has ended: the next one begins later, or the best way is found."""
-        _log.info("%s: %s is fastest", self._adapter.model_name, self._best)
-        self._search = _search(self._best, self._adapter.memory_formats) if self._looks < LOOKS else None
-        self._looks += 1
-        self._rests_until = LATER * self._worked
-        if self._search is not None:
-            self._duel = next(self._search)
+            _log.info("%s: %s is fastest", self._adapter.model_name, self._best)
+            self._search = None
 
     def _give_up(self, way: Way, error: Exception) -> None:
         """There was no memory for this way: one that was tried has lost, the best one goes on with half."""
@@ -333,3 +371,16 @@ def require_batch_size(batch_size: BatchSize) -> BatchSize:
 def make_pace(adapter: ModelAdapter, batch_size: BatchSize) -> ModelPace:
     """The pace of a model for a batch size as users give it."""
     return AutoPace(adapter) if batch_size == "auto" else ModelPace(adapter, batch_size)
+
+
+def _reserve() -> np.ndarray:
+    """While what this returns is alive, memory that a model has freed is at hand for its next run.
+
+    glibc gives large blocks back to the system when they are freed, and fetches them again page by page, until it has
+    seen larger ones freed (mallopt(3), M_MMAP_THRESHOLD); and it gives back what is free at the end of the heap
+    (M_TRIM_THRESHOLD). Activations are such blocks: batches of four images took up to a third longer. So some blocks
+    are freed here below one that stays. None is written to, and other allocators lose nothing.
+    """
+    np.empty(BLOCK, np.uint8)
+    blocks = [np.empty(BLOCK, np.uint8) for _ in range(BLOCKS + 1)]
+    return max(blocks, key=lambda block: block.ctypes.data)
