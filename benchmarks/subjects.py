@@ -77,6 +77,10 @@ class Subject:
         }
         return min(medians, key=medians.__getitem__)
 
+    def runner(self, way: Way) -> Callable[[], object]:
+        """What runs a batch that way, and waits for it."""
+        return self._functions[way]
+
     @functools.cached_property
     def _functions(self) -> dict[Way, Callable[[], object]]:
         sizes = (4, 8, 16) if self.compiled else SIZES

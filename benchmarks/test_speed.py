@@ -1,21 +1,25 @@
-"""Times beside the fastest that the network itself can be run, in the same minutes.
+"""Times beside the fastest that the network itself can be run.
 
-Every round times the network alone, before and after what is measured: on a machine that others use, only what was
-measured side by side compares.
+On a machine that others use, only what was measured side by side compares: a second of one thing and then a second of
+another differ by a fifth there. So between the batches of an exact map the network alone runs one of its own, and other
+things are timed in turns.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.subjects import Subject, Way, counted_traces
+from benchmarks.subjects import Subject, counted_traces
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
+from fusioncam_core.arrays import to_numpy
+from fusioncam_core.pace import AutoPace, ModelPace
 
 BOUND_EXACT, BOUND_FIVE, BOUND_GRADIENT = 1.10, 1.15, 1.3
 SEARCHES = 8
@@ -29,23 +33,60 @@ def interleaved(
     before: list[float] = []
     benchmark.pedantic(function, setup=lambda: before.append(beside()), rounds=rounds)
     before.append(beside())
-    return shares(benchmark.stats.stats.data, before)
-
-
-def beside_network(benchmark: Any, subject: Subject, function: Callable[[], object], rounds: int) -> list[float]:
-    """Times of the function over the network's for an image, in the way that is its fastest over all rounds."""
-    before: list[dict[Way, float]] = []
-    benchmark.pedantic(function, setup=lambda: before.append(subject.measure()), rounds=rounds)
-    before.append(subject.measure())
-    always = set(before[0]).intersection(*before)
-    fastest = min(always, key=lambda way: statistics.median(each[way] for each in before))
-    benchmark.extra_info["network_alone"] = list(fastest)
-    return shares(benchmark.stats.stats.data, [each[fastest] for each in before])
-
-
-def shares(times: list[float], before: list[float]) -> list[float]:
-    """Each time over the mean of what was measured before and after it."""
+    times = benchmark.stats.stats.data
     return [seconds / (before[i] + before[i + 1]) * 2 for i, seconds in enumerate(times)]
+
+
+def beside_network(benchmark: Any, subject: Subject, cam: Any, call: Callable[[], Any], rounds: int) -> None:
+    """Times exact maps, the network alone running between their batches, in the way that is its fastest."""
+    for _ in range(2):
+        subject.measure()
+    way = subject.fastest_way()
+    evaluations = call().evaluations
+    (steps,) = cam._steps.values()
+    (pace,) = steps._paces.values()
+    calls: list[float] = []
+    ratios: list[float] = []
+
+    def both() -> None:
+        with interrupted(pace, subject.runner(way)) as alone:
+            start = time.perf_counter()
+            call()
+            calls.append(time.perf_counter() - start - sum(alone))
+        ratios.append(calls[-1] / evaluations / (statistics.mean(alone) / way[1]))
+
+    benchmark.pedantic(both, rounds=rounds)
+    benchmark.extra_info |= {
+        "device": subject.device,
+        "evaluations": evaluations,
+        "batch": list(pace.way) if isinstance(pace, AutoPace) else None,
+        "network_alone": list(way),
+        "call": statistics.median(calls),
+        "ratios": ratios,
+        "ratio": statistics.median(ratios),
+        "bound": BOUND_EXACT,
+    }
+
+
+@contextmanager
+def interrupted(pace: ModelPace, run: Callable[[], object]) -> Iterator[list[float]]:
+    """A context in which something else runs after each batch of the pace: the seconds that it took, each time."""
+    seconds: list[float] = []
+    over = pace.over
+
+    def with_breaks(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for result, count in over(*arguments, **options):
+            to_numpy(result)
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+            yield result, count
+
+    pace.over = with_breaks  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        del pace.over
 
 
 def settle(cam: Any, image: Any) -> tuple[float, int]:
@@ -66,23 +107,15 @@ def test_exact(benchmark: Any, subject: Subject, rounds: int, method: Any) -> No
     with counted_traces(cam.adapter) as traces:
         first, calls = settle(cam, subject.image)
         searched = len(traces)
-        evaluations = cam(subject.image).evaluations
-        times = beside_network(benchmark, subject, lambda: cam(subject.image), 2 * rounds)
+        beside_network(benchmark, subject, cam, lambda: cam(subject.image), rounds)
         later = len(traces) - searched
     live = int(cam(subject.image).passes[0])
-    assert evaluations <= live + 5
-    (steps,) = cam._steps.values()
-    (pace,) = steps._paces.values()
+    assert benchmark.extra_info["evaluations"] <= live + 5
     benchmark.extra_info |= {
-        "device": subject.device,
-        "evaluations": evaluations,
         "live": live,
         "first_call": first,
         "calls_to_settle": calls,
-        "batch": list(pace.way),
         "compilations": [searched, later] if subject.compiled else None,
-        "ratio": statistics.median(times) / evaluations,
-        "bound": BOUND_EXACT,
     }
 
 
@@ -95,14 +128,9 @@ def test_given_batch(benchmark: Any, subject: Subject, rounds: int) -> None:
         with cam.adapter.memory_format(memory_format):
             return cam(subject.image)
 
-    evaluations = call().evaluations
-    times = beside_network(benchmark, subject, call, rounds)
-    benchmark.extra_info |= {
-        "batch": [memory_format, size],
-        "evaluations": evaluations,
-        "ratio": statistics.median(times) / evaluations,
-        "bound": BOUND_EXACT,
-    }
+    call()
+    beside_network(benchmark, subject, cam, call, rounds)
+    benchmark.extra_info["batch"] = [memory_format, size]
 
 
 def test_five_classes(benchmark: Any, subject: Subject, rounds: int) -> None:
