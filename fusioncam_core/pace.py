@@ -378,8 +378,8 @@ def _reserve() -> np.ndarray:
 
     glibc gives large blocks back to the system when they are freed, and fetches them again page by page, until it has
     seen larger ones freed (mallopt(3), M_MMAP_THRESHOLD); and it gives back what is free at the end of the heap
-    (M_TRIM_THRESHOLD). Activations are such blocks: batches of four images took up to a third longer. So some blocks
-    are freed here below one that stays. None is written to, and other allocators lose nothing.
+    (M_TRIM_THRESHOLD). Activations are such blocks, and to fetch them takes more than a larger batch saves. So some are
+    freed here below one that stays. None is written to, and other allocators lose nothing.
     """
     np.empty(BLOCK, np.uint8)
     blocks = [np.empty(BLOCK, np.uint8) for _ in range(BLOCKS + 1)]
