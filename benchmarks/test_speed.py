@@ -128,7 +128,6 @@ def test_given_batch(benchmark: Any, subject: Subject, rounds: int) -> None:
         with cam.adapter.memory_format(memory_format):
             return cam(subject.image)
 
-    call()
     beside_network(benchmark, subject, cam, call, rounds)
     benchmark.extra_info["batch"] = [memory_format, size]
 
