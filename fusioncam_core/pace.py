@@ -204,8 +204,8 @@ class Duel:
 
     @property
     def seconds_an_image(self) -> float:
-        """What the best way needs, by the last round."""
-        return sum(self._seconds[self.best]) / self._images
+        """What the best way needs, once it has done its share of the round."""
+        return self._of(self.best)
 
     def tell(self, way: Way, seconds: float) -> None:
         """The next run took so long."""
@@ -215,11 +215,15 @@ class Duel:
         if self._rounds == 0 and not self._seconds[way]:
             self.prepared += max(self._first[way] - seconds, 0.0)
         self._seconds[way].append(seconds)
-        if len(self._seconds[self.other]) * self.other.size == self._images:
-            best, other = (sum(self._seconds[each]) for each in (self.best, self.other))
-            self._lead += 1 if other <= best * (1 - GAIN) else -1
+        # Half of an odd size takes a run more than the other's one.
+        if len(self._seconds[self.other]) * self.other.size >= self._images:
+            self._lead += 1 if self._of(self.other) <= self._of(self.best) * (1 - GAIN) else -1
             self._rounds += 1
             self._seconds = {each: [] for each in self._seconds}
+
+    def _of(self, way: Way) -> float:
+        """The seconds of an image in this round."""
+        return sum(self._seconds[way]) / (len(self._seconds[way]) * way.size)
 
     @property
     def faster(self) -> bool | None:

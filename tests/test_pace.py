@@ -126,6 +126,14 @@ class TestSearch:
         assert pace.way == ("as given", best)
         assert {size for _, size in device.runs[-3:-1]} == {best}
 
+    @pytest.mark.parametrize("best", [1, 3, 7, 28])
+    def test_sizes_need_not_be_powers_of_two(self, make_device: Any, best: int) -> None:
+        device = make_device(lambda _, size, new: size * (abs(np.log2(size / best)) + 1), guess=7)
+        pace = AutoPace(device)
+        done(pace, 5000, device.work)
+        assert pace.settled
+        assert pace.way.size == best
+
     def test_the_first_run_of_a_size_does_not_count(self, make_device: Any) -> None:
         device = make_device(lambda _, size, new: size * (1 if size == 8 else 2) + 1000 * new)
         pace = AutoPace(device)
