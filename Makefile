@@ -8,7 +8,8 @@
 # OUT      where the demo writes its pictures
 # BENCH    where the benchmarks' own environment is, with other libraries in it
 # ARGS     more arguments for pytest
-# WORKERS  how pytest spreads the test files over the cores; empty for one process
+# WORKERS  how pytest spreads the test files over the cores; empty for one process. In their order: by number of tests, the
+#          file with the slowest few would come last, and one core would wait for it
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ FRAMEWORK := torch
 OUT := demo-out
 BENCH ?= .venv-bench
 ARGS :=
-WORKERS := -n auto --dist loadfile
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
 FRAMEWORKS := torch tensorflow jax
 ifeq ($(filter $(FRAMEWORK),$(FRAMEWORKS)),)
