@@ -109,18 +109,19 @@ def exact(runs: dict[str, Any]) -> Iterator[str]:
 def given(runs: dict[str, Any]) -> Iterator[str]:
     yield "### The same, with the batch in which the network alone is fastest"
     yield ""
-    yield "What the loop costs, whatever batch a search finds: Score-CAM with `batch_size` given."
+    yield "What the loop costs, whatever batch a search finds: `batch_size` is given."
     yield ""
     rows = [
         (
             FRAMEWORKS[name],
+            each["param"],
             f"{more['batch'][1]}, {more['batch'][0]}",
             seconds(more["call"]),
             f"**{more['ratio']:.2f}** ({', '.join(f'{each:.2f}' for each in more['ratios'])})",
         )
         for name, each, more in of(runs, "test_given_batch")
     ]
-    yield from table(("framework", "batch", "a call", "ratio"), rows)
+    yield from table(("framework", "method", "batch", "a call", "ratio"), rows)
 
 
 def ratios(runs: dict[str, Any], test: str, title: str, words: str) -> Iterator[str]:

@@ -73,7 +73,7 @@ class Subject:
         medians = {
             way: statistics.median(seconds)
             for way, seconds in self._seconds.items()
-            if way[0] in (memory_formats or way) and way[1] in (sizes or way)
+            if (not memory_formats or way[0] in memory_formats) and (not sizes or way[1] in sizes)
         }
         return min(medians, key=medians.__getitem__)
 

@@ -22,6 +22,7 @@ from fusioncam_core.arrays import to_numpy
 from fusioncam_core.pace import AutoPace, ModelPace
 
 BOUND_EXACT, BOUND_FIVE, BOUND_GRADIENT = 1.10, 1.15, 1.3
+METHODS = pytest.mark.parametrize("method", [ScoreCAM, FusionCAM], ids=["score-cam", "fusion-cam"])
 SEARCHES = 8
 """Calls before the times count, in which the fastest batch is looked for."""
 
@@ -101,7 +102,7 @@ def settle(cam: Any, image: Any) -> tuple[float, int]:
     return first, SEARCHES
 
 
-@pytest.mark.parametrize("method", [ScoreCAM, FusionCAM], ids=["score-cam", "fusion-cam"])
+@METHODS
 def test_exact(benchmark: Any, subject: Subject, rounds: int, method: Any) -> None:
     cam = method(subject.model, subject.layer)
     with counted_traces(cam.adapter) as traces:
@@ -119,10 +120,11 @@ def test_exact(benchmark: Any, subject: Subject, rounds: int, method: Any) -> No
     }
 
 
-def test_given_batch(benchmark: Any, subject: Subject, rounds: int) -> None:
-    """Score-CAM with the batch and memory format in which the network alone is fastest: what the loop itself costs."""
+@METHODS
+def test_given_batch(benchmark: Any, subject: Subject, rounds: int, method: Any) -> None:
+    """With the batch and memory format in which the network alone is fastest: what the loop itself costs."""
     memory_format, size = subject.fastest_way()
-    cam = ScoreCAM(subject.model, subject.layer, batch_size=size)
+    cam = method(subject.model, subject.layer, batch_size=size)
 
     def call() -> Any:
         with cam.adapter.memory_format(memory_format):

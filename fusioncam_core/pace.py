@@ -202,11 +202,6 @@ class Duel:
         """Whether the other way runs for the first time now."""
         return self.next is self.other and self.other not in self._first
 
-    @property
-    def seconds_an_image(self) -> float:
-        """What the best way needs, once it has done its share of the round."""
-        return self._of(self.best)
-
     def tell(self, way: Way, seconds: float) -> None:
         """The next run took so long."""
         if way not in self._first:
@@ -217,12 +212,13 @@ class Duel:
         self._seconds[way].append(seconds)
         # Half of an odd size takes a run more than the other's one.
         if len(self._seconds[self.other]) * self.other.size >= self._images:
-            self._lead += 1 if self._of(self.other) <= self._of(self.best) * (1 - GAIN) else -1
+            best, other = self.seconds_an_image(self.best), self.seconds_an_image(self.other)
+            self._lead += 1 if other <= best * (1 - GAIN) else -1
             self._rounds += 1
             self._seconds = {each: [] for each in self._seconds}
 
-    def _of(self, way: Way) -> float:
-        """The seconds of an image in this round."""
+    def seconds_an_image(self, way: Way) -> float:
+        """What a way has needed in this round, of which it has done some."""
         return sum(self._seconds[way]) / (len(self._seconds[way]) * way.size)
 
     @property
@@ -299,7 +295,7 @@ class AutoPace(ModelPace):
         """Whether compiling for one more size takes little of the time that the work takes."""
         if not self._adapter.fixed_chunks or not self._duel.is_new:
             return True
-        expected = self._worked + left * self._duel.seconds_an_image
+        expected = self._worked + left * self._duel.seconds_an_image(self._best)
         # What was spent on others than the first one, and as much as that one took for the next.
         return self._prepared + self._duel.prepared <= SHARE * expected
 
