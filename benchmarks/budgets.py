@@ -20,14 +20,15 @@ import numpy as np
 
 from examples.zoo.efficientnet_lite0_torch import load
 from examples.zoo.photographs import foolbox_photographs
-from fusioncam_core.arrays import normalise
-from fusioncam_core.cams.budget import Limits, score_channels
-from fusioncam_core.cams.scoring import Chunk, _score_cam
-from fusioncam_core.cams.surrogate import Surrogate
+from fusioncam_core.approximation.budget import Limits, score_channels
+from fusioncam_core.approximation.gaussian_process import GaussianProcess
+from fusioncam_core.arrays.words import normalise
+from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.explainers import ScoreCAM
+from fusioncam_core.methods.score import _score_cam
 from fusioncam_core.metrics import rank_correlation
-from fusioncam_core.pace import Pace
-from fusioncam_core.preprocessing import read_photograph
+from fusioncam_core.models.batch_size import Batching
+from fusioncam_core.models.scoring import Chunk
 
 LAYERS = {"default layer, 1280 channels": "_swish", "last block, 320 channels": "_blocks.15"}
 BUDGETS = (32, 64, 128, 256)
@@ -89,10 +90,10 @@ def ours(case: Case, **limits: Any) -> tuple[np.ndarray, int, float]:
         lambda: np.full((1, 1), case.black, dtype=np.float32),
         limits=Limits(**limits),
         channel_weights="softmax",
-        pace=Pace(16),
+        batching=Batching(16),
         xp=np,
     )
-    return case.map_of(found.scores[0, 0]), int(found.passes[0]), float(found.estimates[0, 0])
+    return case.map_of(found.scores[0, 0]), int(found.masks_run[0]), float(found.uncertainty[0, 0])
 
 
 def _masks(case: Case) -> np.ndarray:
@@ -112,9 +113,11 @@ def by_area_and_range(case: Case, budget: int) -> np.ndarray:
 def by_area_and_range_foretold(case: Case, budget: int) -> np.ndarray:
     """The same channels, and the Gaussian process for the others: without rounds."""
     run = _foremost(case)[:budget]
-    forecast = Surrogate(_masks(case).reshape(len(case.live), -1)).forecast(run, case.scores[case.live][run][:, None])
+    prediction = GaussianProcess(_masks(case).reshape(len(case.live), -1)).prediction(
+        run, case.scores[case.live][run][:, None]
+    )
     scores = np.full(len(case.maps), case.black)
-    scores[case.live] = forecast.mean[:, 0]
+    scores[case.live] = prediction.mean[:, 0]
     return case.map_of(scores)
 
 
@@ -139,8 +142,8 @@ def _alone(case: Case, run: np.ndarray) -> np.ndarray:
 STRATEGIES: dict[str, Callable[[Case, int], np.ndarray]] = {
     "largest area": by_area,
     "largest area × √range": by_area_and_range,
-    "the same, others foretold": by_area_and_range_foretold,
-    "in rounds, others foretold (fusioncam)": lambda case, budget: ours(case, budget=budget)[0],
+    "the same, others predicted": by_area_and_range_foretold,
+    "in rounds, others predicted (fusioncam)": lambda case, budget: ours(case, budget=budget)[0],
     "by true weights (an oracle)": by_their_true_weights,
 }
 

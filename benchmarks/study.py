@@ -25,6 +25,7 @@ from benchmarks.report import table
 from examples.zoo.fashion_mnist import MEAN, STD, prepare, read_data_set
 from examples.zoo.photographs import foolbox_photographs
 from fusioncam_core import Evaluation, Explainer, FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.explainers.registry import EXPLAINERS
 from fusioncam_core.metrics import (
     FAITHFULNESS,
@@ -36,7 +37,6 @@ from fusioncam_core.metrics import (
     grid_pointing_game,
     randomisation_check,
 )
-from fusioncam_core.preprocessing import read_photograph
 
 BUDGET = 64
 """Masks an image of the region methods that know a budget, on ImageNet networks."""
@@ -50,7 +50,7 @@ CURVES = [Insertion(steps=16), Deletion(steps=16)]
 BLACK = (0 - MEAN) / STD
 """Of the Fashion-MNIST networks' inputs, whose zero is a grey."""
 
-ON_BLACK = ["average-drop", "average-increase", Insertion(), Deletion(substrate=BLACK)]
+ON_BLACK = ["average-drop", "average-increase", Insertion(), Deletion(baseline=BLACK)]
 """On those networks."""
 
 CHOSEN_ON = 150
@@ -63,7 +63,7 @@ FEWER = 20
 """So many where a metric explains each image again and again."""
 
 CALIBRATED = "fusion-cam calibrated"
-FORMS: Mapping[str, Any] = {"fusion-cam": "fusion-cam", CALIBRATED: ("fusion-cam", {"form": "calibrated"})}
+FORMS: Mapping[str, Any] = {"fusion-cam": "fusion-cam", CALIBRATED: ("fusion-cam", {"variant": "calibrated"})}
 RIVALS: Mapping[str, Any] = {
     **{name: name for name in ("grad-cam", "score-cam", "union-cam")},
     **FORMS,
@@ -77,7 +77,7 @@ EVERY: Mapping[str, Any] = {**{name: name for name in EXPLAINERS}, **RIVALS, "ri
 ON_PHOTOGRAPHS: Mapping[str, Any] = {
     **{name: name for name in EXPLAINERS if name not in ("ablation-cam", "ss-cam", "is-cam", "rise")},
     **{name: (name, {"budget": BUDGET}) for name in ("score-cam", "union-cam", "fusion-cam")},
-    CALIBRATED: ("fusion-cam", {"form": "calibrated"}),
+    CALIBRATED: ("fusion-cam", {"variant": "calibrated"}),
 }
 """All but those that take the most passes. A regression runs all of its masks: a budget leaves too much of it open."""
 
@@ -154,8 +154,8 @@ def _changes(model: Any, options: Mapping[str, Any]) -> dict[str, Explainer]:
         "percentile 30": form(region=region(), percentile=30),
         "region of probabilities": form(region=region(channel_weights="probability")),
         "region by regression": form(region=region(channel_weights="regression")),
-        "root of the union": form(region=region(), form="calibrated"),
-        "calibrated: both": form(region=region(channel_weights="regression"), form="calibrated"),
+        "root of the union": form(region=region(), variant="calibrated"),
+        "calibrated: both": form(region=region(channel_weights="regression"), variant="calibrated"),
         "Grad-CAM": GradCAM(model, **options),
         "Score-CAM": region(),
     }
@@ -317,7 +317,7 @@ PARTS: Mapping[str, Callable[[Path], Iterator[str]]] = {
 def _explainer(name: str, model: Any, *, budget: int | None = None, **options: Any) -> Any:
     given = EVERY[name]
     kind, own = given if isinstance(given, tuple) else (given, {})
-    limited = budget is not None and EXPLAINERS[kind].limitable and name != CALIBRATED
+    limited = budget is not None and EXPLAINERS[kind].takes_budget and name != CALIBRATED
     limits = {"budget": budget} if limited else {}
     return EXPLAINERS[kind](model, **options, **limits, **own)
 

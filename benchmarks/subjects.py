@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.peers.layers import KERAS_HEAD, TORCH_HEAD, separate_activations
 from examples.zoo.photographs import photograph
 from fusioncam_core import LoadedModel
-from fusioncam_core.preprocessing import read_photograph
+from fusioncam_core.data.preprocessing import read_photograph
 
 FLAX_HEAD = None
 """Flax's default layer is the head's activation."""
@@ -29,7 +29,7 @@ NEAR = 1.3
 SECONDS = 2.0
 """How long a way is run each time it is measured."""
 
-Way = tuple[str, int]
+Setting = tuple[str, int]
 
 
 @dataclass
@@ -52,9 +52,9 @@ class Subject:
     image: np.ndarray
     ways: dict[str, Callable[[np.ndarray], Callable[[], object]]]
     compiled: bool = False
-    _seconds: dict[Way, list[float]] = field(default_factory=dict)
+    _seconds: dict[Setting, list[float]] = field(default_factory=dict)
 
-    def measure(self) -> dict[Way, float]:
+    def measure(self) -> dict[Setting, float]:
         """The seconds that the network alone takes for an image, in every way that is near the fastest one, now."""
         medians = {way: statistics.median(seconds) for way, seconds in self._seconds.items()}
         near = NEAR * min(medians.values(), default=float("inf"))
@@ -63,7 +63,7 @@ class Subject:
             self._seconds.setdefault(way, []).append(seconds)
         return now
 
-    def fastest_way(self, memory_formats: Collection[str] = (), sizes: Collection[int] = ()) -> Way:
+    def fastest_way(self, memory_formats: Collection[str] = (), sizes: Collection[int] = ()) -> Setting:
         """The way, of those named if any are, with the lowest median of all measurements, at least one.
 
         Not of the latest: where times vary, the least of several is no time that any of them would keep to.
@@ -77,12 +77,12 @@ class Subject:
         }
         return min(medians, key=medians.__getitem__)
 
-    def runner(self, way: Way) -> Callable[[], object]:
+    def runner(self, way: Setting) -> Callable[[], object]:
         """What runs a batch that way, and waits for it."""
         return self._functions[way]
 
     @functools.cached_property
-    def _functions(self) -> dict[Way, Callable[[], object]]:
+    def _functions(self) -> dict[Setting, Callable[[], object]]:
         sizes = (4, 8, 16) if self.compiled else SIZES
         return {
             (name, size): make(np.concatenate([self.image] * size))

@@ -18,8 +18,8 @@ import pytest
 
 from benchmarks.subjects import Subject, counted_traces
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
-from fusioncam_core.arrays import to_numpy
-from fusioncam_core.pace import AutoPace, ModelPace
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.models.batch_size import AutoBatching, ModelBatching
 
 BOUND_EXACT, BOUND_FIVE, BOUND_GRADIENT = 1.10, 1.15, 1.3
 METHODS = pytest.mark.parametrize("method", [ScoreCAM, FusionCAM], ids=["score-cam", "fusion-cam"])
@@ -45,12 +45,12 @@ def beside_network(benchmark: Any, subject: Subject, cam: Any, call: Callable[[]
     way = subject.fastest_way()
     evaluations = call().evaluations
     (steps,) = cam._steps.values()
-    (pace,) = steps._paces.values()
+    (batching,) = steps._batchings.values()
     calls: list[float] = []
     ratios: list[float] = []
 
     def both() -> None:
-        with interrupted(pace, subject.runner(way)) as alone:
+        with interrupted(batching, subject.runner(way)) as alone:
             start = time.perf_counter()
             call()
             calls.append(time.perf_counter() - start - sum(alone))
@@ -60,7 +60,7 @@ def beside_network(benchmark: Any, subject: Subject, cam: Any, call: Callable[[]
     benchmark.extra_info |= {
         "device": subject.device,
         "evaluations": evaluations,
-        "batch": list(pace.way) if isinstance(pace, AutoPace) else None,
+        "batch": list(batching.way) if isinstance(batching, AutoBatching) else None,
         "network_alone": list(way),
         "call": statistics.median(calls),
         "ratios": ratios,
@@ -70,10 +70,10 @@ def beside_network(benchmark: Any, subject: Subject, cam: Any, call: Callable[[]
 
 
 @contextmanager
-def interrupted(pace: ModelPace, run: Callable[[], object]) -> Iterator[list[float]]:
-    """A context in which something else runs after each batch of the pace: the seconds that it took, each time."""
+def interrupted(batching: ModelBatching, run: Callable[[], object]) -> Iterator[list[float]]:
+    """A context in which something else runs after each batch of the batching: the seconds that it took, each time."""
     seconds: list[float] = []
-    over = pace.over
+    over = batching.over
 
     def with_breaks(*arguments: Any, **options: Any) -> Iterator[Any]:
         for result, count in over(*arguments, **options):
@@ -83,11 +83,11 @@ def interrupted(pace: ModelPace, run: Callable[[], object]) -> Iterator[list[flo
             seconds.append(time.perf_counter() - start)
             yield result, count
 
-    pace.over = with_breaks  # type: ignore[method-assign]
+    batching.over = with_breaks  # type: ignore[method-assign]
     try:
         yield seconds
     finally:
-        del pace.over
+        del batching.over
 
 
 def settle(cam: Any, image: Any) -> tuple[float, int]:
@@ -96,7 +96,7 @@ def settle(cam: Any, image: Any) -> tuple[float, int]:
     cam(image)
     first = time.perf_counter() - start
     for calls in range(1, SEARCHES):
-        if all(pace.settled for steps in cam._steps.values() for pace in steps._paces.values()):
+        if all(batching.settled for steps in cam._steps.values() for batching in steps._batchings.values()):
             return first, calls
         cam(image)
     return first, SEARCHES
@@ -110,7 +110,7 @@ def test_exact(benchmark: Any, subject: Subject, rounds: int, method: Any) -> No
         searched = len(traces)
         beside_network(benchmark, subject, cam, lambda: cam(subject.image), rounds)
         later = len(traces) - searched
-    live = int(cam(subject.image).passes[0])
+    live = int(cam(subject.image).masks_run[0])
     assert benchmark.extra_info["evaluations"] <= live + 5
     benchmark.extra_info |= {
         "live": live,

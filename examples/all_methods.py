@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from examples.zoo.efficientnet_lite0_torch import load
 from examples.zoo.photographs import photograph
 from fusioncam_core import EXPLAINERS, FusionCamWarning
-from fusioncam_core.preprocessing import read_photograph
-from fusioncam_core.render import overlay, png
+from fusioncam_core.data.preprocessing import read_photograph
+from fusioncam_core.results.figures import overlay, png
 
 TARGET = 967  # espresso
 FEWER: dict[str, dict[str, Any]] = {

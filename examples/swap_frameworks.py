@@ -19,8 +19,8 @@ import numpy as np
 
 from examples.zoo.photographs import photograph
 from fusioncam_core import FusionCAM, LoadedModel, load_model
-from fusioncam_core.preprocessing import read_photograph
-from fusioncam_core.render import Row, figure, png
+from fusioncam_core.data.preprocessing import read_photograph
+from fusioncam_core.results.figures import Row, figure, png
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -4,19 +4,25 @@
 one's own: `grad_cam`, `score_cam`, `fusion_cam` and so on. Importing this package imports no framework.
 """
 
-from fusioncam_core.adapter import Capture, GradientsUnavailableError, LayerInfo, ModelAdapter
-from fusioncam_core.arrays import array_namespace, blur, normalise, percentile, resize, softmax
-from fusioncam_core.blackbox import BlackBox
-from fusioncam_core.cams.ablation import ablation_cam
-from fusioncam_core.cams.eigen import eigen_cam, eigengrad_cam
-from fusioncam_core.cams.fusion import Fusion, contribution_weights, denoise, fuse, fusion_cam, similarity
-from fusioncam_core.cams.gradient import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
-from fusioncam_core.cams.groups import group_cam
-from fusioncam_core.cams.random_masks import rise
-from fusioncam_core.cams.region import score_cam
-from fusioncam_core.cams.sampled import is_cam, ss_cam
-from fusioncam_core.cams.smooth import smooth_grad_cam_plus_plus
-from fusioncam_core.cams.union import denoised_cam, union_cam
+__version__ = "0.1.0"
+
+from fusioncam_core.arrays.namespaces import array_namespace
+from fusioncam_core.arrays.words import blur, normalise, percentile, resize, softmax
+from fusioncam_core.data.preprocessing import Preprocessing
+from fusioncam_core.errors import (
+    EmptyMapWarning,
+    FusionCamError,
+    FusionCamWarning,
+    GradientsUnavailableError,
+    InvalidTypeError,
+    InvalidValueError,
+    MemoryWarning,
+    MissingExtra,
+    PreprocessingWarning,
+    UnconnectedError,
+    UnknownNameError,
+    UnreadableImageWarning,
+)
 from fusioncam_core.evaluation import Evaluation, evaluate
 from fusioncam_core.explainers import (
     EXPLAINERS,
@@ -28,7 +34,6 @@ from fusioncam_core.explainers import (
     EigenGradCAM,
     Explainer,
     FusionCAM,
-    FusionCamWarning,
     GradCAM,
     GradCAMPlusPlus,
     GroupCAM,
@@ -39,13 +44,30 @@ from fusioncam_core.explainers import (
     UnionCAM,
     XGradCAM,
 )
-from fusioncam_core.explanation import Explanation
-from fusioncam_core.extras import MissingExtra
-from fusioncam_core.loading import LoadedModel, load_model
-from fusioncam_core.many import UnreadableImageWarning
-from fusioncam_core.pace import MemoryWarning
-from fusioncam_core.plugins import adapt_model, plugin_manager
-from fusioncam_core.preprocessing import Preprocessing
+from fusioncam_core.methods.ablation import ablation_cam
+from fusioncam_core.methods.eigen import eigen_cam, eigengrad_cam
+from fusioncam_core.methods.fusion import Fusion, contribution_weights, denoise, fuse, fusion_cam, similarity
+from fusioncam_core.methods.gradient import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
+from fusioncam_core.methods.groups import group_cam
+from fusioncam_core.methods.rise import rise
+from fusioncam_core.methods.sampled import is_cam, ss_cam
+from fusioncam_core.methods.score import score_cam
+from fusioncam_core.methods.smooth import smooth_grad_cam_plus_plus
+from fusioncam_core.methods.union import denoised_cam, union_cam
+from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter
+from fusioncam_core.models.black_box import BlackBox
+from fusioncam_core.models.target_functions import (
+    BinaryLogit,
+    ClassLogit,
+    Contrast,
+    DetectionScore,
+    EmbeddingSimilarity,
+    Regression,
+    SegmentationLogit,
+)
+from fusioncam_core.plugins.loading import LoadedModel, load_model
+from fusioncam_core.plugins.manager import adapt_model, plugin_manager
+from fusioncam_core.results.explanation import Explanation
 
 __all__ = [
     "EXPLAINERS",
@@ -53,21 +75,30 @@ __all__ = [
     "RISE",
     "SSCAM",
     "AblationCAM",
+    "BinaryLogit",
     "BlackBox",
     "Capture",
+    "ClassLogit",
+    "Contrast",
+    "DetectionScore",
     "EigenCAM",
     "EigenGradCAM",
+    "EmbeddingSimilarity",
+    "EmptyMapWarning",
     "Evaluation",
     "Explainer",
     "Explanation",
     "Fusion",
     "FusionCAM",
+    "FusionCamError",
     "FusionCamWarning",
     "GradCAM",
     "GradCAMPlusPlus",
     "GradientsUnavailableError",
     "GroupCAM",
     "HiResCAM",
+    "InvalidTypeError",
+    "InvalidValueError",
     "LayerCAM",
     "LayerInfo",
     "LoadedModel",
@@ -75,11 +106,17 @@ __all__ = [
     "MissingExtra",
     "ModelAdapter",
     "Preprocessing",
+    "PreprocessingWarning",
+    "Regression",
     "ScoreCAM",
+    "SegmentationLogit",
     "SmoothGradCAMPlusPlus",
+    "UnconnectedError",
     "UnionCAM",
+    "UnknownNameError",
     "UnreadableImageWarning",
     "XGradCAM",
+    "__version__",
     "ablation_cam",
     "adapt_model",
     "array_namespace",

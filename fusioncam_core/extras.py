@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from fusioncam_core.errors import MissingExtra
+
 _DISTRIBUTIONS = {"PIL": "pillow"}
-
-
-class MissingExtra(ImportError):
-    """A package of one of fusioncam's extras is not installed; the message says what to install."""
 
 
 def require(module: str, purpose: str, extra: str = "cli") -> ModuleType:

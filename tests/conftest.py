@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.pace import AutoPace
+from fusioncam_core.models.batch_size import AutoBatching
 from libraries import LIBRARIES, REQUIRED, Library
 
 DATA = Path(__file__).parent / "data"
@@ -41,4 +41,4 @@ def shapes_weights() -> dict[str, Any]:
 def no_search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test but those marked `searches` depends on which batch proves fastest, by whose size results are rounded."""
     if request.node.get_closest_marker("searches") is None:
-        monkeypatch.setattr(AutoPace, "_is_worth_trying", lambda pace, left: False)
+        monkeypatch.setattr(AutoBatching, "_is_worth_trying", lambda batching, left: False)

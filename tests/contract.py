@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, ModelAdapter, adapt_model
-from fusioncam_core.adapter import Capture
-from fusioncam_core.arrays import constant_like, indices_like, to_numpy
-from fusioncam_core.inputs import prepare
-from fusioncam_core.masking import masked_step
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
+from fusioncam_core.models.adapter import Capture
+from fusioncam_core.models.inputs import prepare
+from fusioncam_core.models.masking import masked_step
+from fusioncam_core.models.outputs import ClassScores
 
 SCORES = ClassScores()
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fusioncam_core import RISE, Explainer
-from fusioncam_core.arrays import constant_like
+from fusioncam_core.arrays.namespaces import constant_like
 from fusioncam_core.explainers import Batch, Result
 
 SIDE = 24

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.arrays import array_namespace, to_numpy
+from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 
 REQUIRED = tuple(name for name in os.environ.get("FUSIONCAM_REQUIRE", "").split(",") if name)
 """Frameworks whose absence fails the tests that need them; others are skipped where they are absent."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import array_namespace, blur, normalise, percentile, resize, softmax
-from fusioncam_core.arrays import _blur_weights, _linear_weights
+from fusioncam_core.arrays.words import _blur_weights, _linear_weights
 from libraries import Library, assert_close
 
 MAPS = np.random.default_rng(0).normal(size=(2, 3, 5, 7)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Score-CAM within a budget or a tolerance: which masks are run, and what the others are foretold to score."""
+"""Score-CAM within a budget or a tolerance: which masks are run, and what the others are predicted to score."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from fusioncam_core import ISCAM, SSCAM, FusionCAM, GradCAM, ScoreCAM, UnionCAM, score_cam
-from fusioncam_core.arrays import to_numpy
-from fusioncam_core.cams.budget import Limits, require_limits, score_channels
-from fusioncam_core.cams.scoring import Chunk
-from fusioncam_core.cams.surrogate import NOISE, Surrogate
-from fusioncam_core.pace import Pace
+from fusioncam_core.approximation.budget import Limits, require_limits, score_channels
+from fusioncam_core.approximation.gaussian_process import NOISE, GaussianProcess
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.models.batch_size import Batching
+from fusioncam_core.models.scoring import Chunk
 from libraries import Library, assert_close, framework
 
 
@@ -27,22 +27,22 @@ class TestSurrogate:
 
     def test_what_was_run_is_known(self) -> None:
         scores = np.random.default_rng(1).normal(size=(12, 2))
-        forecast = Surrogate(self.MASKS).forecast(np.arange(12), scores)
-        np.testing.assert_array_equal(forecast.mean[:12], scores)
-        np.testing.assert_array_equal(forecast.deviation[:12], 0)
-        assert (forecast.deviation[12:] > 0).all()
+        prediction = GaussianProcess(self.MASKS).prediction(np.arange(12), scores)
+        np.testing.assert_array_equal(prediction.mean[:12], scores)
+        np.testing.assert_array_equal(prediction.deviation[:12], 0)
+        assert (prediction.deviation[12:] > 0).all()
 
     def test_scores_linear_in_the_area_are_foretold(self) -> None:
         scores = 3 + 20 * self.MASKS.mean(axis=1, keepdims=True)
-        forecast = Surrogate(self.MASKS).forecast(np.arange(20), scores[:20])
+        prediction = GaussianProcess(self.MASKS).prediction(np.arange(20), scores[:20])
         # The ridge of 1 % holds the slope back by as much.
-        np.testing.assert_allclose(forecast.mean, scores, atol=0.01 * np.ptp(scores))
+        np.testing.assert_allclose(prediction.mean, scores, atol=0.01 * np.ptp(scores))
 
     def test_the_formula_of_the_book(self) -> None:
         """Rasmussen and Williams, equations 2.25 and 2.26, with a residual of one target written out."""
         run, rest = np.arange(15), np.arange(15, 40)
         scores = np.random.default_rng(2).normal(size=(15, 1))
-        forecast = Surrogate(self.MASKS).forecast(run, scores)
+        prediction = GaussianProcess(self.MASKS).prediction(run, scores)
         distances = ((self.MASKS[:, None] - self.MASKS[None]) ** 2).sum(axis=2)
         kernel = np.exp(-distances / (2 * np.median(distances)))
         areas = self.MASKS.mean(axis=1)
@@ -52,29 +52,29 @@ class TestSurrogate:
         inverse = np.linalg.inv(kernel[np.ix_(run, run)] + NOISE * np.eye(15))
         residuals = scores - design[run] @ line
         expected = design @ line + kernel[:, run] @ inverse @ residuals
-        np.testing.assert_allclose(forecast.mean[rest], expected[rest], atol=1e-10)
+        np.testing.assert_allclose(prediction.mean[rest], expected[rest], atol=1e-10)
         # The tenth percentile of chi-squared with 13 degrees of freedom, from a table.
         scale = (residuals.T @ inverse @ residuals).item() / 7.042
         covariance = kernel - kernel[:, run] @ inverse @ kernel[run] + NOISE * np.eye(40)
-        np.testing.assert_allclose(forecast.scale, scale, rtol=2e-3)
-        scale = forecast.scale
-        np.testing.assert_allclose(forecast.deviation[rest, 0] ** 2, scale * np.diagonal(covariance)[rest])
-        np.testing.assert_allclose(forecast.covariance(rest), covariance[np.ix_(rest, rest)], atol=1e-10)
+        np.testing.assert_allclose(prediction.scale, scale, rtol=2e-3)
+        scale = prediction.scale
+        np.testing.assert_allclose(prediction.deviation[rest, 0] ** 2, scale * np.diagonal(covariance)[rest])
+        np.testing.assert_allclose(prediction.covariance(rest), covariance[np.ix_(rest, rest)], atol=1e-10)
 
     def test_draws_have_the_covariance(self) -> None:
         run, rest = np.arange(15), np.arange(15, 40)
-        forecast = Surrogate(self.MASKS).forecast(run, np.random.default_rng(2).normal(size=(15, 2)))
+        prediction = GaussianProcess(self.MASKS).prediction(run, np.random.default_rng(2).normal(size=(15, 2)))
         noise = np.random.default_rng(3).normal(size=(20000, 25, 2))
-        draws = forecast.draws(rest, noise)
-        np.testing.assert_array_equal(draws[:, run], np.broadcast_to(forecast.mean[run], (20000, 15, 2)))
-        np.testing.assert_allclose(draws.mean(axis=0), forecast.mean, atol=0.05)
+        draws = prediction.draws(rest, noise)
+        np.testing.assert_array_equal(draws[:, run], np.broadcast_to(prediction.mean[run], (20000, 15, 2)))
+        np.testing.assert_allclose(draws.mean(axis=0), prediction.mean, atol=0.05)
         for target in range(2):
             seen = np.cov(draws[:, rest, target].T)
-            np.testing.assert_allclose(seen, forecast.scale[target] * forecast.covariance(rest), atol=0.06)
+            np.testing.assert_allclose(seen, prediction.scale[target] * prediction.covariance(rest), atol=0.06)
 
     def test_equal_masks(self) -> None:
-        forecast = Surrogate(np.full((5, 4), 0.5)).forecast(np.arange(2), np.ones((2, 1)))
-        np.testing.assert_allclose(forecast.mean, 1)
+        prediction = GaussianProcess(np.full((5, 4), 0.5)).prediction(np.arange(2), np.ones((2, 1)))
+        np.testing.assert_allclose(prediction.mean, 1)
 
 
 class Masks:
@@ -106,7 +106,7 @@ class Masks:
             lambda: np.zeros((len(self.maps), self.scores.shape[1]), "f4"),
             limits=Limits(**limits),
             channel_weights="softmax",
-            pace=Pace(8),
+            batching=Batching(8),
             xp=np,
         )
 
@@ -117,23 +117,23 @@ class TestScoreChannels:
     def test_a_budget_is_kept(self, budget: int, targets: int) -> None:
         masks = Masks(targets=targets)
         found = masks.found(budget=budget)
-        assert found.passes.tolist() == [budget, budget]
+        assert found.masks_run.tolist() == [budget, budget]
         assert len(masks.run) == len(set(masks.run)) == 2 * budget, "no mask twice"
         run = np.zeros((2, 120), dtype=bool)
         run[tuple(np.transpose(masks.run))] = True
         for target in range(targets):
             np.testing.assert_array_equal(found.scores[:, target][run], masks.scores[:, target][run])
         np.testing.assert_array_equal(found.scores[:, :, ::10], 0, err_msg="constant channels have the black score")
-        assert (found.estimates > 0).all()
+        assert (found.uncertainty > 0).all()
 
     @pytest.mark.parametrize("limits", [{"budget": 108}, {"budget": 5000}, {"tolerance": 1e-9}, {}])
     def test_all_that_there_are(self, limits: Any) -> None:
         masks = Masks()
         found = masks.found(**limits)
-        assert found.passes.tolist() == [108, 108]
+        assert found.masks_run.tolist() == [108, 108]
         np.testing.assert_array_equal(found.scores[:, :, 1], masks.scores[:, :, 1])
         np.testing.assert_array_equal(found.scores, np.where(np.arange(120) % 10 == 0, 0, masks.scores))
-        np.testing.assert_array_equal(found.estimates, 0)
+        np.testing.assert_array_equal(found.uncertainty, 0)
 
     def test_what_is_not_run_is_foretold(self) -> None:
         masks = Masks()
@@ -156,19 +156,19 @@ class TestScoreChannels:
     def test_a_tolerance_is_reached(self, tolerance: float) -> None:
         masks = Masks()
         found = masks.found(tolerance=tolerance)
-        assert (found.estimates <= tolerance).all()
-        assert (found.passes < 108).all()
+        assert (found.uncertainty <= tolerance).all()
+        assert (found.masks_run < 108).all()
         exact = score_cam_of(masks.maps, np.where(np.arange(120) % 10 == 0, 0, masks.scores))
         assert np.abs(score_cam_of(masks.maps, found.scores) - exact).max() <= tolerance
 
     def test_a_smaller_tolerance_takes_more(self) -> None:
-        passes = [Masks().found(tolerance=tolerance).passes.sum() for tolerance in (0.3, 0.1, 0.03, 0.01)]
-        assert passes == sorted(passes)
-        assert passes[0] < passes[-1]
+        masks_run = [Masks().found(tolerance=tolerance).masks_run.sum() for tolerance in (0.3, 0.1, 0.03, 0.01)]
+        assert masks_run == sorted(masks_run)
+        assert masks_run[0] < masks_run[-1]
 
     def test_the_first_limit_that_is_reached_counts(self) -> None:
-        assert Masks().found(tolerance=1e-6, budget=40).passes.tolist() == [40, 40]
-        assert Masks().found(tolerance=0.5, budget=90).passes.max() < 90
+        assert Masks().found(tolerance=1e-6, budget=40).masks_run.tolist() == [40, 40]
+        assert Masks().found(tolerance=0.5, budget=90).masks_run.max() < 90
 
     def test_images_do_not_depend_on_each_other(self) -> None:
         together, alone = Masks(), Masks()
@@ -180,7 +180,7 @@ class TestScoreChannels:
         masks = Masks()
         masks.maps[:] = 0.3
         found = masks.found(budget=10)
-        assert found.passes.tolist() == [0, 0]
+        assert found.masks_run.tolist() == [0, 0]
         np.testing.assert_array_equal(found.scores, 0)
 
 
@@ -243,11 +243,11 @@ class TestExplainers:
         exact = ScoreCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
         half = ScoreCAM(model, "features", batch_size=8, budget=24)(shapes["images"], shapes["target"])
         assert half.evaluations == 8 + 8 * 24 + 1
-        assert half.passes.tolist() == [24] * 8
-        assert half.estimates.shape == (8,)
+        assert half.masks_run.tolist() == [24] * 8
+        assert half.uncertainty.shape == (8,)
         assert min(correlation(*pair) for pair in zip(half.maps, exact.maps, strict=True)) > 0.97
-        np.testing.assert_array_equal(exact.passes, self.live(shapes))
-        np.testing.assert_array_equal(exact.estimates, 0)
+        np.testing.assert_array_equal(exact.masks_run, self.live(shapes))
+        np.testing.assert_array_equal(exact.uncertainty, 0)
 
     def test_a_budget_for_all_is_exact(self, model: Any, shapes: dict[str, Any]) -> None:
         exact = FusionCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
@@ -259,15 +259,15 @@ class TestExplainers:
     def test_ensembles_hand_it_on(self, model: Any, shapes: dict[str, Any], method: Any) -> None:
         explanation = method(model, "features", batch_size=8, budget=20)(shapes["images"], [[0, 1]] * 8)
         assert explanation.evaluations == 8 + 8 * 20 + 1 + 3 * 16
-        assert explanation.passes.tolist() == [20] * 8
-        assert explanation.estimates.shape == (8, 2)
-        assert explanation.numpy().estimates.dtype == np.float32
+        assert explanation.masks_run.tolist() == [20] * 8
+        assert explanation.uncertainty.shape == (8, 2)
+        assert explanation.numpy().uncertainty.dtype == np.float32
 
     def test_tolerance(self, model: Any, shapes: dict[str, Any]) -> None:
         exact = ScoreCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
         near = ScoreCAM(model, "features", batch_size=8, tolerance=0.1)(shapes["images"], shapes["target"])
-        assert (near.estimates <= 0.1).all()
-        assert near.passes.sum() < exact.passes.sum()
+        assert (near.uncertainty <= 0.1).all()
+        assert near.masks_run.sum() < exact.masks_run.sum()
         assert abs(near.maps - exact.maps).max() < 0.1
 
     @pytest.mark.parametrize(("method", "samples"), [(SSCAM, 3), (ISCAM, 3)])
@@ -275,7 +275,7 @@ class TestExplainers:
         options = {"samples": 3} if method is SSCAM else {"steps": 4}
         cam = method(model, "features", batch_size=8, budget=50, **options)
         explanation = cam(shapes["images"], shapes["target"])
-        assert explanation.passes.tolist() == [48] * 8
+        assert explanation.masks_run.tolist() == [48] * 8
         assert explanation.evaluations == 8 + 8 * 48 + 1
         with pytest.raises(ValueError, match="A budget of 2 masks came, and one channel takes 3"):
             method(model, "features", budget=2, **options)(shapes["images"], 0)
@@ -283,8 +283,8 @@ class TestExplainers:
     def test_several_layers(self, model: Any, shapes: dict[str, Any]) -> None:
         layers = ["features.7", "features.9"]
         explanation = ScoreCAM(model, layers, budget=20, batch_size=8)(shapes["images"][:2], 1)
-        assert explanation.passes.tolist() == [40, 40]
-        assert explanation.estimates.shape == (2,)
+        assert explanation.masks_run.tolist() == [40, 40]
+        assert explanation.uncertainty.shape == (2,)
 
     def test_of_other_methods(self, model: Any) -> None:
         with pytest.raises(ValueError, match="Group-CAM runs all of its masks: budget cannot limit it"):
@@ -297,5 +297,5 @@ class TestExplainers:
 
     def test_others_have_no_passes(self, model: Any, shapes: dict[str, Any]) -> None:
         explanation = GradCAM(model)(shapes["images"]).numpy()
-        assert explanation.passes is None
-        assert explanation.estimates is None
+        assert explanation.masks_run is None
+        assert explanation.uncertainty is None

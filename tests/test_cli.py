@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from absence import hide
-from fusioncam_core.cli import main, unique_names
+from fusioncam_core.cli import main
+from fusioncam_core.cli.explain import unique_names
 from fusioncam_core.explainers import EXPLAINERS
-from fusioncam_core.loading import load_model
+from fusioncam_core.plugins.loading import load_model
 
 pytest.importorskip("torch")
 

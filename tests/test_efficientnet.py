@@ -26,7 +26,7 @@ def explanation(golden: dict[str, Any]) -> Any:
     photographs = pytest.importorskip("examples.zoo.photographs")
     from examples.zoo.efficientnet_lite0_torch import build
     from fusioncam_core import Preprocessing
-    from fusioncam_core.preprocessing import read_photograph
+    from fusioncam_core.data.preprocessing import read_photograph
 
     try:
         files = [path for path, label in photographs.foolbox_photographs() if label in (243, 455)]

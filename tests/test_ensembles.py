@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from fusioncam_core import GradCAM, contribution_weights, fusion_cam, normalise
-from fusioncam_core.cams.union import denoised_cam, union_cam
 from fusioncam_core.explainers.ensembles import FusionCAM, UnionCAM
 from fusioncam_core.explainers.gradient import LayerCAM
 from fusioncam_core.explainers.region import RISE, AblationCAM, GroupCAM, ScoreCAM
 from fusioncam_core.explainers.registry import EXPLAINERS, GRADIENT_METHODS, REGION_METHODS
+from fusioncam_core.methods.union import denoised_cam, union_cam
 from libraries import Library, assert_close
 
 torch = pytest.importorskip("torch")
@@ -217,7 +217,7 @@ class TestContributionsOfTheLaterPackage:
 class TestCalibratedForm:
     def test_it_is_the_root_of_the_union(self, library: Library, shapes: dict[str, Any], probability: Any) -> None:
         gradient, region = (library.asarray(shapes[name]) for name in ("grad_cam", "region_map"))
-        fusion = fusion_cam(gradient, region, probability, form="calibrated")
+        fusion = fusion_cam(gradient, region, probability, variant="calibrated")
         published = fusion_cam(gradient, region, probability)
         assert_close(fusion.maps, np.sqrt(np.asarray(published.parts["union"])), gradient, atol=1e-6)
         assert set(fusion.parts) == {"gradient", "denoised", "region", "union"}
@@ -226,20 +226,20 @@ class TestCalibratedForm:
         }
 
     def test_regression_is_its_region_map(self, model: Any, shapes: dict[str, Any]) -> None:
-        explanation = FusionCAM(model, form="calibrated")(shapes["images"], shapes["target"]).numpy()
+        explanation = FusionCAM(model, variant="calibrated")(shapes["images"], shapes["target"]).numpy()
         expected = ScoreCAM(model, channel_weights="regression")(shapes["images"], shapes["target"]).numpy()
         np.testing.assert_allclose(explanation.parts["region"], expected.maps, atol=1e-6)
         assert explanation.evaluations == expected.evaluations + 2 * 8
 
     def test_a_region_method_that_is_given_stays(self, model: Any, shapes: dict[str, Any]) -> None:
-        explanation = FusionCAM(model, form="calibrated", region=ScoreCAM(model))(shapes["images"], shapes["target"])
+        explanation = FusionCAM(model, variant="calibrated", region=ScoreCAM(model))(shapes["images"], shapes["target"])
         np.testing.assert_allclose(explanation.parts["region"].numpy(), shapes["region_map"], atol=1e-4)
 
     def test_unknown_form(self, model: Any) -> None:
         with pytest.raises(ValueError, match="'published' or 'calibrated', and 'better' came"):
-            FusionCAM(model, form="better")
+            FusionCAM(model, variant="better")
         with pytest.raises(ValueError, match="'published' or 'calibrated', and 'better' came"):
-            fusion_cam(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), lambda masks: masks, form="better")
+            fusion_cam(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), lambda masks: masks, variant="better")
 
 
 class TestPairs:
@@ -381,7 +381,7 @@ class TestWrongParts:
             FusionCAM(model, region=ScoreCAM(model, task="multilabel"))
 
     def test_another_framework(self, model: Any) -> None:
-        from fusioncam_core.blackbox import BlackBox
+        from fusioncam_core.models.black_box import BlackBox
 
         with pytest.raises(ValueError, match="of another framework than Shapes"):
             FusionCAM(model, region=RISE(BlackBox(lambda images: images)))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.evaluation.store import Entry, Key, Store, digest, fingerprint
-from fusioncam_core.evaluation.truth import Truth
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
 from libraries import framework
 
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 from given_maps import Given, Looks, inverted, perfect, white  # noqa: E402
 
-METRICS = (AverageDrop(), Insertion(steps=9, substrate="zero"), Deletion(steps=9))
+METRICS = (AverageDrop(), Insertion(steps=9, baseline="zero"), Deletion(steps=9))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def model(shapes_weights: dict[str, Any]) -> Any:
 
 
 def square(maps: Any, **options: Any) -> Given:
-    return Given(Looks(**options), maps, outputs="probabilities")
+    return Given(Looks(**options), maps, output_kind="probabilities")
 
 
 class TestValues:
@@ -181,10 +181,10 @@ class TestGoingOn:
 
     def test_an_interrupted_run(self, tmp_path: Path) -> None:
         images = self.images()
-        cam = Given(Looks(), perfect, outputs="probabilities", batch_size=2)
+        cam = Given(Looks(), perfect, output_kind="probabilities", batch_size=2)
         with pytest.raises(KeyboardInterrupt):
             evaluate(Looks(), images, {"given": self.counting(cam, 5)}, METRICS, 1, out=tmp_path)
-        again = Given(Looks(), perfect, outputs="probabilities", batch_size=2)
+        again = Given(Looks(), perfect, output_kind="probabilities", batch_size=2)
         found = evaluate(Looks(), images, {"given": again}, METRICS, 1, out=tmp_path)
         assert again.explained == 4, "of eight images four were on record"
         fresh = evaluate(Looks(), images, {"given": square(perfect)}, METRICS, 1)
@@ -260,7 +260,7 @@ class TestFingerprints:
                 ScoreCAM(model, channel_weights="probability"),
                 FusionCAM(model),
                 FusionCAM(model, percentile=20),
-                FusionCAM(model, form="calibrated"),
+                FusionCAM(model, variant="calibrated"),
                 FusionCAM(model, region=ScoreCAM(model, budget=8)),
                 ScoreCAM(model, "features"),
                 ScoreCAM(model, "features.7"),
@@ -349,8 +349,8 @@ class TestBadInput:
 
 class TestMasks:
     def test_arrays_and_mappings(self, shapes: dict[str, Any]) -> None:
-        truth = perfect(white(3))
-        for masks in (truth, {str(number): row for number, row in enumerate(truth)}):
+        ground_truth = perfect(white(3))
+        for masks in (ground_truth, {str(number): row for number, row in enumerate(ground_truth)}):
             found = evaluate(Looks(), white(3), {"given": square(perfect)}, ["iou", "energy-in-mask"], 1, masks=masks)
             assert found.values.tolist() == [[[1, 1, 1], [1, 1, 1]]]
 
@@ -362,8 +362,8 @@ class TestMasks:
         assert "There is no mask for the image '1'" in found.problems[0].reason
 
     def test_nor_does_one_of_another_size_matter_to_others(self) -> None:
-        truth = {"0": perfect(white(1))[0], "1": np.ones((3, 3)), "2": perfect(white(1))[0]}
-        found = evaluate(Looks(), white(3), {"given": square(perfect)}, ["iou"], 1, masks=truth)
+        ground_truth = {"0": perfect(white(1))[0], "1": np.ones((3, 3)), "2": perfect(white(1))[0]}
+        found = evaluate(Looks(), white(3), {"given": square(perfect)}, ["iou"], 1, masks=ground_truth)
         np.testing.assert_array_equal(found.values[0, 0], [1, np.nan, 1])
         assert [each.reason for each in found.problems] == ["The mask of '1' has shape (3, 3), and its image (24, 24)."]
 
@@ -372,11 +372,11 @@ class TestMasks:
         picture = np.zeros((40, 60), dtype=np.uint8)
         picture[10:30, 20:40] = 255
         image.fromarray(picture).save(tmp_path / "cat.png")
-        truth = Truth(tmp_path, Preprocessing(size=(20, 20)))
-        (mask,) = truth.of(["cat"], (20, 20))
+        ground_truth = GroundTruth(tmp_path, Preprocessing(size=(20, 20)))
+        (mask,) = ground_truth.of(["cat"], (20, 20))
         expected = np.zeros((20, 20), dtype=bool)
         expected[5:15, 5:15] = True  # the centred square of 40 x 40, at half its size
         np.testing.assert_array_equal(mask, expected)
         with pytest.raises(ValueError, match=r"has shape \(20, 20\), and its image \(24, 24\)"):
-            truth.of(["cat"], (24, 24))
-        assert truth.fingerprint("cat") != truth.fingerprint("dog")
+            ground_truth.of(["cat"], (24, 24))
+        assert ground_truth.fingerprint("cat") != ground_truth.fingerprint("dog")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusioncam_core.evaluation.labels import read_labels
+from fusioncam_core.data.labels import read_labels
 from fusioncam_core.evaluation.statistics import RESAMPLES, compare, interval
 
 

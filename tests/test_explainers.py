@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import Explanation, FusionCAM, GradCAM, ScoreCAM
-from fusioncam_core.arrays import blur
+from fusioncam_core.arrays.words import blur
 
 torch = pytest.importorskip("torch")
 
@@ -41,7 +41,7 @@ class TestTargets:
         explanation = GradCAM(model)(shapes["images"], 3).numpy()
         exponentials = np.exp(shapes["logits"])
         expected = exponentials / exponentials.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(explanation.outputs, expected, atol=1e-5)
+        np.testing.assert_allclose(explanation.class_probabilities, expected, atol=1e-5)
         np.testing.assert_allclose(explanation.probabilities, expected[:, 3], atol=1e-5)
 
     @pytest.mark.parametrize("targets", [2, np.int64(2), [2] * 8, np.full(8, 2, np.int32), torch.full((8,), 2)])
@@ -187,9 +187,9 @@ class TestOutputKinds:
             def forward(self, images: Any) -> Any:
                 return self.inner(images).softmax(dim=1)
 
-        explanation = FusionCAM(Ends(), "inner.features", outputs="probabilities")(shapes["images"], 2).numpy()
+        explanation = FusionCAM(Ends(), "inner.features", output_kind="probabilities")(shapes["images"], 2).numpy()
         expected = FusionCAM(model)(shapes["images"], 2).numpy()
-        np.testing.assert_allclose(explanation.outputs, expected.outputs, atol=1e-6)
+        np.testing.assert_allclose(explanation.class_probabilities, expected.class_probabilities, atol=1e-6)
         # log p is the logit less the logarithm of the sum of all: each mask's scores move by their own constant.
         np.testing.assert_allclose(explanation.scores, np.log(expected.probabilities), atol=1e-5)
 
@@ -215,13 +215,15 @@ class TestOutputKinds:
         cam = FusionCAM(One(), "inner.features", task="binary")
         softmax = FusionCAM(Two(), "inner.features")(shapes["images"], 1)
         assert_same(cam(shapes["images"], 1), softmax, atol=1e-5)
-        torch.testing.assert_close(cam(shapes["images"], 1).outputs, softmax.outputs, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            cam(shapes["images"], 1).class_probabilities, softmax.class_probabilities, atol=1e-6, rtol=0
+        )
         opposite = FusionCAM(Opposite(), "inner.features", task="binary")(shapes["images"], 1)
         torch.testing.assert_close(cam(shapes["images"], 0).maps, opposite.maps, atol=1e-6, rtol=0)
 
     def test_multilabel(self, model: Any, shapes: dict[str, Any]) -> None:
         explanation = FusionCAM(model, task="multilabel")(shapes["images"], shapes["target"]).numpy()
-        np.testing.assert_allclose(explanation.outputs, 1 / (1 + np.exp(-shapes["logits"])), atol=1e-5)
+        np.testing.assert_allclose(explanation.class_probabilities, 1 / (1 + np.exp(-shapes["logits"])), atol=1e-5)
         np.testing.assert_allclose(explanation.parts["region"], shapes["region_map"], atol=1e-5)
 
     def test_wrong_kind(self, model: Any) -> None:

@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.cams.eigen import eigen_cam, eigengrad_cam
-from fusioncam_core.cams.gradient import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
-from fusioncam_core.cams.smooth import smooth_grad_cam_plus_plus
 from fusioncam_core.explainers.gradient import (
     EigenCAM,
     EigenGradCAM,
@@ -22,6 +19,9 @@ from fusioncam_core.explainers.gradient import (
     XGradCAM,
     _standard_noise,
 )
+from fusioncam_core.methods.eigen import eigen_cam, eigengrad_cam
+from fusioncam_core.methods.gradient import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
+from fusioncam_core.methods.smooth import smooth_grad_cam_plus_plus
 from libraries import LIBRARIES, Library, assert_close
 
 SIZE = (48, 48)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import EXPLAINERS, FusionCAM, FusionCamWarning, GradCAM, ScoreCAM
-from fusioncam_core.arrays import resize
+from fusioncam_core.arrays.words import resize
 
 torch = pytest.importorskip("torch")
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, adapt_model
-from fusioncam_core.adapter import Unconnected
-from fusioncam_core.inputs import prepare
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.errors import UnconnectedError
+from fusioncam_core.models.inputs import prepare
+from fusioncam_core.models.outputs import ClassScores
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
@@ -303,7 +303,9 @@ class TestArrays:
     @pytest.mark.parametrize("cut", [jax.lax.stop_gradient, jnp.sign], ids=["stopped", "sign"])
     def test_cut_gradient_is_an_error(self, cut: Any) -> None:
         model = (jax.jit(lambda images: images), lambda values: cut(values).mean(axis=(1, 2)))
-        with pytest.raises(Unconnected, match="do not depend on the layer 'features', or the model cuts the gradient"):
+        with pytest.raises(
+            UnconnectedError, match="do not depend on the layer 'features', or the model cuts the gradient"
+        ):
             GradCAM(model)(IMAGES)
 
     def test_zero_gradient_warns_and_gives_zeros(self) -> None:

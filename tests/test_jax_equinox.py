@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, adapt_model
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.models.outputs import ClassScores
 
 jax = pytest.importorskip("jax")
 eqx = pytest.importorskip("equinox")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM, adapt_model
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.models.outputs import ClassScores
 
 jax = pytest.importorskip("jax")
 pytest.importorskip("flax")

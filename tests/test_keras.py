@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
-from fusioncam_core.arrays import to_numpy
-from fusioncam_core.inputs import prepare
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.models.inputs import prepare
+from fusioncam_core.models.outputs import ClassScores
 from libraries import framework
 
 keras = framework("keras")
@@ -189,14 +189,16 @@ class TestEndings:
         explanation = FusionCAM(model, outputs=outputs)(tiny).numpy()
         expected = FusionCAM(plain)(tiny).numpy()
         np.testing.assert_allclose(explanation.scores, expected.scores, atol=1e-6)
-        np.testing.assert_allclose(explanation.outputs, to_numpy(model(tiny)), atol=1e-6)
+        np.testing.assert_allclose(explanation.class_probabilities, to_numpy(model(tiny)), atol=1e-6)
         np.testing.assert_allclose(explanation.maps, expected.maps, atol=1e-5)
 
     def test_one_sigmoid(self, tiny: np.ndarray) -> None:
         model = small(layers.Dense(1, "sigmoid"))
         explanation = GradCAM(model, task="binary")(tiny, 1).numpy()
         positive = to_numpy(model(tiny))[:, 0]
-        np.testing.assert_allclose(explanation.outputs, np.stack([1 - positive, positive], axis=1), atol=1e-6)
+        np.testing.assert_allclose(
+            explanation.class_probabilities, np.stack([1 - positive, positive], axis=1), atol=1e-6
+        )
         np.testing.assert_allclose(explanation.scores, np.log(positive / (1 - positive)), atol=1e-5)
 
     def test_a_sigmoid_for_each_class(self, tiny: np.ndarray) -> None:
@@ -225,12 +227,14 @@ class TestEndings:
 
         model = Hidden()
         model(tiny)
-        with pytest.warns(FusionCamWarning, match="outputs of hidden look like probabilities.*outputs='probabilities'"):
+        with pytest.warns(
+            FusionCamWarning, match="outputs of hidden look like probabilities.*output_kind='probabilities'"
+        ):
             GradCAM(model)(tiny)
         with warnings.catch_warnings():
             warnings.simplefilter("error", FusionCamWarning)
-            explanation = GradCAM(model, outputs="probabilities")(tiny).numpy()
-        np.testing.assert_allclose(explanation.outputs, to_numpy(model(tiny)), atol=1e-6)
+            explanation = GradCAM(model, output_kind="probabilities")(tiny).numpy()
+        np.testing.assert_allclose(explanation.class_probabilities, to_numpy(model(tiny)), atol=1e-6)
 
     def test_softmax_inside_is_no_ending(self, tiny: np.ndarray) -> None:
         model = small(layers.Softmax(), layers.Dense(4))
@@ -244,7 +248,7 @@ class TestEndings:
         outputs = {"kind": layers.Dense(3, "softmax")(values), "size": layers.Dense(1, "sigmoid")(values)}
         model = filled(keras.Model(images, outputs))
         kind = ScoreCAM(model, output="kind")(tiny).numpy()
-        np.testing.assert_allclose(kind.outputs, to_numpy(model(tiny)["kind"]), atol=1e-6)
+        np.testing.assert_allclose(kind.class_probabilities, to_numpy(model(tiny)["kind"]), atol=1e-6)
         size = ScoreCAM(model, output="size", task="binary")(tiny, 1).numpy()
         np.testing.assert_allclose(size.probabilities, to_numpy(model(tiny)["size"])[:, 0], atol=1e-6)
         with pytest.raises(TypeError, match="several outputs, 'kind', 'size'"):

@@ -10,7 +10,7 @@ import pytest
 
 from absence import hide
 from fusioncam_core import FusionCAM, FusionCamWarning, MissingExtra, load_model
-from fusioncam_core.arrays import to_numpy
+from fusioncam_core.arrays.namespaces import to_numpy
 from libraries import framework
 
 keras = framework("keras")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.layout import find_layout, has_space, is_attention, is_row, token_grid
+from fusioncam_core.models.layout import find_layout, has_space, is_attention, is_row, token_grid
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from absence import hide
-from fusioncam_core.extras import MissingExtra, require
-from fusioncam_core.loading import LoadedModel, load_model
-from fusioncam_core.plugins import plugin_manager
-from fusioncam_core.preprocessing import Preprocessing, read_photograph
-from fusioncam_core.progress import progress_bar
-from fusioncam_core.python_models import hookimpl
+from fusioncam_core.data.preprocessing import Preprocessing, read_photograph
+from fusioncam_core.data.progress import progress_bar
+from fusioncam_core.errors import MissingExtra
+from fusioncam_core.extras import require
+from fusioncam_core.plugins.loading import LoadedModel, load_model
+from fusioncam_core.plugins.manager import plugin_manager
+from fusioncam_core.plugins.python_models import hookimpl
 
 
 @pytest.fixture

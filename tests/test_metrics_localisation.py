@@ -44,20 +44,20 @@ class TestPointingGame:
     def test_tolerance_is_euclidean(self, library: Library, tolerance: float, hits: list[int]) -> None:
         values = np.zeros((5, 7), dtype=np.float32)
         values[2, 3] = 1
-        truth = np.zeros((3, 5, 7), dtype=bool)
-        truth[0, 1, 3] = truth[1, 3, 4] = truth[2, 0, 5] = True
+        ground_truth = np.zeros((3, 5, 7), dtype=bool)
+        ground_truth[0, 1, 3] = ground_truth[1, 3, 4] = ground_truth[2, 0, 5] = True
         maps = library.asarray(np.stack([values] * 3))
         function = library.compile(lambda maps, masks: pointing_game(maps, masks, tolerance=tolerance))
-        assert_close(function(maps, library.asarray(truth)), hits, maps, atol=0)
+        assert_close(function(maps, library.asarray(ground_truth)), hits, maps, atol=0)
 
     def test_along_a_row_and_in_a_volume(self, library: Library) -> None:
         values = np.zeros((3, 4, 5), dtype=np.float32)
         values[1, 2, 3] = 1
-        truth = np.zeros((3, 4, 5))
-        truth[0, 1, 1] = 1  # a distance of the root of 1 + 1 + 4
+        ground_truth = np.zeros((3, 4, 5))
+        ground_truth[0, 1, 1] = 1  # a distance of the root of 1 + 1 + 4
         maps = library.asarray(values)
         for tolerance, hit in [(2.4, 0), (2.45, 1)]:
-            assert_close(pointing_game(maps, truth, tolerance=tolerance, spatial_ndim=3), hit, maps, atol=0)
+            assert_close(pointing_game(maps, ground_truth, tolerance=tolerance, spatial_ndim=3), hit, maps, atol=0)
         rows = library.asarray(values[1])
         # Rows of zeros point at their first pixel; the masks hold the first of the first row, the second of the second.
         hits = pointing_game(rows, np.eye(4, 5), tolerance=1, spatial_ndim=1)
@@ -147,11 +147,11 @@ class TestAll:
         assert_close(metric(library.asarray(MAPS[0, 0]), library.asarray(MASKS[0])), expected, maps)
 
     def test_undefined_for_that_map_alone(self, library: Library, metric: Any) -> None:
-        values, truth = MAPS.copy(), MASKS.copy()
-        values[0, 0, 3, 3], values[0, 1, 5, 0], truth[1, 2] = np.nan, -np.inf, False
+        values, ground_truth = MAPS.copy(), MASKS.copy()
+        values[0, 0, 3, 3], values[0, 1, 5, 0], ground_truth[1, 2] = np.nan, -np.inf, False
         expected = metric(MAPS, MASKS)
         expected[0, 0] = expected[0, 1] = expected[1, 2] = np.nan
-        maps, masks = library.asarray(values), library.asarray(truth)
+        maps, masks = library.asarray(values), library.asarray(ground_truth)
         assert_close(library.compile(metric)(maps, masks), expected, maps)
 
     def test_half_precision(self, metric: Any) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM
-from fusioncam_core.arrays import to_numpy
-from fusioncam_core.inputs import prepare
-from fusioncam_core.metrics.judge import Judge
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.measures import (
     ADCC,
     METRICS,
@@ -27,6 +26,7 @@ from fusioncam_core.metrics.measures import (
     find_metric,
 )
 from fusioncam_core.metrics.perturbing import GRAIN, ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
+from fusioncam_core.models.inputs import prepare
 from libraries import framework
 
 torch = pytest.importorskip("torch")
@@ -36,13 +36,13 @@ from given_maps import SHARE, SIDE, Given, Looks, inverted, perfect, white  # no
 PROBABILITIES: dict[str, Any] = {"outputs": "probabilities"}
 
 
-def judge(cam: Any, images: np.ndarray, targets: Any = 1) -> Judge:
-    return Judge(cam, prepare(cam.adapter, images, None), cam(images, targets))
+def explained(cam: Any, images: np.ndarray, targets: Any = 1) -> ExplainedBatch:
+    return ExplainedBatch(cam, prepare(cam.adapter, images, None), cam(images, targets))
 
 
-def value(metric: Any, cam: Any, images: np.ndarray | None = None, truth: Any = None) -> list[float]:
+def value(metric: Any, cam: Any, images: np.ndarray | None = None, ground_truth: Any = None) -> list[float]:
     """A metric's values of white images, to four digits."""
-    found = metric.measure(judge(cam, white() if images is None else images), truth)
+    found = metric.measure(explained(cam, white() if images is None else images), ground_truth)
     return [round(float(each), 4) for each in to_numpy(found.values)]
 
 
@@ -74,22 +74,20 @@ class TestOneSquare:
     def test_insertion_and_deletion(self, right: Given, wrong: Given) -> None:
         """Nine steps of 64 pixels: the square is the first, or the last of them."""
         first, last = SHARE / 2, 1 - SHARE / 2
-        assert value(Insertion(steps=9, substrate="zero"), right) == [round(last, 4)] * 2
-        assert value(Insertion(steps=9, substrate="zero"), wrong) == [round(first, 4)] * 2
+        assert value(Insertion(steps=9, baseline="zero"), right) == [round(last, 4)] * 2
+        assert value(Insertion(steps=9, baseline="zero"), wrong) == [round(first, 4)] * 2
         assert value(Deletion(steps=9), right) == [round(first, 4)] * 2
         assert value(Deletion(steps=9), wrong) == [round(last, 4)] * 2
 
     def test_curves(self, right: Given) -> None:
-        found = Deletion(steps=9).measure(judge(right, white()))
+        found = Deletion(steps=9).measure(explained(right, white()))
         np.testing.assert_allclose(found.fractions, np.arange(10) / 9)
         np.testing.assert_allclose(to_numpy(found.curves), np.tile([1.0] + [0.0] * 9, (2, 1)), atol=1e-6)
 
-    @pytest.mark.parametrize(
-        ("substrate", "expected"), [("zero", 0), (0.25, 0.25), ([0.1, 0.2, 0.3], 0.2), ("blur", 1)]
-    )
-    def test_substrates(self, right: Given, substrate: Any, expected: float) -> None:
+    @pytest.mark.parametrize(("baseline", "expected"), [("zero", 0), (0.25, 0.25), ([0.1, 0.2, 0.3], 0.2), ("blur", 1)])
+    def test_substrates(self, right: Given, baseline: Any, expected: float) -> None:
         """The blur of a white image is white."""
-        curves = to_numpy(Deletion(steps=9, substrate=substrate).measure(judge(right, white())).curves)
+        curves = to_numpy(Deletion(steps=9, baseline=baseline).measure(explained(right, white())).curves)
         np.testing.assert_allclose(curves[:, 1:], expected, atol=1e-5)
 
     def test_road(self) -> None:
@@ -107,10 +105,10 @@ class TestOneSquare:
         assert min(value(Infidelity(), wrong)) > 0.02
 
     def test_infidelity_by_hand(self, right: Given) -> None:
-        found = Infidelity(samples=1, sides=(1, 1)).measure(judge(right, white()))
+        found = Infidelity(samples=1, sides=(1, 1)).measure(explained(right, white()))
         np.testing.assert_allclose(to_numpy(found.values), 0, atol=1e-6)
         flat = Given(Looks(), lambda images: np.ones((len(images), SIDE, SIDE)), **PROBABILITIES)
-        # A mean of 1 everywhere foretells a loss in proportion to the area, and one square is always fitted.
+        # A mean of 1 everywhere predicts a loss in proportion to the area, and one square is always fitted.
         assert value(Infidelity(samples=1, seed=3), flat) == [0, 0]
         assert min(value(Infidelity(samples=30, seed=3), flat)) > 0
 
@@ -144,9 +142,9 @@ class TestOneSquare:
         [(PointingGame(), 1, 0), (EnergyInMask(), 1, 0), (IoU(), 1, 0), (MaskAUC(), 1, 0)],
     )
     def test_localisation(self, right: Given, wrong: Given, metric: Any, best: float, worst: float) -> None:
-        truth = perfect(white()) > 0
-        assert value(metric, right, truth=truth) == [best, best]
-        assert value(metric, wrong, truth=truth) == [worst, worst]
+        ground_truth = perfect(white()) > 0
+        assert value(metric, right, ground_truth=ground_truth) == [best, best]
+        assert value(metric, wrong, ground_truth=ground_truth) == [worst, worst]
         with pytest.raises(ValueError, match="compares maps with masks of the objects, and none came"):
             value(metric, right)
 
@@ -188,16 +186,16 @@ def test_a_map_with_nan_has_no_value_and_spoils_no_other(name: str) -> None:
 
     images = white(3) * np.array([1.0, 0.8, 0.6], dtype=np.float32)[:, None, None, None]
     images[:, :, ::3] *= 0.5
-    truth = perfect(images) > 0
+    ground_truth = perfect(images) > 0
     metric = METRICS[name]()
-    broken = value(metric, Given(Looks(outside=0.2), maps, **PROBABILITIES), images, truth)
+    broken = value(metric, Given(Looks(outside=0.2), maps, **PROBABILITIES), images, ground_truth)
     whole = value(
         metric,
         Given(
             Looks(outside=0.2), lambda each: perfect(each) * each.mean(axis=(1, 2, 3))[:, None, None], **PROBABILITIES
         ),
         images,
-        truth,
+        ground_truth,
     )
     assert np.isnan(broken[1])
     if name not in ("max-sensitivity", "coherency", "adcc"):  # these explain again, and NaN comes again
@@ -213,7 +211,7 @@ class TestOtherLibraries:
         theirs = metrics.ClassificationMetric(extractor, functools.partial(torch.softmax, dim=1))
         theirs.update(images, shapes["target"].tolist())
         expected = theirs.summary()
-        ours = judge(cam, images, shapes["target"])
+        ours = explained(cam, images, shapes["target"])
         drops = to_numpy(AverageDrop().measure(ours).values)
         assert 0.05 < drops.mean() < 0.95
         np.testing.assert_allclose(drops.mean(), expected["avg_drop"], atol=1e-5)
@@ -229,9 +227,9 @@ class TestOtherLibraries:
         theirs = metrics.DeletionInsertionMetric(extractor, functools.partial(torch.softmax, dim=1), steps=steps)
         theirs.update(images, shapes["target"].tolist())
         expected = theirs.summary()
-        ours = judge(cam, images, shapes["target"])
+        ours = explained(cam, images, shapes["target"])
         deletion = to_numpy(Deletion(steps=steps).measure(ours).values)
-        insertion = to_numpy(Insertion(steps=steps, substrate="zero").measure(ours).values)
+        insertion = to_numpy(Insertion(steps=steps, baseline="zero").measure(ours).values)
         np.testing.assert_allclose(deletion.mean(), expected["deletion_auc"], atol=1e-5)
         np.testing.assert_allclose(insertion.mean(), expected["insertion_auc"], atol=1e-5)
         assert insertion.mean() > deletion.mean()
@@ -254,7 +252,7 @@ class TestOtherLibraries:
         from torch_models import Shapes
 
         cam = Given(Shapes(shapes_weights).eval(), lambda images: shapes["denoised_map"], batch_size=8)
-        ours = judge(cam, shapes["images"], shapes["target"])
+        ours = explained(cam, shapes["images"], shapes["target"])
         np.testing.assert_allclose(to_numpy(ours.masked), shapes["masked_probabilities"][:, 0], atol=1e-5)
 
 
@@ -270,17 +268,19 @@ def test_batch_size_and_framework_do_not_matter(
     metric = {"max-sensitivity": MaxSensitivity(samples=2), "infidelity": Infidelity(samples=8)}.get(
         name, METRICS[name]()
     )
-    images, targets, truth = shapes["images"][:4], shapes["target"][:4], shapes["masks"][:4] > 0
+    images, targets, ground_truth = shapes["images"][:4], shapes["target"][:4], shapes["masks"][:4] > 0
     expected = None
     for batch_size in (1, 3, 8):
         cam = GradCAM(Shapes(shapes_weights).eval(), "features", batch_size=batch_size)
-        found = to_numpy(metric.measure(judge(cam, images, targets), truth).values)
+        found = to_numpy(metric.measure(explained(cam, images, targets), ground_truth).values)
         expected = found if expected is None else expected
         np.testing.assert_allclose(found, expected, atol=1e-4)
     cam = GradCAM(tapped_function(shapes_weights), "conv4", batch_size=4)
     last = np.ascontiguousarray(np.moveaxis(images, 1, -1))
     # Pixels whose ranks rounding exchanges can move a curve a little, far below a step.
-    np.testing.assert_allclose(to_numpy(metric.measure(judge(cam, last, targets), truth).values), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        to_numpy(metric.measure(explained(cam, last, targets), ground_truth).values), expected, atol=1e-4
+    )
 
 
 class TestFinding:
@@ -321,7 +321,7 @@ def test_evidence(shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> Non
     upside_down = Given(model, lambda images: 1 - maps, batch_size=8)
     for metric in (AverageDrop(), Insertion(), Deletion(), ROAD(), Infidelity()):
         ours, worse = (
-            to_numpy(metric.measure(judge(each, shapes["images"], shapes["target"])).values).mean()
+            to_numpy(metric.measure(explained(each, shapes["images"], shapes["target"])).values).mean()
             for each in (cam, upside_down)
         )
         assert (ours > worse) == (metric.better == "higher"), metric.name

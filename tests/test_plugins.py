@@ -11,8 +11,8 @@ import pluggy
 import pytest
 
 from fusioncam_core import Capture, FusionCAM, GradCAM, LayerInfo, ModelAdapter, hookspecs, plugin_manager
-from fusioncam_core.arrays import to_numpy
-from fusioncam_core.plugins import DISABLE_VARIABLE
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.plugins.manager import DISABLE_VARIABLE
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
 

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.adapter import GradientsUnavailableError
-from fusioncam_core.arrays import array_namespace, normalise, resize, softmax
-from fusioncam_core.blackbox import BlackBox
-from fusioncam_core.cams.ablation import ablation_cam
-from fusioncam_core.cams.groups import group_cam, k_means
-from fusioncam_core.cams.random_masks import RandomMasks, rise
-from fusioncam_core.cams.region import score_cam
-from fusioncam_core.cams.sampled import is_cam, ss_cam
-from fusioncam_core.cams.scoring import weighted_masks
+from fusioncam_core.arrays.namespaces import array_namespace
+from fusioncam_core.arrays.words import normalise, resize, softmax
+from fusioncam_core.errors import GradientsUnavailableError
 from fusioncam_core.explainers.gradient import GradCAM
 from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
-from fusioncam_core.targets import Targets
+from fusioncam_core.methods.ablation import ablation_cam
+from fusioncam_core.methods.groups import group_cam, k_means
+from fusioncam_core.methods.rise import RandomMasks, rise
+from fusioncam_core.methods.sampled import is_cam, ss_cam
+from fusioncam_core.methods.score import score_cam
+from fusioncam_core.models.black_box import BlackBox
+from fusioncam_core.models.scoring import weighted_masks
+from fusioncam_core.models.targets import Targets
 from libraries import Library, assert_close
 
 torch = pytest.importorskip("torch")

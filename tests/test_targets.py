@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
-from fusioncam_core.objectives import (
+from fusioncam_core.models.target_functions import (
     BinaryLogit,
     ClassLogit,
     Contrast,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM, adapt_model, array_namespace
-from fusioncam_core.arrays import to_numpy
+from fusioncam_core.arrays.namespaces import to_numpy
 from libraries import framework
 
 tf = framework("tensorflow")

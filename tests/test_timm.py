@@ -20,9 +20,9 @@ from PIL import Image
 
 from absence import hide
 from fusioncam_core import EXPLAINERS, FusionCAM, GradCAM, load_model
-from fusioncam_core.arrays import resize
+from fusioncam_core.arrays.words import resize
 from fusioncam_core.cli import main
-from fusioncam_core.preprocessing import Preprocessing
+from fusioncam_core.data.preprocessing import Preprocessing
 
 torch = pytest.importorskip("torch")
 
@@ -176,7 +176,7 @@ class TestLoadingFromTimm:
         assert type(loaded.model).__name__ == "ResNet"
         assert not loaded.model.training
         assert loaded.name == "resnet10t.c3_in1k"
-        assert (loaded.task, loaded.outputs, loaded.layer) == ("multiclass", "logits", None)
+        assert (loaded.task, loaded.output_kind, loaded.layer) == ("multiclass", "logits", None)
         # 176 pixels of a shorter side resized to floor(176 / 0.875) = 201
         preprocessing = loaded.preprocessing
         assert isinstance(preprocessing, Preprocessing)

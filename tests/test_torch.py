@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, MemoryWarning, ScoreCAM, adapt_model
-from fusioncam_core.inputs import prepare
-from fusioncam_core.outputs import ClassScores
+from fusioncam_core.models.inputs import prepare
+from fusioncam_core.models.outputs import ClassScores
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import EXPLAINERS, FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
-from fusioncam_core.arrays import resize
+from fusioncam_core.arrays.words import resize
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -86,7 +86,7 @@ class TestEveryModel:
         with torch.no_grad():
             logits = models[name](torch.from_numpy(images)).logits
         explanation = FusionCAM(models[name])(images, [[0, 1], [3, 4]])
-        torch.testing.assert_close(explanation.outputs, logits.softmax(dim=1))
+        torch.testing.assert_close(explanation.class_probabilities, logits.softmax(dim=1))
         torch.testing.assert_close(explanation.scores, logits.gather(1, torch.tensor([[0, 1], [3, 4]])))
 
     def test_pixel_values_by_name(self, models: dict[str, Any], images: np.ndarray, name: str) -> None:

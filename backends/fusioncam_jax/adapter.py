@@ -12,20 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusioncam_core.adapter import (
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
+from fusioncam_core.models.adapter import (
     Capture,
     LayerInfo,
     ModelAdapter,
     Score,
-    Unconnected,
     mark_default,
     no_spatial_layer,
     reject_options,
     unknown_layer,
 )
-from fusioncam_core.inputs import Inputs, Which, leaves
-from fusioncam_core.layout import has_space
-from fusioncam_core.masking import spatial_size
+from fusioncam_core.models.inputs import Inputs, Which, leaves
+from fusioncam_core.models.layout import has_space
+from fusioncam_core.models.masking import spatial_size
 from fusioncam_jax import namespace
 from fusioncam_jax.network import Network, Parameters
 from fusioncam_jax.taps import Exchange, Listener, Ran, Recorder, listening
@@ -67,7 +67,7 @@ class JaxAdapter(ModelAdapter):
         reject_options(options, ("channels", "framework"), "JAX")
         channels = options.get("channels")
         if channels not in (None, *AXES):
-            raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
         self.input_channel_axis = AXES[channels] if channels else network.input_channel_axis
         self.model_name = network.name
         self._network = network
@@ -80,7 +80,7 @@ class JaxAdapter(ModelAdapter):
     @property
     def layer_name(self) -> str:
         if self._layer is None:
-            raise ValueError("The default layer is found when the model runs: call capture or layers first.")
+            raise InvalidValueError("The default layer is found when the model runs: call capture or layers first.")
         return self._layer
 
     @property
@@ -91,7 +91,7 @@ class JaxAdapter(ModelAdapter):
 
     def as_array(self, values: Any) -> jax.Array:
         if not isinstance(values, np.ndarray | jax.Array):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"Images are a NumPy array or a JAX array, and a {type(values).__module__}."
                 f"{type(values).__qualname__} came."
             )
@@ -189,7 +189,7 @@ class JaxAdapter(ModelAdapter):
             return *scored(still)[1], None
         scores, pull_back, (outputs, activations) = jax.vjp(scored, still, has_aux=True)
         if not _depends(pull_back, scores):
-            raise Unconnected(
+            raise UnconnectedError(
                 f"The scores of {self.model_name} do not depend on the layer {layer!r}, or the model cuts the gradient "
                 "behind it (stop_gradient, integers). Take a layer on the way to the outputs."
             )
@@ -246,7 +246,9 @@ class JaxAdapter(ModelAdapter):
         except (TypeError, ValueError, *self._network.errors) as error:
             shapes = ", ".join(f"{tuple(each.shape)} ({each.dtype})" for each in leaves(inputs))
             first_line = str(error).partition("\n")[0]
-            raise ValueError(f"{self.model_name} cannot run on inputs of shape {shapes}: {first_line}") from error
+            raise InvalidValueError(
+                f"{self.model_name} cannot run on inputs of shape {shapes}: {first_line}"
+            ) from error
 
     def _outputs(self, parameters: Parameters, inputs: Inputs, listener: Listener | None) -> Any:
         # Functions that the model has compiled itself run as Python, or their taps would be passed over when cached.
@@ -260,16 +262,16 @@ class JaxAdapter(ModelAdapter):
         ran = self._record(parameters, inputs)
         if layer not in ran:
             if layer in self._network.parts:
-                raise ValueError(f"The layer {layer!r} of {self.model_name} did not run on these inputs.")
+                raise InvalidValueError(f"The layer {layer!r} of {self.model_name} did not run on these inputs.")
             raise unknown_layer(layer, ran, self.model_name)
         if ran[layer].dtype is None:
-            raise ValueError(f"The layer {layer!r} of {self.model_name} returned no floating-point array.")
+            raise InvalidValueError(f"The layer {layer!r} of {self.model_name} returned no floating-point array.")
         if not ran[layer].reachable:
             raise self._unreachable(layer)
         return ran[layer]
 
     def _unreachable(self, layer: str) -> ValueError:
-        return ValueError(
+        return InvalidValueError(
             f"The layer {layer!r} of {self.model_name} runs inside a transformation (jax.checkpoint, nn.remat, "
             "jax.vmap), out of which its output cannot be taken. Take the layer around the transformation, or name "
             "what the transformation returns with fusioncam_jax.tap."

@@ -10,7 +10,8 @@ from typing import Any
 import equinox
 import jax
 
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax.network import (
     Network,
     call,
@@ -75,7 +76,7 @@ class EquinoxNetwork(Network):
         for name, copy in copies.items():
             if copy is found:
                 return name
-        raise TypeError(
+        raise InvalidTypeError(
             f"A layer of {self.name} is a path such as 'layers[3]', a module, or a function that picks it "
             f"(lambda model: model.layers[3]), and {where!r} gave none."
         )

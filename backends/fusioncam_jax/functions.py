@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax.network import Network, call, inference_keywords, kind_of, named_layer, path_name, path_part
 from fusioncam_jax.taps import Listener, tap
 

@@ -12,7 +12,8 @@ import flax.errors
 import jax
 from flax import linen
 
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax.network import INFERENCE, Network, call, inference_keywords, kind_of, named_layer
 from fusioncam_jax.taps import Listener
 
@@ -32,7 +33,7 @@ class LinenNetwork(Network):
     def __init__(self, module: linen.Module, variables: Mapping[str, Any]):
         self.name = type(module).__name__
         if "params" not in variables:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The variables of {self.name} hold {', '.join(map(repr, variables)) or 'nothing'}, and no 'params'. "
                 "Give what init returned: (module, {'params': ..., 'batch_stats': ...})."
             )

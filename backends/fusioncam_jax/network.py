@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax.taps import Listener
 
 Path = tuple[Any, ...]
@@ -119,7 +120,7 @@ def named_layer(layer: Any, model_name: str) -> str:
         TypeError: if it is not.
     """
     if not isinstance(layer, str):
-        raise TypeError(
+        raise InvalidTypeError(
             f"A layer of {model_name} is given by its name, and a {type(layer).__name__} came. "
             "List the names with explainer.layers(images)."
         )
@@ -128,4 +129,4 @@ def named_layer(layer: Any, model_name: str) -> str:
 
 def not_a_part(layer: Any, model_name: str) -> ValueError:
     """The error for a module that is not in the model."""
-    return ValueError(f"The {type(layer).__name__} given as layer is not a part of {model_name}.")
+    return InvalidValueError(f"The {type(layer).__name__} given as layer is not a part of {model_name}.")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax.network import (
     Network,
     call,

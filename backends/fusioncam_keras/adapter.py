@@ -12,19 +12,19 @@ from typing import Any
 
 import keras
 
-from fusioncam_core.adapter import (
+from fusioncam_core.errors import InvalidValueError, UnconnectedError
+from fusioncam_core.models.adapter import (
     Capture,
     Ending,
     LayerInfo,
     ModelAdapter,
     Score,
-    Unconnected,
     no_spatial_layer,
     reject_options,
     unknown_layer,
 )
-from fusioncam_core.inputs import Inputs, Which, leaves, map_leaves
-from fusioncam_core.outputs import unpack
+from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves
+from fusioncam_core.models.outputs import unpack
 from fusioncam_keras.engine import Engine, Transform
 from fusioncam_keras.state import AttributeState
 from fusioncam_keras.survey import Survey, array_of, declared_input_axis, survey, with_array
@@ -61,7 +61,7 @@ class KerasAdapter(ModelAdapter):
         self._engine = _engine(model, options)
         self._parts = parts(model)
         if not model.built:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The model {model.name!r} is not built: its layers have no variables yet. Call it on a batch of "
                 "images first, or give it an Input."
             )
@@ -79,7 +79,9 @@ class KerasAdapter(ModelAdapter):
             for path, part in self._parts:
                 if part is layer:
                     return path, part
-            raise ValueError(f"The {type(layer).__qualname__} given as layer is not a part of {self.model_name}.")
+            raise InvalidValueError(
+                f"The {type(layer).__qualname__} given as layer is not a part of {self.model_name}."
+            )
         found = [each for each in self._parts if each[0] == layer]
         found = found or [each for each in self._parts if each[0].endswith(f"/{layer}")]
         if not found:
@@ -91,7 +93,7 @@ class KerasAdapter(ModelAdapter):
     @property
     def layer_name(self) -> str:
         if self._path is None:
-            raise ValueError("The default layer is found when the model runs: call capture or layers first.")
+            raise InvalidValueError("The default layer is found when the model runs: call capture or layers first.")
         return self._path
 
     @property
@@ -153,7 +155,7 @@ class KerasAdapter(ModelAdapter):
                 raise no_spatial_layer(self.model_name)
             self._path, self._layer = self._find(default)
         if not learned.calls[id(self._layer)]:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The layer {self._path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
             )
         return self._layer, learned.calls[id(self._layer)]
@@ -165,7 +167,7 @@ class KerasAdapter(ModelAdapter):
         with self.session():
             outputs, activations, gradients = self._engine.capture(self._run_tapped, inputs, score, targets)
         if score is not None and gradients is None:
-            raise Unconnected(
+            raise UnconnectedError(
                 f"The scores of {self.model_name} do not depend on the layer {self._path!r}. Take a layer on the way "
                 "to the outputs."
             )
@@ -178,7 +180,7 @@ class KerasAdapter(ModelAdapter):
         with passing(layer, tap):
             outputs = self._run(inputs)
         if tap.array is None:
-            raise ValueError(f"The layer {self._path!r} of {self.model_name} returned no floating-point array.")
+            raise InvalidValueError(f"The layer {self._path!r} of {self.model_name} returned no floating-point array.")
         return outputs, tap.array
 
     def forward(self, inputs: Inputs) -> Any:
@@ -247,7 +249,9 @@ class KerasAdapter(ModelAdapter):
             shapes = ", ".join(
                 f"{tuple(each.shape)} ({keras.backend.standardize_dtype(each.dtype)})" for each in leaves(inputs)
             )
-            raise ValueError(f"{self.model_name} cannot run on inputs of shape {shapes}: {_gist(error)}") from error
+            raise InvalidValueError(
+                f"{self.model_name} cannot run on inputs of shape {shapes}: {_gist(error)}"
+            ) from error
 
 
 class _Tap:
@@ -271,7 +275,7 @@ def _engine(model: keras.Layer, options: Mapping[str, Any]) -> Engine:
     """The engine of the framework that Keras runs on in this process."""
     backend = keras.config.backend()
     if backend not in ENGINES:
-        raise ValueError(
+        raise InvalidValueError(
             f"{model.name} runs on Keras's backend {backend!r}, which does not differentiate. Set KERAS_BACKEND to "
             f"{', '.join(list(ENGINES)[:-1])} or {list(ENGINES)[-1]} before Keras is imported."
         )
@@ -285,17 +289,17 @@ def _channel_axis(channels: object) -> int | None:
     if channels is None:
         return None
     if channels not in CHANNELS:
-        raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+        raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
     return CHANNELS[str(channels)]
 
 
 def _ambiguous(layer: str, paths: list[str], model_name: str) -> ValueError:
     distinct = list(dict.fromkeys(paths))
     if len(distinct) == 1:
-        return ValueError(
+        return InvalidValueError(
             f"{model_name} has {len(paths)} layers of the path {layer!r}. Give the layer itself instead of its name."
         )
-    return ValueError(
+    return InvalidValueError(
         f"{model_name} has {len(distinct)} layers of the name {layer!r}: {', '.join(map(repr, distinct))}. "
         "Give the whole path of the one you mean."
     )

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from fusioncam_core.adapter import ModelAdapter, Score
-from fusioncam_core.arrays import Array, Namespace
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.arrays.namespaces import Array, Namespace
+from fusioncam_core.models.adapter import ModelAdapter, Score
+from fusioncam_core.models.inputs import Inputs
 
 Transform = Callable[[Array], Array]
 """What becomes of the layer's output before the rest of the model sees it."""

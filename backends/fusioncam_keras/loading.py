@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.explainers import FusionCamWarning
+from fusioncam_core.data.preprocessing import Preprocessing
+from fusioncam_core.errors import InvalidValueError, PreprocessingWarning
 from fusioncam_core.extras import require
-from fusioncam_core.loading import LoadedModel
-from fusioncam_core.outputs import Task
-from fusioncam_core.preprocessing import Preprocessing
+from fusioncam_core.models.outputs import Task
+from fusioncam_core.plugins.loading import LoadedModel
 
 FRAMEWORKS = ("tensorflow", "torch", "jax")
 """What Keras can run on and be differentiated."""
@@ -39,9 +39,9 @@ def load(path: str) -> LoadedModel:
     """
     file = Path(path)
     if file.suffix not in ENDINGS or file.name.endswith(".weights.h5"):
-        raise ValueError(f"'keras:{path}': the file of a whole model ends in .keras or .h5 (not .weights.h5).")
+        raise InvalidValueError(f"'keras:{path}': the file of a whole model ends in .keras or .h5 (not .weights.h5).")
     if not file.is_file():
-        raise ValueError(f"'keras:{path}': there is no such file.")
+        raise InvalidValueError(f"'keras:{path}': there is no such file.")
     model = _read(import_keras(), file)
     return LoadedModel(model, _preprocessing(model, path), name=file.stem, task=_task(model))
 
@@ -64,12 +64,12 @@ def import_keras() -> ModuleType:
             if there
             else 'pip install "fusioncam[tensorflow]" (or [torch] or [jax], with KERAS_BACKEND set to it)'
         )
-        raise ValueError(f"Keras is set to run on {error.name}, which is not installed: {way_out}.") from error
+        raise InvalidValueError(f"Keras is set to run on {error.name}, which is not installed: {way_out}.") from error
 
 
 def _read(keras: ModuleType, file: Path) -> Any:
     if file.suffix == ".keras" and not zipfile.is_zipfile(file):
-        raise ValueError(f"'keras:{file}' is no file that Keras has saved: those are zip archives.")
+        raise InvalidValueError(f"'keras:{file}' is no file that Keras has saved: those are zip archives.")
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError) as error:
@@ -81,7 +81,7 @@ def _read(keras: ModuleType, file: Path) -> Any:
                 "it holds Python code (a Lambda layer), which is not run. Load it yourself, and name the function that "
                 "does as python:package.module:function"
             )
-        raise ValueError(f"'keras:{file}': {text.rstrip('.')}.") from error
+        raise InvalidValueError(f"'keras:{file}': {text.rstrip('.')}.") from error
 
 
 def _input_shape(model: Any) -> tuple[int | None, ...] | None:
@@ -103,7 +103,7 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
             f"'keras:{path}' has no Rescaling or Normalization layer, and its file does not say what was done to the "
             "images: they are scaled to [0, 1]. If it was trained on another range, load it in a function that returns "
             "(model, preprocessing) and name that as python:package.module:function.",
-            FusionCamWarning,
+            PreprocessingWarning,
             stacklevel=2,
         )
     channels = "first" if channel_axis == 1 else "last"

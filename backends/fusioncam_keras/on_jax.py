@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from fusioncam_core.adapter import Score
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.adapter import Score
+from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax import namespace
 from fusioncam_jax.adapter import OUT_OF_MEMORY, JaxAdapter
 from fusioncam_keras.engine import Engine, Run
@@ -36,7 +37,7 @@ class JaxEngine(Engine):
 
     def as_array(self, values: Any) -> jax.Array:
         if not isinstance(values, np.ndarray | jax.Array):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"Images are a NumPy array or a JAX array, and a {type(values).__module__}."
                 f"{type(values).__qualname__} came."
             )
@@ -77,7 +78,7 @@ class JaxEngine(Engine):
         try:
             return self._capture(run, score, self._values(), inputs, targets)
         except jax.errors.UnexpectedTracerError as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The layer of {self.model.name} runs inside a loop or another transformation of JAX, out of which its "
                 "output cannot be taken. Take the layer that contains it."
             ) from error

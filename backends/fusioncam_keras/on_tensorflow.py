@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fusioncam_core.adapter import Score
-from fusioncam_core.inputs import Inputs
+from fusioncam_core.models.adapter import Score
+from fusioncam_core.models.inputs import Inputs
 from fusioncam_keras.engine import Engine, Run
 from fusioncam_tensorflow import engine, namespace
 

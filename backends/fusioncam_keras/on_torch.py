@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import torch
 
-from fusioncam_core.adapter import Score
-from fusioncam_core.inputs import Inputs, map_leaves
+from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.models.adapter import Score
+from fusioncam_core.models.inputs import Inputs, map_leaves
 from fusioncam_keras.engine import Engine, Run
 from fusioncam_torch import namespace
 from fusioncam_torch.adapter import TorchAdapter
@@ -37,7 +38,7 @@ class TorchEngine(Engine):
 
     def as_array(self, values: Any) -> torch.Tensor:
         if not isinstance(values, np.ndarray | torch.Tensor):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"Images are a NumPy array or a PyTorch tensor, and a {type(values).__module__}."
                 f"{type(values).__qualname__} came."
             )

@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from fusioncam_core.adapter import LayerInfo, mark_default
-from fusioncam_core.inputs import Inputs, leaves
-from fusioncam_core.layout import has_space
-from fusioncam_core.masking import spatial_size
+from fusioncam_core.models.adapter import LayerInfo, mark_default
+from fusioncam_core.models.inputs import Inputs, leaves
+from fusioncam_core.models.layout import has_space
+from fusioncam_core.models.masking import spatial_size
 from fusioncam_keras.taps import Logits, ending, passing
 
 AXES = {"channels_first": 1, "channels_last": -1}

@@ -10,20 +10,20 @@ from typing import Any
 
 import tensorflow as tf
 
-from fusioncam_core.adapter import (
+from fusioncam_core.errors import InvalidValueError, UnconnectedError
+from fusioncam_core.models.adapter import (
     Capture,
     LayerInfo,
     ModelAdapter,
     Score,
-    Unconnected,
     mark_default,
     no_spatial_layer,
     reject_options,
     unknown_layer,
 )
-from fusioncam_core.inputs import Inputs, Which, leaves, map_leaves
-from fusioncam_core.layout import has_space
-from fusioncam_core.masking import spatial_size
+from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves
+from fusioncam_core.models.layout import has_space
+from fusioncam_core.models.masking import spatial_size
 from fusioncam_tensorflow import engine, namespace
 from fusioncam_tensorflow.state import VariableState
 
@@ -60,7 +60,7 @@ class PairAdapter(ModelAdapter):
         reject_options(options, ("channels", "jit_compile", "framework"), "TensorFlow")
         channels = options.get("channels", "last")
         if channels not in AXES:
-            raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
         self.input_channel_axis = AXES[channels]
         self._jit_compile = bool(options.get("jit_compile", False))
         self._features, self._head = (_at_inference(function) for function in pair)
@@ -112,7 +112,7 @@ class PairAdapter(ModelAdapter):
                 outputs = self._run(self._head, activations)
             gradients = engine.gradients(tape, score, outputs, targets, activations)
         if gradients is None:
-            raise Unconnected(f"The scores of {self.model_name} do not depend on what its first function returns.")
+            raise UnconnectedError(f"The scores of {self.model_name} do not depend on what its first function returns.")
         return Capture(outputs, activations, gradients)
 
     def forward(self, inputs: Inputs) -> Any:
@@ -151,7 +151,7 @@ class PairAdapter(ModelAdapter):
     def _activations(self, inputs: Inputs) -> tf.Tensor:
         activations = self._run(self._features, inputs)
         if not tf.is_tensor(activations) or not activations.dtype.is_floating:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The first function of {self.model_name} returned a {type(activations).__qualname__}, and a "
                 "floating-point tensor of activations was expected."
             )
@@ -164,7 +164,7 @@ class PairAdapter(ModelAdapter):
             return function(*inputs) if isinstance(inputs, tuple) else function(inputs)
         except engine.RUN_ERRORS as error:
             shapes = ", ".join(f"{tuple(each.shape)} ({each.dtype.name})" for each in leaves(inputs))
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.model_name} cannot run on inputs of shape {shapes}: {error.message.splitlines()[0]}"
             ) from error
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fusioncam_core.adapter import Score
+from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.models.adapter import Score
 
 CPU_BATCH, GPU_BATCH = 8, 64
 """How many images at once suit a device. MobileNetV2 takes half as long per image at 8 as at 1 or 32 on two cores."""
@@ -64,7 +65,7 @@ def as_tensor(values: Any, dtype: Any, device: str | None) -> tf.Tensor:
         TypeError: for anything but an array of NumPy or a tensor.
     """
     if not isinstance(values, np.ndarray | tf.Tensor | tf.Variable):
-        raise TypeError(
+        raise InvalidTypeError(
             f"Images are a NumPy array or a TensorFlow tensor, and a {type(values).__module__}."
             f"{type(values).__qualname__} came."
         )

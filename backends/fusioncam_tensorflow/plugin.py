@@ -8,6 +8,8 @@ from typing import Any
 
 import pluggy
 
+from fusioncam_core.errors import InvalidTypeError
+
 hookimpl = pluggy.HookimplMarker("fusioncam")
 
 
@@ -21,7 +23,7 @@ def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) ->
 
         return PairAdapter(model, layer, options)
     if _is_module(model):
-        raise TypeError(
+        raise InvalidTypeError(
             f"A tf.Module has no layers that can be looked into, and a {type(model).__qualname__} came. Give two "
             "functions or modules as a pair (features, head): features(images) returns the activations to explain, "
             "head(activations) the class scores."

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from fusioncam_core.adapter import (
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
+from fusioncam_core.models.adapter import (
     Capture,
     LayerInfo,
     ModelAdapter,
     Score,
-    Unconnected,
     mark_default,
     no_spatial_layer,
     reject_options,
     unknown_layer,
 )
-from fusioncam_core.inputs import Inputs, Which, leaves, map_leaves
-from fusioncam_core.layout import has_space
-from fusioncam_core.masking import spatial_size
+from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves
+from fusioncam_core.models.layout import has_space
+from fusioncam_core.models.masking import spatial_size
 from fusioncam_torch import namespace, precision
 from fusioncam_torch.containers import detached, is_several, tensor_of, with_tensor
 from fusioncam_torch.layouts import Layouts
@@ -79,7 +79,9 @@ class TorchAdapter(ModelAdapter):
             for name, module in self._modules.items():
                 if module is layer:
                     return name
-            raise ValueError(f"The {type(layer).__qualname__} given as layer is not a part of {self.model_name}.")
+            raise InvalidValueError(
+                f"The {type(layer).__qualname__} given as layer is not a part of {self.model_name}."
+            )
         for name in (layer, _without_wrapper(layer)):
             if name in known:
                 return str(name)
@@ -88,7 +90,7 @@ class TorchAdapter(ModelAdapter):
     @property
     def layer_name(self) -> str:
         if self._layer is None:
-            raise ValueError("The default layer is found when the model runs: call capture or layers first.")
+            raise InvalidValueError("The default layer is found when the model runs: call capture or layers first.")
         return self._layer
 
     @property
@@ -97,7 +99,7 @@ class TorchAdapter(ModelAdapter):
 
     def as_array(self, values: Any) -> torch.Tensor:
         if not isinstance(values, np.ndarray | torch.Tensor):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"Images are a NumPy array or a PyTorch tensor, and a {type(values).__module__}."
                 f"{type(values).__qualname__} came."
             )
@@ -177,7 +179,7 @@ class TorchAdapter(ModelAdapter):
             for each in scores
         ]
         if any(each is None for each in gradients):
-            raise Unconnected(
+            raise UnconnectedError(
                 f"The scores of {self.model_name} do not depend on the layer {self._layer!r}, or the model cuts the "
                 "gradient behind it (detach, no_grad, NumPy). Take a layer on the way to the outputs."
             )
@@ -235,7 +237,7 @@ class TorchAdapter(ModelAdapter):
             raise
         except (RuntimeError, AssertionError) as error:  # torch._assert, by which models check their inputs
             shapes = ", ".join(f"{tuple(each.shape)} ({each.dtype})" for each in leaves(inputs))
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.model_name} cannot run on inputs of shape {shapes}: {_first_line(error)}"
             ) from error
 
@@ -260,7 +262,9 @@ class _Tap:
     def _keep(self, module: torch.nn.Module, _: Any, output: Any) -> Any:
         tensor = tensor_of(output)
         if tensor is None:
-            raise ValueError(f"The layer {self.layer!r} returned a {type(output).__qualname__}, and no tensor in it.")
+            raise InvalidValueError(
+                f"The layer {self.layer!r} returned a {type(output).__qualname__}, and no tensor in it."
+            )
         self.calls += 1
         self._output = tensor.detach()
         if self._with_gradient:
@@ -271,7 +275,7 @@ class _Tap:
 
     def activations(self, model_name: str) -> torch.Tensor:
         if self._output is None:
-            raise ValueError(f"The layer {self.layer!r} of {model_name} did not run on these inputs.")
+            raise InvalidValueError(f"The layer {self.layer!r} of {model_name} did not run on these inputs.")
         return self._output
 
 
@@ -319,5 +323,5 @@ def _without_wrapper(name: object) -> str:
 
 def _channel_axis(channels: object) -> int:
     if channels not in ("first", "last"):
-        raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+        raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
     return 1 if channels == "first" else -1

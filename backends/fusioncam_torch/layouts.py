@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from fusioncam_core.inputs import Inputs, map_leaves
+from fusioncam_core.models.inputs import Inputs, map_leaves
 
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels last"
 

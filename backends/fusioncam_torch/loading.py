@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.loading import LoadedModel
-from fusioncam_core.preprocessing import Preprocessing
+from fusioncam_core.data.preprocessing import Preprocessing
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.plugins.loading import LoadedModel
 
 
 def load(library: str, name: str) -> LoadedModel:
@@ -35,9 +36,9 @@ def _library(name: str, spec: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
-        raise ValueError(f"{spec!r} needs {missing}, which is not installed: pip install {missing}") from error
+        raise InvalidValueError(f"{spec!r} needs {missing}, which is not installed: pip install {missing}") from error
     except (ImportError, RuntimeError) as error:  # torchvision does not find its operators in another PyTorch
-        raise ValueError(f"{spec!r}: {name} does not import: {_gist(error)}") from error
+        raise InvalidValueError(f"{spec!r}: {name} does not import: {_gist(error)}") from error
 
 
 def _load_timm(timm: Any, name: str, spec: str) -> LoadedModel:
@@ -100,14 +101,14 @@ def _with_weights(create: Callable[[], Any], spec: str) -> Any:
     try:
         return create()
     except (OSError, RuntimeError) as error:  # no network, a damaged file; no weights of this name or for this tag
-        raise ValueError(f"{spec!r} cannot be had with pretrained weights: {_gist(error)}") from error
+        raise InvalidValueError(f"{spec!r} cannot be had with pretrained weights: {_gist(error)}") from error
 
 
 def _unknown(spec: str, name: str, known: Iterable[str]) -> ValueError:
     library = spec.partition(":")[0]
     near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.4)
     nearest = f" Nearest names: {', '.join(map(repr, near))}." if near else ""
-    return ValueError(f"{library} has no model {name!r}.{nearest} {library}.list_models() lists all of them.")
+    return InvalidValueError(f"{library} has no model {name!r}.{nearest} {library}.list_models() lists all of them.")
 
 
 def _gist(error: Exception) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from fusioncam_core.errors import InvalidValueError
+
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -19,7 +21,7 @@ def dtype(name: object) -> torch.dtype | None:
     if name is None:
         return None
     if name not in PRECISIONS:
-        raise ValueError(f"autocast is {' or '.join(map(repr, PRECISIONS))}, and {name!r} came.")
+        raise InvalidValueError(f"autocast is {' or '.join(map(repr, PRECISIONS))}, and {name!r} came.")
     return PRECISIONS[str(name)]
 
 
@@ -41,5 +43,5 @@ def compiled(model: torch.nn.Module, mode: object) -> Any:
     """
     modes = torch._inductor.list_mode_options() if isinstance(mode, str) else {}
     if mode is not True and mode not in modes:
-        raise ValueError(f"compile is True or one of {', '.join(map(repr, modes))}, and {mode!r} came.")
+        raise InvalidValueError(f"compile is True or one of {', '.join(map(repr, modes))}, and {mode!r} came.")
     return torch.compile(model, dynamic=False, mode=None if mode is True else str(mode))

@@ -28,7 +28,7 @@ from benchmarks.peers.layers import HEAD_MAPS, KERAS_HEAD, TORCH_HEAD, separate_
 from examples.zoo.architecture import IMAGE_SIZE
 from examples.zoo.photographs import photograph
 from fusioncam_core import GradCAM, LoadedModel, ScoreCAM
-from fusioncam_core.preprocessing import read_photograph
+from fusioncam_core.data.preprocessing import read_photograph
 
 TARGET = 967  # espresso
 OURS = "fusioncam"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from fusioncam_core import Preprocessing
-from fusioncam_core.preprocessing import upright
+from fusioncam_core.data.preprocessing import upright
 
 if TYPE_CHECKING:
     from PIL.Image import Image

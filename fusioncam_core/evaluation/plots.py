@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusioncam_core.extras import require
-from fusioncam_core.render import png
+from fusioncam_core.results.figures import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fusioncam_core.errors import UnknownNameError
 from fusioncam_core.evaluation.statistics import Comparison, Interval, compare, interval
 from fusioncam_core.metrics.metric import Metric
 
@@ -67,7 +68,9 @@ class Evaluation:
         """
         names = [each.name for each in self.metrics]
         if method not in self.methods or metric not in names:
-            raise KeyError(f"There is no {metric!r} of {method!r}: methods {self.methods}, metrics {tuple(names)}.")
+            raise UnknownNameError(
+                f"There is no {metric!r} of {method!r}: methods {self.methods}, metrics {tuple(names)}."
+            )
         found: Values = self.values[self.methods.index(method), names.index(metric)]
         return found
 

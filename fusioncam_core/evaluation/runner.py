@@ -9,20 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, array_namespace, indices_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, array_namespace, indices_like, to_numpy
+from fusioncam_core.data.progress import progress_bar
+from fusioncam_core.data.sources import Group, SourceTargets, length, prefetched, read, regrouped
+from fusioncam_core.errors import EmptyMapWarning, InvalidTypeError, InvalidValueError
+from fusioncam_core.evaluation.ground_truth import GroundTruth, Masks
 from fusioncam_core.evaluation.results import Evaluation, Problem, Values
 from fusioncam_core.evaluation.store import PROBABILITY_TOLERANCE, Entry, Key, Store, digest, fingerprint
-from fusioncam_core.evaluation.truth import Masks, Truth
-from fusioncam_core.explainers import EXPLAINERS, Explainer, FusionCamWarning
+from fusioncam_core.explainers import EXPLAINERS, Explainer
 from fusioncam_core.explainers.batch import batch_size
-from fusioncam_core.explanation import Explanation
-from fusioncam_core.inputs import Inputs, map_leaves, prepare
-from fusioncam_core.many import Group, SourceTargets, length, prefetched, read, regrouped
-from fusioncam_core.metrics.judge import Judge
+from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.measures import FAITHFULNESS, find_metric
 from fusioncam_core.metrics.metric import Measured, Metric
-from fusioncam_core.progress import progress_bar
-from fusioncam_core.targets import check_range, read_targets
+from fusioncam_core.models.inputs import Inputs, map_leaves, prepare
+from fusioncam_core.models.targets import check_range, read_targets
+from fusioncam_core.results.explanation import Explanation
 
 Methods = Sequence[str | Explainer] | Mapping[str, "str | Explainer | tuple[str, Mapping[str, Any]]"]
 
@@ -92,11 +93,11 @@ def evaluate(
     """
     explainers = _explainers(model, methods, layer, keywords)
     measures = _distinct([find_metric(each) for each in metrics])
-    truth = Truth(masks, preprocessing)
-    if masks is None and any(metric.needs_truth for metric in measures):
-        needing = ", ".join(metric.name for metric in measures if metric.needs_truth)
-        raise ValueError(f"{needing} compare maps with masks of the objects, and none came: give masks=.")
-    run = _Run(explainers, measures, truth, Store(None if out is None else Path(out)))
+    ground_truth = GroundTruth(masks, preprocessing)
+    if masks is None and any(metric.needs_ground_truth for metric in measures):
+        needing = ", ".join(metric.name for metric in measures if metric.needs_ground_truth)
+        raise InvalidValueError(f"{needing} compare maps with masks of the objects, and none came: give masks=.")
+    run = _Run(explainers, measures, ground_truth, Store(None if out is None else Path(out)))
     first = next(iter(explainers.values()))
     size = first.adapter.batch_size if first.batch_size == "auto" else int(first.batch_size)
     several = first.masked_input is not None
@@ -105,7 +106,7 @@ def evaluate(
     bar = progress_bar(None if total is None else total * len(explainers), "Evaluating", progress)
     with bar as advance, warnings.catch_warnings():
         # They tell of images by their places in a group; what matters of them is among the problems.
-        warnings.simplefilter("ignore", FusionCamWarning)
+        warnings.simplefilter("ignore", EmptyMapWarning)
         for group in prefetched(regrouped(groups, size), prefetch):
             run.group(group, wanted.of(group), advance)
     return run.evaluation(_reference(reference, list(explainers)))
@@ -113,10 +114,10 @@ def evaluate(
 
 def _explainers(model: Any, methods: Methods, layer: Any, keywords: Mapping[str, Any]) -> dict[str, Explainer]:
     if isinstance(methods, str) or not methods:
-        raise TypeError(f"Methods are a sequence or mapping of one or more, and {methods!r} came.")
+        raise InvalidTypeError(f"Methods are a sequence or mapping of one or more, and {methods!r} came.")
     named = dict(methods) if isinstance(methods, Mapping) else {_label(each): each for each in methods}
     if len(named) < len(methods):
-        raise ValueError("Two methods have one name: give a mapping from what they are to be called.")
+        raise InvalidValueError("Two methods have one name: give a mapping from what they are to be called.")
     return {label: _explainer(model, each, layer, keywords) for label, each in named.items()}
 
 
@@ -129,9 +130,9 @@ def _explainer(model: Any, method: Any, layer: Any, keywords: Mapping[str, Any])
         return method
     name, options = method if isinstance(method, tuple) else (method, {})
     if name not in EXPLAINERS:
-        raise ValueError(f"A method is one of {', '.join(map(repr, EXPLAINERS))}, and {name!r} came.")
+        raise InvalidValueError(f"A method is one of {', '.join(map(repr, EXPLAINERS))}, and {name!r} came.")
     kind = EXPLAINERS[name]
-    limits = () if kind.limitable else ("budget", "tolerance")
+    limits = () if kind.takes_budget else ("budget", "tolerance")
     general = {key: value for key, value in keywords.items() if key not in limits}
     return kind(model, layer, **{**general, **options})
 
@@ -140,7 +141,7 @@ def _distinct(metrics: list[Metric]) -> tuple[Metric, ...]:
     names = [metric.name for metric in metrics]
     twice = {name for name in names if names.count(name) > 1}
     if twice or not names:
-        raise ValueError(f"One or more metrics, each kind once, were expected, and {names} came.")
+        raise InvalidValueError(f"One or more metrics, each kind once, were expected, and {names} came.")
     return tuple(metrics)
 
 
@@ -148,7 +149,7 @@ def _reference(asked: str | None, methods: list[str]) -> str:
     if asked is None:
         return "fusion-cam" if "fusion-cam" in methods else methods[0]
     if asked not in methods:
-        raise ValueError(f"The reference is one of {', '.join(map(repr, methods))}, and {asked!r} came.")
+        raise InvalidValueError(f"The reference is one of {', '.join(map(repr, methods))}, and {asked!r} came.")
     return asked
 
 
@@ -158,14 +159,16 @@ class _Run:
     Args:
         explainers: by what they are called.
         metrics: to measure.
-        truth: the objects' masks.
+        ground_truth: the objects' masks.
         store: what is on record.
     """
 
-    def __init__(self, explainers: dict[str, Explainer], metrics: tuple[Metric, ...], truth: Truth, store: Store):
+    def __init__(
+        self, explainers: dict[str, Explainer], metrics: tuple[Metric, ...], ground_truth: GroundTruth, store: Store
+    ):
         self._explainers = explainers
         self._metrics = metrics
-        self._truth = truth
+        self._ground_truth = ground_truth
         self._store = store
         # With the label: of an explainer of the user's own the options that are not public cannot be seen.
         self._methods = {label: f"{label}: {fingerprint(each)}" for label, each in explainers.items()}
@@ -207,7 +210,7 @@ class _Run:
     def _require_the_same_model(self, row: _Row, explainer: Explainer) -> None:
         key = Key(row.digest, row.target, "", PLAIN)
         if key in self._store and abs((self._store[key].value or 0) - row.probability) > PROBABILITY_TOLERANCE:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The folder has values of another model: it gave class {row.target} of {row.name!r} the probability "
                 f"{self._store[key].value}, and {explainer.adapter.model_name} gives {row.probability}. Give another "
                 "folder."
@@ -222,7 +225,7 @@ class _Run:
 
     def _measure(self, metric: Metric, row: _Row) -> str:
         own = self._measures[metric.name]
-        return f"{own} {self._truth.fingerprint(row.name)}" if metric.needs_truth else own
+        return f"{own} {self._ground_truth.fingerprint(row.name)}" if metric.needs_ground_truth else own
 
     def _fill(self, label: str, explainer: Explainer, inputs: Inputs, rows: list[_Row]) -> None:
         """Measure images; one by one if something is wrong with one of them."""
@@ -236,20 +239,20 @@ class _Run:
                 self._fill(label, explainer, _rows(inputs, [number]), [row])
             return
         self._note_zeros(label, explanation, rows)
-        judge = Judge(explainer, inputs, explanation)
+        explained = ExplainedBatch(explainer, inputs, explanation)
         with explainer.adapter.session():
             for metric in self._metrics:
                 try:
-                    self._measured(label, metric, judge, rows)
+                    self._measured(label, metric, explained, rows)
                 except ValueError as error:
                     self._problems += [Problem(row.name, label, metric.name, str(error)) for row in rows]
 
-    def _measured(self, label: str, metric: Metric, judge: Judge, rows: list[_Row]) -> None:
+    def _measured(self, label: str, metric: Metric, explained: ExplainedBatch, rows: list[_Row]) -> None:
         keys = [Key(row.digest, row.target, self._methods[label], self._measure(metric, row)) for row in rows]
         if all(key in self._store for key in keys):
             return
-        truth, missing = self._masks(rows, judge.size) if metric.needs_truth else (None, {})
-        found = metric.measure(judge, truth)
+        ground_truth, missing = self._masks(rows, explained.size) if metric.needs_ground_truth else (None, {})
+        found = metric.measure(explained, ground_truth)
         entries = dict(zip(keys, _entries(found, metric), strict=True))
         entries |= {keys[number]: Entry(None, reason=reason) for number, reason in missing.items()}
         self._store.add({key: entry for key, entry in entries.items() if key not in self._store})
@@ -259,7 +262,7 @@ class _Run:
         masks, missing = np.zeros((len(rows), *size), dtype=bool), {}
         for number, row in enumerate(rows):
             try:
-                masks[number] = self._truth.of([row.name], size)[0]
+                masks[number] = self._ground_truth.of([row.name], size)[0]
             except ValueError as error:
                 missing[number] = str(error)
         return masks, missing
@@ -273,7 +276,9 @@ class _Run:
     def evaluation(self, reference: str) -> Evaluation:
         """What was found."""
         if not self._rows:
-            raise ValueError("There is no image to evaluate: the source is empty, or nothing in it could be read.")
+            raise InvalidValueError(
+                "There is no image to evaluate: the source is empty, or nothing in it could be read."
+            )
         shape = (len(self._explainers), len(self._metrics), len(self._rows))
         values = np.full(shape, np.nan)
         problems = list(self._problems)
@@ -337,7 +342,7 @@ def _one_class_an_image(targets: Any, batch: int) -> np.ndarray[Any, Any] | None
     """(B,) classes, or None for the top ones."""
     wanted = read_targets(targets, batch)
     if wanted.functions or wanted.several:
-        raise ValueError("An evaluation has one class an image: None, one class, (N,) classes or 'labels'.")
+        raise InvalidValueError("An evaluation has one class an image: None, one class, (N,) classes or 'labels'.")
     return None if wanted.classes is None else wanted.classes[:, 0]
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.arrays import to_numpy
-from fusioncam_core.inputs import Inputs, leaves
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.inputs import Inputs, leaves
 
 FILE = "values.jsonl"
 
@@ -64,7 +65,7 @@ class Store:
                 key, entry = json.loads(line)
                 self._entries[Key(*key)] = Entry(*entry)
             except (ValueError, TypeError) as error:
-                raise ValueError(
+                raise InvalidValueError(
                     f"Line {number} of {path} is no entry of an evaluation: {error}. Give another folder, or remove it."
                 ) from error
 

@@ -1,5 +1,6 @@
 """The explainers: a model, a layer and a method in one object, called with images."""
 
+from fusioncam_core.errors import FusionCamWarning
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.ensembles import FusionCAM, UnionCAM
@@ -13,7 +14,6 @@ from fusioncam_core.explainers.gradient import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from fusioncam_core.explainers.notices import FusionCamWarning
 from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
 from fusioncam_core.explainers.registry import EXPLAINERS
 

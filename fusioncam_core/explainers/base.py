@@ -8,25 +8,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from fusioncam_core.adapter import Capture, LayerInfo, ModelAdapter
-from fusioncam_core.arrays import Array, indices_like, normalise, require_finite
+from fusioncam_core.arrays.checks import require_finite
+from fusioncam_core.arrays.namespaces import Array, indices_like
+from fusioncam_core.arrays.words import normalise
+from fusioncam_core.data.progress import progress_bar
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.explainers.batch import Batch, batch_size
-from fusioncam_core.explainers.default_layer import AnyOutput, default_layer
-from fusioncam_core.explainers.notices import (
-    warn_of_empty_maps,
-    warn_of_probabilities,
-    warn_of_zero_gradients,
-)
-from fusioncam_core.explanation import Explanation, join
-from fusioncam_core.inputs import Inputs, leaf, map_leaves, prepare
-from fusioncam_core.layout import Reshape
-from fusioncam_core.many import explain_many
-from fusioncam_core.masking import Baseline, MaskedScorer, MaskedSteps, erased_images, spatial_size
-from fusioncam_core.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
-from fusioncam_core.pace import BatchSize, ModelPace, Span, require_batch_size
-from fusioncam_core.plugins import adapt_model
-from fusioncam_core.progress import progress_bar
-from fusioncam_core.targets import Targets, check_range, read_targets
+from fusioncam_core.explainers.dataset import explain_many
+from fusioncam_core.explainers.diagnostics import warn_of_empty_maps, warn_of_probabilities, warn_of_zero_gradients
+from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter
+from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Span, require_batch_size
+from fusioncam_core.models.default_layer import AnyOutput, default_layer
+from fusioncam_core.models.inputs import Inputs, leaf, map_leaves, prepare
+from fusioncam_core.models.layout import Reshape
+from fusioncam_core.models.masking import Baseline, MaskedScorer, MaskedSteps, erased_images, spatial_size
+from fusioncam_core.models.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
+from fusioncam_core.models.targets import Targets, check_range, read_targets
+from fusioncam_core.plugins.manager import adapt_model
+from fusioncam_core.results.explanation import Explanation, join
 
 COMBINATIONS = {"mean": "mean", "max": "max", "product": "prod"}
 """How the maps of several layers become one: the word, and the array API's name for it."""
@@ -40,16 +39,16 @@ NO_LAYER = "none"
 class Result:
     """A method's maps (B, K, *size), with the stages and the numbers (B, K) it has, and titles of stages to show.
 
-    Of a region map with channels that may be left out: how many masks of each image were run, `passes` (B,), and how
-    far each map may still move, `estimates` (B, K).
+    Of a region map with channels that may be left out: how many masks of each image were run, `masks_run` (B,), and how
+    far each map may still move, `uncertainty` (B, K).
     """
 
     maps: Array
     parts: dict[str, Array] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
-    passes: Array | None = None
-    estimates: Array | None = None
+    masks_run: Array | None = None
+    uncertainty: Array | None = None
 
 
 class Explainer(ABC):
@@ -63,7 +62,7 @@ class Explainer(ABC):
             layers explains each and combines the maps; the parts are then the maps of the layers, by name.
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
             (one logit: class 1 is `z`, class 0 is `-z`).
-        outputs: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a
+        output_kind: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a
             model's last softmax or sigmoid itself, as with Keras, either word will do.
         output: the position or name of the explained one of several outputs.
         masked_input: the position or name of the explained one of several inputs.
@@ -88,7 +87,7 @@ class Explainer(ABC):
     needs_gradients: bool = False
     needs_masks: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = True
-    limitable: ClassVar[bool] = False
+    takes_budget: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class Explainer(ABC):
         layer: Any = None,
         *,
         task: Task = "multiclass",
-        outputs: OutputKind = "logits",
+        output_kind: OutputKind = "logits",
         output: int | str | None = None,
         masked_input: int | str | None = None,
         reshape: Reshape = None,
@@ -107,13 +106,13 @@ class Explainer(ABC):
         **options: Any,
     ):
         self.batch_size = require_batch_size(batch_size)
-        self.scores = ClassScores(task, outputs, output)
+        self.scores = ClassScores(task, output_kind, output)
         self.masked_input = masked_input
         self.reshape = reshape
         self.baseline = baseline
         self.progress = progress
         if combine not in COMBINATIONS:
-            raise ValueError(f"combine is one of {', '.join(map(repr, COMBINATIONS))}, and {combine!r} came.")
+            raise InvalidValueError(f"combine is one of {', '.join(map(repr, COMBINATIONS))}, and {combine!r} came.")
         self.combine = combine
         layers = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
         self._at: Callable[[Any], ModelAdapter] = lambda layer: adapt_model(model, layer, **options)
@@ -238,13 +237,13 @@ class Explainer(ABC):
                 sessions.enter_context(adapter.session())
             # Images that are seen together share chunks of masks.
             size = self.adapter.batch_size if self.batch_size == "auto" else self.batch_size
-            pace = ModelPace(self.adapter, size)
+            batching = ModelBatching(self.adapter, size)
 
             def explain(span: Span) -> Explanation:
                 start, stop = span.start, span.start + span.count
                 return self._explain_rows(_rows(inputs, start, stop), wanted.rows(start, stop), progress)
 
-            parts = [part for part, _ in pace.over(batch_size(inputs), explain)]
+            parts = [part for part, _ in batching.over(batch_size(inputs), explain)]
         explanation = join(parts, self.adapter.namespace)
         warn_of_empty_maps(explanation)
         return explanation
@@ -331,15 +330,15 @@ class Explainer(ABC):
             targets=shaped(batch.targets),
             scores=shaped(batch.target_scores),
             probabilities=shaped(xp.take_along_axis(probabilities, batch.targets, axis=1)),
-            outputs=probabilities,
+            class_probabilities=probabilities,
             images=batch.images,
             image_channel_axis=self.adapter.input_channel_axis,
             evaluations=sum(each.evaluations for each in batches),
             parts={name: shaped(part) for name, part in result.parts.items()},
             weights={name: shaped(weight) for name, weight in result.weights.items()},
             titles={"maps": self.title, **result.titles},
-            passes=result.passes,
-            estimates=None if result.estimates is None else shaped(result.estimates),
+            masks_run=result.masks_run,
+            uncertainty=None if result.uncertainty is None else shaped(result.uncertainty),
         )
 
 
@@ -349,10 +348,12 @@ def _combined(results: list[Result], batches: list[Batch], combine: str) -> Resu
     maps = xp.stack([result.maps for result in results], axis=0)
     united = normalise(getattr(xp, COMBINATIONS[combine])(maps, axis=0), spatial_ndim=spatial_ndim)
     parts = {batch.adapter.layer_name: result.maps for batch, result in zip(batches, results, strict=True)}
-    if results[0].passes is None or results[0].estimates is None:
+    if results[0].masks_run is None or results[0].uncertainty is None:
         return Result(united, parts)
-    passes = xp.sum(xp.stack([result.passes for result in results]), axis=0)
-    return Result(united, parts, passes=passes, estimates=xp.max(xp.stack([r.estimates for r in results]), axis=0))
+    masks_run = xp.sum(xp.stack([result.masks_run for result in results]), axis=0)
+    return Result(
+        united, parts, masks_run=masks_run, uncertainty=xp.max(xp.stack([r.uncertainty for r in results]), axis=0)
+    )
 
 
 def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:

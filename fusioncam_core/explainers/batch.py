@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, Namespace, constant_like, require_finite
-from fusioncam_core.inputs import Inputs, Which, leaf, leaves, map_leaves, with_leaf
-from fusioncam_core.layout import Layout, Reshape, find_layout
-from fusioncam_core.masking import MaskedScorer, spatial_size
-from fusioncam_core.outputs import Scores
+from fusioncam_core.arrays.checks import require_finite
+from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.inputs import Inputs, Which, leaf, leaves, map_leaves, with_leaf
+from fusioncam_core.models.layout import Layout, Reshape, find_layout
+from fusioncam_core.models.masking import MaskedScorer, spatial_size
+from fusioncam_core.models.outputs import Scores
 
 if TYPE_CHECKING:
-    from fusioncam_core.adapter import Capture, ModelAdapter
+    from fusioncam_core.models.adapter import Capture, ModelAdapter
 
 
 class Batch:
@@ -82,7 +84,7 @@ class Batch:
     def required_gradients(self) -> Array:
         """The gradients, of a method that has said that it needs them."""
         if self.gradients is None:
-            raise TypeError("A method asked for gradients without needs_gradients = True.")
+            raise InvalidTypeError("A method asked for gradients without needs_gradients = True.")
         return self.gradients
 
     @property
@@ -130,7 +132,7 @@ class Batch:
         shape, channels = tuple(self.captured.shape), int(self.activations.shape[1])
         fitting = [axis for axis in range(1, len(shape)) if shape[axis] == channels]
         if len(fitting) != 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{at_layer('The output', self.adapter)} has shape {shape}, and which of its axes holds the {channels} "
                 "channels that reshape= makes of it is not plain, so that none can be switched off. Give reshape= as a "
                 "grid, or take another method."

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusioncam_core.arrays import require_percentage, require_word, to_numpy
-from fusioncam_core.cams.budget import require_limits
-from fusioncam_core.cams.fusion import Contributions, Form, _fusion_cam
-from fusioncam_core.cams.union import _denoised_cam, _union_cam
+from fusioncam_core.approximation.budget import require_limits
+from fusioncam_core.arrays.checks import require_percentage, require_word
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.region import Limitable, ScoreCAM
-from fusioncam_core.outputs import FunctionScores
-from fusioncam_core.targets import Targets
+from fusioncam_core.explainers.region import Budgeted, ScoreCAM
+from fusioncam_core.methods.fusion import Contributions, Variant, _fusion_cam
+from fusioncam_core.methods.union import _denoised_cam, _union_cam
+from fusioncam_core.models.outputs import FunctionScores
+from fusioncam_core.models.targets import Targets
 
 
 class _Ensemble(Explainer):
@@ -23,7 +25,7 @@ class _Ensemble(Explainer):
     """
 
     needs_masks = True
-    limitable = True
+    takes_budget = True
     region: Explainer
 
     def __init__(
@@ -51,18 +53,20 @@ class _Ensemble(Explainer):
         known = registry.GRADIENT_METHODS if role == "gradient" else registry.REGION_METHODS
         if isinstance(given, str):
             if given not in known:
-                raise ValueError(f"{role} is one of {_listed(known)}, and {given!r} came.")
+                raise InvalidValueError(f"{role} is one of {_listed(known)}, and {given!r} came.")
             self._named.append(known[given](self.adapter, **self._limits_of(role, known[given]), **keywords))
             return self._named[-1]
         if role == "region" and self._limits:
-            raise ValueError(f"{' and '.join(self._limits)} came with a region explainer: give them to that one.")
+            raise InvalidValueError(
+                f"{' and '.join(self._limits)} came with a region explainer: give them to that one."
+            )
         if not isinstance(given, Explainer):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"{role} is the name of a method or an explainer, and a {type(given).__qualname__} came. The "
                 f"names are {_listed(known)}."
             )
         if given.name not in known:
-            raise ValueError(f"{role} is an explainer of {_listed(known)}, and one of {given.name!r} came.")
+            raise InvalidValueError(f"{role} is an explainer of {_listed(known)}, and one of {given.name!r} came.")
         self._require_the_same_model(role, given)
         return given
 
@@ -70,20 +74,22 @@ class _Ensemble(Explainer):
         """The keywords of a named method that say how far it goes."""
         if role == "gradient" or not self._limits:
             return {}
-        if not issubclass(method, Limitable):
-            raise ValueError(f"{method.title} runs all of its masks: {' and '.join(self._limits)} cannot limit it.")
+        if not issubclass(method, Budgeted):
+            raise InvalidValueError(
+                f"{method.title} runs all of its masks: {' and '.join(self._limits)} cannot limit it."
+            )
         return self._limits
 
     def _require_the_same_model(self, role: str, part: Explainer) -> None:
         """Refuse a part that reads other inputs or outputs, as far as that can be told."""
         if part.adapter.namespace is not self.adapter.namespace:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The model of {role} is {part.adapter.model_name}, of another framework than "
                 f"{self.adapter.model_name}. Both parts explain one model."
             )
         for name in ("scores", "masked_input"):
             if getattr(part, name) != getattr(self, name):
-                raise ValueError(
+                raise InvalidValueError(
                     f"The {role} method was made with {getattr(part, name)} and the {self.name} with "
                     f"{getattr(self, name)}: give both the same task, outputs, output and masked_input."
                 )
@@ -122,7 +128,7 @@ class FusionCAM(_Ensemble):
         percentile: values of the gradient map below it are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic) or
             "unnormalised" (the authors' later package, xplaincam).
-        form: "published", or "calibrated": the square root of the union map, with Score-CAM's
+        variant: "published", or "calibrated": the square root of the union map, with Score-CAM's
             `channel_weights="regression"` where the region method is "score-cam" by name. Chosen by measurement:
             docs/study.md.
         budget, tolerance: of a region method given by name, as for `ScoreCAM`: how far it goes.
@@ -143,15 +149,15 @@ class FusionCAM(_Ensemble):
         region: str | Explainer = "score-cam",
         percentile: float = 10,
         contributions: Contributions = "clipped",
-        form: Form = "published",
+        variant: Variant = "published",
         **keywords: Any,
     ):
         self.percentile = require_percentage(percentile)
         self.contributions = require_word(contributions, "contributions", Contributions)
-        self.form = require_word(form, "form", Form)
+        self.variant = require_word(variant, "variant", Variant)
         super().__init__(model, layer, **keywords)
         self.gradient = self._part("gradient", gradient)
-        weighed = {"channel_weights": "regression"} if form == "calibrated" and region == ScoreCAM.name else {}
+        weighed = {"channel_weights": "regression"} if variant == "calibrated" and region == ScoreCAM.name else {}
         self.region = self._part("region", region, **weighed)
         self.needs_gradients = any(part.needs_gradients for part in self._named)
 
@@ -165,12 +171,12 @@ class FusionCAM(_Ensemble):
             batch.masked.black_probabilities(),
             self.percentile,
             self.contributions,
-            self.form,
+            self.variant,
             len(batch.size),
             xp=batch.xp,
         )
         titles = {"denoised": f"Denoised {self.gradient.title}", "region": self.region.title}
-        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.passes, region.estimates)
+        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.masks_run, region.uncertainty)
 
 
 class UnionCAM(_Ensemble):
@@ -222,4 +228,4 @@ class UnionCAM(_Ensemble):
             xp=batch.xp,
         )
         titles = {"denoised": "Denoised gradients", "region": self.region.title}
-        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.passes, region.estimates)
+        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.masks_run, region.uncertainty)

@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, constant_like, require_count
-from fusioncam_core.cams.eigen import _eigen_cam, _eigengrad_cam
-from fusioncam_core.cams.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
-from fusioncam_core.cams.smooth import _smooth_grad_cam_plus_plus
+from fusioncam_core.arrays.checks import require_count
+from fusioncam_core.arrays.namespaces import Array, constant_like
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
+from fusioncam_core.methods.eigen import _eigen_cam, _eigengrad_cam
+from fusioncam_core.methods.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
+from fusioncam_core.methods.smooth import _smooth_grad_cam_plus_plus
 
 
 class _FromGradients(Explainer):
@@ -125,7 +127,7 @@ class SmoothGradCAMPlusPlus(Explainer):
         **keywords: Any,
     ):
         if not 0 < std < math.inf:
-            raise ValueError(f"std is a positive share of the image's range, and {std!r} came.")
+            raise InvalidValueError(f"std is a positive share of the image's range, and {std!r} came.")
         self.samples = require_count(samples, "samples")
         self.std = std
         self.seed = require_count(seed, "seed", least=0)

@@ -9,42 +9,35 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, constant_like, require_count, require_finite, require_word, to_numpy
-from fusioncam_core.cams.ablation import _ablation_cam
-from fusioncam_core.cams.budget import Scored, require_limits, score_channels
-from fusioncam_core.cams.groups import Grouping, _group_cam, check_groups, group_maps
-from fusioncam_core.cams.random_masks import RandomMasks, _rise, check_random_masks
-from fusioncam_core.cams.sampled import Vary, add_noise, grow, varied_scores
-from fusioncam_core.cams.scoring import (
-    ChannelWeights,
-    Chunk,
-    ScoreMaps,
-    _mask_maps,
-    _score_cam,
-    above_black,
-    gathered,
-    scored,
-)
+from fusioncam_core.approximation.budget import Scored, require_limits, score_channels
+from fusioncam_core.arrays.checks import require_count, require_finite, require_word
+from fusioncam_core.arrays.namespaces import Array, constant_like, to_numpy
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.masking import Baseline, MaskedScorer, blurred_images
+from fusioncam_core.methods.ablation import _ablation_cam
+from fusioncam_core.methods.groups import Grouping, _group_cam, check_groups, group_maps
+from fusioncam_core.methods.rise import RandomMasks, _rise, check_random_masks
+from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
+from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam, formula
+from fusioncam_core.models.masking import Baseline, MaskedScorer, blurred_images
+from fusioncam_core.models.scoring import Chunk, ScoreMaps, above_black, gathered, scored
 
 GROUP_BLUR = 25
 """Group-CAM's erased image: a Gaussian of this standard deviation in a window of twice as many pixels and one."""
 
 
-class Limitable(Explainer):
+class Budgeted(Explainer):
     """A method whose channels need not all be run.
 
     Args:
         model, layer, and every keyword of `Explainer`.
-        budget: the most masks run of each image; None for all. What the others would score is foretold.
+        budget: the most masks run of each image; None for all. What the others would score is predicted.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
             in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.cams.budget`).
     """
 
     needs_masks = True
-    limitable = True
+    takes_budget = True
 
     def __init__(
         self,
@@ -68,11 +61,13 @@ class Limitable(Explainer):
 
     def _result(self, maps: Array, found: Scored, batch: Batch) -> Result:
         """The maps, with what was run for them and how far they may still move."""
-        passes, estimates = (constant_like(each, batch.logits, batch.xp) for each in (found.passes, found.estimates))
-        return Result(maps, passes=passes, estimates=estimates)
+        masks_run, uncertainty = (
+            constant_like(each, batch.logits, batch.xp) for each in (found.masks_run, found.uncertainty)
+        )
+        return Result(maps, masks_run=masks_run, uncertainty=uncertainty)
 
 
-class ScoreCAM(Limitable):
+class ScoreCAM(Budgeted):
     """Score-CAM (arXiv 1910.01279): channels weighed by the logit of the image masked with them.
 
     One evaluation of the model for each channel that is not constant, whatever the number of targets.
@@ -83,7 +78,7 @@ class ScoreCAM(Limitable):
             mask; masks are then normalised before the resize, and summed in the activations' place, as in xplaincam,
             the later package of Fusion-CAM's authors) or "regression" (what each place adds to the probability, by a
             ridge regression on the masks: `fusioncam_core.cams.region.score_cam`), which a budget suits less.
-        budget: the most masks run of each image; None for all. What the others would score is foretold.
+        budget: the most masks run of each image; None for all. What the others would score is predicted.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
             in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.cams.budget`).
 
@@ -104,7 +99,7 @@ class ScoreCAM(Limitable):
         ways = {"softmax": self._by_logit, "probability": self._by_share, "regression": self._by_increase}
         score_maps, black = ways[self.channel_weights](batch)
         found = score_channels(
-            maps, score_maps, black, limits=self.limits, channel_weights=self.channel_weights, **_chunking(batch)
+            maps, score_maps, black, limits=self.limits, formula=formula(self.channel_weights), **_chunking(batch)
         )
         return self._result(_score_cam(maps, found.scores, batch.size, self.channel_weights, xp=batch.xp), found, batch)
 
@@ -254,7 +249,7 @@ class AblationCAM(Explainer):
         return gathered(scored(batch.activations, images, channels, score_channels, **_chunking(batch)), xp=batch.xp)
 
 
-class _Sampled(Limitable):
+class _Sampled(Budgeted):
     """Score-CAM of several masks a channel."""
 
     _share: float
@@ -388,4 +383,4 @@ class RISE(Explainer):
 
 def _chunking(batch: Batch) -> dict[str, Any]:
     """How a batch's masks are cut into chunks, and who is told of them."""
-    return {"pace": batch.masked.pace, "advance": batch.advance, "xp": batch.xp}
+    return {"batching": batch.masked.batching, "advance": batch.advance, "xp": batch.xp}

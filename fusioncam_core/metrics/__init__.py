@@ -7,9 +7,9 @@ with an explainer's maps and model; `fusioncam_core.evaluate` compares methods b
 
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
 from fusioncam_core.metrics.confidence import drop, gain, increase
+from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.grid import GridGame, grid_pointing_game
 from fusioncam_core.metrics.imputation import impute
-from fusioncam_core.metrics.judge import Judge
 from fusioncam_core.metrics.localisation import (
     box_masks,
     cell_masks,
@@ -53,11 +53,11 @@ __all__ = [
     "Complexity",
     "Deletion",
     "EnergyInMask",
+    "ExplainedBatch",
     "GridGame",
     "Infidelity",
     "Insertion",
     "IoU",
-    "Judge",
     "MaskAUC",
     "MaxSensitivity",
     "Measured",

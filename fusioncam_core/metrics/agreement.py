@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from fusioncam_core.arrays import Array, Namespace, array_namespace, is_constant, require_map, spatial_axes
-from fusioncam_core.metrics.checks import defined, finite_maps, known, require_broadcast, require_shape, require_shares
+from fusioncam_core.arrays.checks import (
+    defined,
+    finite_maps,
+    known,
+    require_broadcast,
+    require_map,
+    require_shape,
+    require_shares,
+    spatial_axes,
+)
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.words import is_constant
 
 
 def coherency(maps: Array, again: Array, *, spatial_ndim: int = 2) -> Array:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fusioncam_core.arrays import Array, Namespace, array_namespace
-from fusioncam_core.cams.gradient import relu
-from fusioncam_core.metrics.checks import defined, known, require_broadcast, require_shares
+from fusioncam_core.arrays.checks import defined, known, require_broadcast, require_shares
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.words import relu
 
 
 def drop(plain: Array, masked: Array) -> Array:

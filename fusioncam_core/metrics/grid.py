@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusioncam_core.arrays import Array, Namespace, _resize, indices_like, require_count, to_numpy
-from fusioncam_core.inputs import prepare
-from fusioncam_core.masking import spatial_size
+from fusioncam_core.arrays.checks import require_count
+from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_numpy
+from fusioncam_core.arrays.words import _resize
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.metrics.localisation import cell_masks, grid_share, mosaic
+from fusioncam_core.models.inputs import prepare
+from fusioncam_core.models.masking import spatial_size
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
@@ -58,7 +61,9 @@ def grid_pointing_game(
     batch = prepare(adapter, images, None)
     classes = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets)
     if classes.shape != (int(batch.shape[0]),):
-        raise ValueError(f"One class for each of {int(batch.shape[0])} images was expected, and {classes.shape} came.")
+        raise InvalidValueError(
+            f"One class for each of {int(batch.shape[0])} images was expected, and {classes.shape} came."
+        )
     members = _members(classes, cells)
     chosen = xp.take(batch, indices_like(members.ravel(), batch, xp), axis=0)
     mosaics = mosaic(chosen, rows, columns, channel_axis=adapter.input_channel_axis)
@@ -83,7 +88,7 @@ def _members(classes: npt.NDArray[Any], cells: int) -> npt.NDArray[np.int64]:
         found.append(list(chosen.values()))
         left = [number for number in left if number not in found[-1]]
     if not found:
-        raise ValueError(
+        raise InvalidValueError(
             f"{cells} images of different classes make a mosaic, and there are {len(set(classes.tolist()))}."
         )
     return np.asarray(found, dtype=np.int64)

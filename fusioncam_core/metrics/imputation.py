@@ -12,18 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import (
-    Array,
-    Namespace,
-    _interpolate,
-    _linear_weights,
-    array_namespace,
-    constant_like,
-    is_traced,
-    require_count,
-    require_float,
-)
-from fusioncam_core.metrics.checks import ground_truth, widened
+from fusioncam_core.arrays.checks import ground_truth_masks, require_count, require_float, widened
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, is_traced
+from fusioncam_core.arrays.words import _interpolate, _linear_weights
+from fusioncam_core.errors import InvalidValueError
 
 TOLERANCE = 1e-4
 """Of the image's range: the largest preconditioned residual at which a solution is good.
@@ -75,10 +67,10 @@ def impute(images: Array, masks: Array, *, noise: float = 0.01, seed: int = 0, c
     require_float(images, "images", xp)
     _check_images(images, channel_axis)
     if not 0 <= noise < float("inf"):
-        raise ValueError(f"noise is a standard deviation, not negative, and {noise!r} came.")
+        raise InvalidValueError(f"noise is a standard deviation, not negative, and {noise!r} came.")
     first = images if channel_axis == 1 else xp.moveaxis(images, -1, 1)
     field = _noise(tuple(int(length) for length in first.shape[1:]), noise, require_count(seed, "seed", least=0))
-    known = ground_truth(masks, first[:, 0, ...], 2, xp=xp) > 0
+    known = ground_truth_masks(masks, first[:, 0, ...], 2, xp=xp) > 0
     imputed = _impute(first, xp.expand_dims(known, axis=1), field, xp=xp)
     return imputed if channel_axis == 1 else xp.moveaxis(imputed, 1, -1)
 
@@ -210,10 +202,10 @@ def _noise(shape: tuple[int, ...], noise: float, seed: int) -> np.ndarray[Any, A
 def _check_images(images: Array, channel_axis: int) -> None:
     """Raise ValueError unless the images are a batch with channels and two axes of space."""
     if channel_axis not in (1, -1):
-        raise ValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
+        raise InvalidValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
     space = tuple(images.shape[2:] if channel_axis == 1 else images.shape[1:-1])
     if images.ndim != 4 or 0 in images.shape or min(space) < 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"images have shape {tuple(images.shape)}: a batch with channels and two axes of space, each of two pixels "
             "at least, was expected."
         )

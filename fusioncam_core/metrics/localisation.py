@@ -7,18 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import (
-    Array,
-    Namespace,
-    array_namespace,
-    constant_like,
-    indices_like,
-    is_traced,
-    require_count,
-    require_map,
-)
-from fusioncam_core.cams.gradient import relu
-from fusioncam_core.metrics.checks import defined, finite_maps, ground_truth, quotient
+from fusioncam_core.arrays.checks import defined, finite_maps, ground_truth_masks, quotient, require_count, require_map
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, indices_like, is_traced
+from fusioncam_core.arrays.words import relu
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.metrics.removal import stable_order
 
 
@@ -43,9 +35,9 @@ def pointing_game(maps: Array, masks: Array, *, tolerance: float = 0, spatial_nd
         ValueError: if the shapes do not fit, a mask holds other values, or the tolerance is negative.
     """
     if not 0 <= tolerance < math.inf:
-        raise ValueError(f"tolerance is a number of pixels, not negative, and {tolerance!r} came.")
-    pixels, truth, sound, xp = _check(maps, masks, spatial_ndim)
-    hits = _pointing_game(pixels, truth, tuple(maps.shape[-spatial_ndim:]), tolerance, xp=xp)
+        raise InvalidValueError(f"tolerance is a number of pixels, not negative, and {tolerance!r} came.")
+    pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
+    hits = _pointing_game(pixels, ground_truth, tuple(maps.shape[-spatial_ndim:]), tolerance, xp=xp)
     return defined(hits, sound, maps, xp=xp)
 
 
@@ -90,8 +82,8 @@ def energy_in_mask(maps: Array, masks: Array, *, spatial_ndim: int = 2) -> Array
         TypeError: if the maps are not floating, or the masks of another library.
         ValueError: if the shapes do not fit or a mask holds other values.
     """
-    pixels, truth, sound, xp = _check(maps, masks, spatial_ndim)
-    return defined(_energy_in_mask(pixels, truth, xp=xp), sound, maps, xp=xp)
+    pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
+    return defined(_energy_in_mask(pixels, ground_truth, xp=xp), sound, maps, xp=xp)
 
 
 def _energy_in_mask(maps: Array, masks: Array, *, xp: Namespace) -> Array:
@@ -118,9 +110,9 @@ def iou(maps: Array, masks: Array, *, threshold: float = 0.5, spatial_ndim: int 
         ValueError: if the shapes do not fit, a mask holds other values, or the threshold is not finite.
     """
     if not math.isfinite(threshold):
-        raise ValueError(f"threshold is a number in the maps' unit, and {threshold!r} came.")
-    pixels, truth, sound, xp = _check(maps, masks, spatial_ndim)
-    return defined(_iou(pixels, truth, threshold, xp=xp), sound, maps, xp=xp)
+        raise InvalidValueError(f"threshold is a number in the maps' unit, and {threshold!r} came.")
+    pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
+    return defined(_iou(pixels, ground_truth, threshold, xp=xp), sound, maps, xp=xp)
 
 
 def _iou(maps: Array, masks: Array, threshold: float, *, xp: Namespace) -> Array:
@@ -148,9 +140,11 @@ def roc_auc(maps: Array, masks: Array, *, spatial_ndim: int = 2) -> Array:
         TypeError: if the maps are not floating, or the masks of another library.
         ValueError: if the shapes do not fit or a mask holds other values.
     """
-    pixels, truth, sound, xp = _check(maps, masks, spatial_ndim)
-    shape = np.broadcast_shapes(tuple(pixels.shape), tuple(truth.shape))
-    return defined(_roc_auc(*(xp.broadcast_to(each, shape) for each in (pixels, truth)), xp=xp), sound, maps, xp=xp)
+    pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
+    shape = np.broadcast_shapes(tuple(pixels.shape), tuple(ground_truth.shape))
+    return defined(
+        _roc_auc(*(xp.broadcast_to(each, shape) for each in (pixels, ground_truth)), xp=xp), sound, maps, xp=xp
+    )
 
 
 def _roc_auc(maps: Array, masks: Array, *, xp: Namespace) -> Array:
@@ -172,10 +166,10 @@ def _check(maps: Array, masks: Array, spatial_ndim: int) -> tuple[Array, Array, 
     """Maps and masks as (..., pixels), where the maps are finite and the masks not empty (...), and the namespace."""
     xp = array_namespace(maps)
     require_map(maps, "maps", spatial_ndim, xp)
-    truth = ground_truth(masks, maps, spatial_ndim, xp=xp)
+    ground_truth = ground_truth_masks(masks, maps, spatial_ndim, xp=xp)
     values, finite = finite_maps(maps, spatial_ndim, xp=xp)
-    pixels, truth = (_flat(each, spatial_ndim, xp=xp) for each in (values, truth))
-    return pixels, truth, finite & (xp.sum(truth, axis=-1) > 0), xp
+    pixels, ground_truth = (_flat(each, spatial_ndim, xp=xp) for each in (values, ground_truth))
+    return pixels, ground_truth, finite & (xp.sum(ground_truth, axis=-1) > 0), xp
 
 
 def _flat(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
@@ -200,12 +194,16 @@ def box_masks(boxes: Array, size: tuple[int, int]) -> Array:
     """
     xp = array_namespace(boxes)
     if not xp.isdtype(boxes.dtype, ("integral", "real floating")):
-        raise TypeError(f"boxes must be of real numbers, and {boxes.dtype} came.")
+        raise InvalidTypeError(f"boxes must be of real numbers, and {boxes.dtype} came.")
     if boxes.ndim < 1 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes have shape {tuple(boxes.shape)}, and (..., 4) was expected: x0, y0, x1, y1 each.")
+        raise InvalidValueError(
+            f"boxes have shape {tuple(boxes.shape)}, and (..., 4) was expected: x0, y0, x1, y1 each."
+        )
     ends = boxes if xp.isdtype(boxes.dtype, "real floating") else xp.astype(boxes, xp.float32)
     if not is_traced(ends, xp) and not bool(xp.all(ends[..., 2:] >= ends[..., :2])):
-        raise ValueError("A box ends before it begins, or is NaN: x0, y0, x1, y1 was expected, not a width and height.")
+        raise InvalidValueError(
+            "A box ends before it begins, or is NaN: x0, y0, x1, y1 was expected, not a width and height."
+        )
     return _box_masks(ends, require_size(size), xp=xp)
 
 
@@ -231,7 +229,7 @@ def union_masks(masks: Array, *, spatial_ndim: int = 2) -> Array:
     """
     xp = array_namespace(masks)
     if masks.ndim <= spatial_ndim:
-        raise ValueError(
+        raise InvalidValueError(
             f"masks have shape {tuple(masks.shape)}, and (..., n, *spatial), with {spatial_ndim} axes of space, was "
             "expected."
         )
@@ -261,9 +259,9 @@ def mosaic(images: Array, rows: int, columns: int, *, channel_axis: int = 1) -> 
     xp = array_namespace(images)
     cells = require_count(rows, "rows") * require_count(columns, "columns")
     if channel_axis not in (1, -1):
-        raise ValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
+        raise InvalidValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
     if images.ndim != 4 or images.shape[0] == 0 or images.shape[0] % cells:
-        raise ValueError(
+        raise InvalidValueError(
             f"images have shape {tuple(images.shape)}: a batch with channels and two axes of space was expected, of "
             f"{cells} images for each mosaic of {rows} x {columns}."
         )
@@ -295,7 +293,7 @@ def cell_masks(rows: int, columns: int, size: tuple[int, int]) -> np.ndarray[Any
     """
     height, width = require_size(size)
     if height % require_count(rows, "rows") or width % require_count(columns, "columns"):
-        raise ValueError(
+        raise InvalidValueError(
             f"A mosaic of {rows} x {columns} equal cells was expected, and its size is {height} x {width}."
         )
     cells = np.eye(rows * columns, dtype=bool).reshape(rows * columns, rows, columns)
@@ -330,5 +328,5 @@ def require_size(size: tuple[int, int]) -> tuple[int, int]:
         ValueError: if they are not.
     """
     if len(size) != 2:
-        raise ValueError(f"size is (height, width), and {size!r} came.")
+        raise InvalidValueError(f"size is (height, width), and {size!r} came.")
     return require_count(size[0], "height"), require_count(size[1], "width")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import Array
+from fusioncam_core.arrays.namespaces import Array
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
 from fusioncam_core.metrics.confidence import drop, gain, increase
-from fusioncam_core.metrics.judge import Judge
+from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.localisation import energy_in_mask, iou, pointing_game, roc_auc
 from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.metrics.perturbing import ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
@@ -27,9 +28,9 @@ class AverageDrop(Metric):
     better = "lower"
     undefined = "the class has probability 0, or the map holds NaN"
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`max(0, p - o) / p`."""
-        return Measured(drop(judge.plain, judge.masked))
+        return Measured(drop(explained.plain, explained.masked))
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class AverageIncrease(Metric):
     better = "higher"
     undefined = "the class has probability 0, or the map holds NaN"
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """1 where `o > p`."""
-        return Measured(increase(judge.plain, judge.masked))
+        return Measured(increase(explained.plain, explained.masked))
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class AverageGain(Metric):
     better = "higher"
     undefined = "the class has probability 1, or the map holds NaN"
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`max(0, o - p) / (1 - p)`."""
-        return Measured(gain(judge.plain, judge.masked))
+        return Measured(gain(explained.plain, explained.masked))
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ class Coherency(Metric):
     better = "higher"
     undefined = "the map, or the one of the image under it, is constant or holds NaN"
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`(1 + r) / 2`, one more explanation of every image."""
-        return Measured(coherency(judge.maps, judge.again, spatial_ndim=len(judge.size)))
+        return Measured(coherency(explained.maps, explained.again, spatial_ndim=len(explained.size)))
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class Complexity(Metric):
     title = "Complexity"
     better = "lower"
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """The mean of the map's absolute values."""
-        return Measured(complexity(judge.maps, spatial_ndim=len(judge.size)))
+        return Measured(complexity(explained.maps, spatial_ndim=len(explained.size)))
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ class ADCC(Metric):
     better = "higher"
     undefined = "one of its three terms is"
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`3 / (1 / coherency + 1 / (1 - complexity) + 1 / (1 - drop))`, one more explanation of every image."""
-        terms = (each.measure(judge).values for each in (Coherency(), Complexity(), AverageDrop()))
+        terms = (each.measure(explained).values for each in (Coherency(), Complexity(), AverageDrop()))
         return Measured(adcc(*terms))
 
 
@@ -107,17 +108,19 @@ class _Localisation(Metric):
     """A metric that compares the map with a mask of the object."""
 
     better = "higher"
-    needs_truth = True
+    needs_ground_truth = True
     undefined = "the mask is empty, or the map holds NaN"
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """Of maps and masks."""
-        if truth is None:
-            raise ValueError(f"{self.title} compares maps with masks of the objects, and none came. Give masks=.")
-        return Measured(self._compared(judge.maps, truth, len(judge.size)))
+        if ground_truth is None:
+            raise InvalidValueError(
+                f"{self.title} compares maps with masks of the objects, and none came. Give masks=."
+            )
+        return Measured(self._compared(explained.maps, ground_truth, len(explained.size)))
 
     @abstractmethod
-    def _compared(self, maps: Array, truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
+    def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
         """(B,)."""
 
 
@@ -134,8 +137,8 @@ class PointingGame(_Localisation):
     name = "pointing-game"
     title = "Pointing game"
 
-    def _compared(self, maps: Array, truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
-        return pointing_game(maps, truth, tolerance=self.tolerance, spatial_ndim=spatial_ndim)
+    def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
+        return pointing_game(maps, ground_truth, tolerance=self.tolerance, spatial_ndim=spatial_ndim)
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,8 @@ class EnergyInMask(_Localisation):
     title = "Energy in the mask"
     undefined = "the mask is empty, or the map is zero or holds NaN"
 
-    def _compared(self, maps: Array, truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
-        return energy_in_mask(maps, truth, spatial_ndim=spatial_ndim)
+    def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
+        return energy_in_mask(maps, ground_truth, spatial_ndim=spatial_ndim)
 
 
 @dataclass(frozen=True)
@@ -159,8 +162,8 @@ class IoU(_Localisation):
     name = "iou"
     title = "IoU"
 
-    def _compared(self, maps: Array, truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
-        return iou(maps, truth, threshold=self.threshold, spatial_ndim=spatial_ndim)
+    def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
+        return iou(maps, ground_truth, threshold=self.threshold, spatial_ndim=spatial_ndim)
 
 
 @dataclass(frozen=True)
@@ -171,8 +174,8 @@ class MaskAUC(_Localisation):
     title = "Mask AUC"
     undefined = "the mask is empty or full, or the map holds NaN"
 
-    def _compared(self, maps: Array, truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
-        return roc_auc(maps, truth, spatial_ndim=spatial_ndim)
+    def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
+        return roc_auc(maps, ground_truth, spatial_ndim=spatial_ndim)
 
 
 METRICS: Mapping[str, type[Metric]] = {
@@ -211,7 +214,7 @@ def find_metric(metric: str | Metric) -> Metric:
     if isinstance(metric, Metric):
         return metric
     if not isinstance(metric, str):
-        raise TypeError(f"A metric is a name or a Metric, and a {type(metric).__qualname__} came.")
+        raise InvalidTypeError(f"A metric is a name or a Metric, and a {type(metric).__qualname__} came.")
     if metric not in METRICS:
-        raise ValueError(f"A metric is one of {', '.join(map(repr, METRICS))}, and {metric!r} came.")
+        raise InvalidValueError(f"A metric is one of {', '.join(map(repr, METRICS))}, and {metric!r} came.")
     return METRICS[metric]()

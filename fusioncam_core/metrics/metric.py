@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.arrays import Array
-from fusioncam_core.metrics.judge import Judge
+from fusioncam_core.arrays.namespaces import Array
+from fusioncam_core.metrics.explained_batch import ExplainedBatch
 
 Better = Literal["higher", "lower"]
 
@@ -28,21 +28,21 @@ class Metric(ABC):
         name: by which it is asked for.
         title: as the papers write it.
         better: whether "higher" or "lower" values are.
-        needs_truth: whether it compares maps with masks of the object.
+        needs_ground_truth: whether it compares maps with masks of the object.
         undefined: when a value is NaN, in words.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     better: ClassVar[Better]
-    needs_truth: ClassVar[bool] = False
+    needs_ground_truth: ClassVar[bool] = False
     undefined: ClassVar[str] = "the map holds NaN"
 
     @abstractmethod
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
-        """The values of the judge's maps.
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
+        """The values of the explained's maps.
 
         Args:
-            judge: of the batch.
-            truth: (B, *size) masks of the objects, for metrics that need them.
+            explained: of the batch.
+            ground_truth: (B, *size) masks of the objects, for metrics that need them.
         """

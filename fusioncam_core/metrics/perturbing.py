@@ -8,21 +8,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fusioncam_core.arrays import Array, constant_like, indices_like, require_count
-from fusioncam_core.masking import Baseline
+from fusioncam_core.arrays.checks import require_count
+from fusioncam_core.arrays.namespaces import Array, constant_like, indices_like
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.imputation import impute
-from fusioncam_core.metrics.judge import Judge
 from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.metrics.removal import area, ranks, removal_counts
 from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
+from fusioncam_core.models.masking import Baseline
 
 GRAIN = 1e-5
 """Pixels that differ by less than about this count as equal: rounding shall not decide which of them goes first."""
 
 
-def _places(judge: Judge) -> Array:
+def _places(explained: ExplainedBatch) -> Array:
     """The ranks of the maps' pixels (B, *size)."""
-    return ranks(judge.xp.round(judge.maps * (1 / GRAIN)), spatial_ndim=len(judge.size))
+    return ranks(explained.xp.round(explained.maps * (1 / GRAIN)), spatial_ndim=len(explained.size))
 
 
 @dataclass(frozen=True)
@@ -30,30 +32,30 @@ class _Curve(Metric):
     """The area under the class's probability while pixels go, or come, the most salient first."""
 
     steps: int = 32
-    substrate: Baseline = "zero"
+    baseline: Baseline = "zero"
 
     keeps: ClassVar[bool]
 
     def __post_init__(self) -> None:
         require_count(self.steps, "steps")
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """The area by the trapezoid rule, and the curve."""
-        xp, batch = judge.xp, int(judge.maps.shape[0])
-        places = _places(judge)
-        positions = int(np.prod(judge.size))
+        xp, batch = explained.xp, int(explained.maps.shape[0])
+        places = _places(explained)
+        positions = int(np.prod(explained.size))
         counts = removal_counts(positions, self.steps)
         owners = np.repeat(np.arange(batch), len(counts))
         numbers = indices_like(counts, places, xp)
 
         def masks(chosen: Array) -> Array:
             owned = xp.take(places, chosen // len(counts), axis=0)
-            count = xp.reshape(xp.take(numbers, chosen % len(counts), axis=0), (-1, *(1,) * len(judge.size)))
+            count = xp.reshape(xp.take(numbers, chosen % len(counts), axis=0), (-1, *(1,) * len(explained.size)))
             kept = owned < count if self.keeps else owned >= count
-            return xp.astype(kept, judge.maps.dtype)
+            return xp.astype(kept, explained.maps.dtype)
 
-        curves = xp.reshape(judge.under(owners, masks, self.substrate), (batch, len(counts)))
-        whole = xp.all(xp.reshape(judge.maps == judge.maps, (batch, -1)), axis=1, keepdims=True)
+        curves = xp.reshape(explained.under(owners, masks, self.baseline), (batch, len(counts)))
+        whole = xp.all(xp.reshape(explained.maps == explained.maps, (batch, -1)), axis=1, keepdims=True)
         curves = xp.where(whole, curves, xp.full_like(curves, float("nan")))
         return Measured(area(counts / positions, curves), curves, counts / positions)
 
@@ -64,7 +66,7 @@ class Deletion(_Curve):
 
     Attributes:
         steps: of the curve, at most.
-        substrate: what an erased pixel is: "zero" as in the paper, "blur", a number, one value a channel, or an image.
+        baseline: what an erased pixel is: "zero" as in the paper, "blur", a number, one value a channel, or an image.
     """
 
     name = "deletion"
@@ -79,11 +81,11 @@ class Insertion(_Curve):
 
     Attributes:
         steps: of the curve, at most.
-        substrate: what a pixel not yet shown is: "blur" as in the paper, "zero", a number, one value a channel, or an
+        baseline: what a pixel not yet shown is: "blur" as in the paper, "zero", a number, one value a channel, or an
             image.
     """
 
-    substrate: Baseline = "blur"
+    baseline: Baseline = "blur"
 
     name = "insertion"
     title = "Insertion"
@@ -114,38 +116,40 @@ class ROAD(Metric):
 
     def __post_init__(self) -> None:
         if not self.fractions or not all(0 < fraction < 1 for fraction in self.fractions):
-            raise ValueError(f"fractions are shares of the pixels, between 0 and 1, and {self.fractions!r} came.")
+            raise InvalidValueError(
+                f"fractions are shares of the pixels, between 0 and 1, and {self.fractions!r} came."
+            )
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`mean((p_least - p_most) / 2)`, and the differences."""
-        xp, batch, number = judge.xp, int(judge.maps.shape[0]), len(self.fractions)
-        places = _places(judge)
-        positions = int(np.prod(judge.size))
+        xp, batch, number = explained.xp, int(explained.maps.shape[0]), len(self.fractions)
+        places = _places(explained)
+        positions = int(np.prod(explained.size))
         counts = indices_like(np.round(np.asarray(self.fractions) * positions), places, xp)
         owners = np.repeat(np.arange(batch), 2 * number)
 
         def images(chosen: Array) -> Array:
             owner = chosen // (2 * number)
             owned = xp.take(places, owner, axis=0)
-            count = xp.reshape(xp.take(counts, chosen % number, axis=0), (-1, *(1,) * len(judge.size)))
-            most = xp.reshape(chosen // number % 2 == 0, (-1, *(1,) * len(judge.size)))
+            count = xp.reshape(xp.take(counts, chosen % number, axis=0), (-1, *(1,) * len(explained.size)))
+            most = xp.reshape(chosen // number % 2 == 0, (-1, *(1,) * len(explained.size)))
             kept = xp.where(most, owned >= count, owned < positions - count)
-            rows = xp.take(judge.images, owner, axis=0)
-            return self._imputed(rows, xp.astype(kept, judge.maps.dtype), judge)
+            rows = xp.take(explained.images, owner, axis=0)
+            return self._imputed(rows, xp.astype(kept, explained.maps.dtype), explained)
 
-        found = xp.reshape(judge.of_others(owners, images), (batch, 2, number))
+        found = xp.reshape(explained.of_others(owners, images), (batch, 2, number))
         curves = (found[:, 1, :] - found[:, 0, :]) / 2
-        whole = xp.all(xp.reshape(judge.maps == judge.maps, (batch, -1)), axis=1, keepdims=True)
+        whole = xp.all(xp.reshape(explained.maps == explained.maps, (batch, -1)), axis=1, keepdims=True)
         curves = xp.where(whole, curves, xp.full_like(curves, float("nan")))
         return Measured(xp.mean(curves, axis=1), curves, np.asarray(self.fractions))
 
-    def _imputed(self, images: Array, masks: Array, judge: Judge) -> Array:
+    def _imputed(self, images: Array, masks: Array, explained: ExplainedBatch) -> Array:
         """Noise is in the unit of each image's range, so that preprocessing does not matter."""
-        xp, axes = judge.xp, tuple(range(1, images.ndim))
+        xp, axes = explained.xp, tuple(range(1, images.ndim))
         low, high = xp.min(images, axis=axes, keepdims=True), xp.max(images, axis=axes, keepdims=True)
         extent = xp.where(high > low, high - low, xp.ones_like(low))
         scaled = impute(
-            (images - low) / extent, masks, noise=self.noise, seed=self.seed, channel_axis=judge.channel_axis
+            (images - low) / extent, masks, noise=self.noise, seed=self.seed, channel_axis=explained.channel_axis
         )
         return scaled * extent + low
 
@@ -176,17 +180,19 @@ class Infidelity(Metric):
     def __post_init__(self) -> None:
         require_count(self.samples, "samples")
         if not 0 < self.sides[0] <= self.sides[1] <= 1:
-            raise ValueError(f"sides are two shares of the image's side, the smaller one first, and {self.sides} came.")
+            raise InvalidValueError(
+                f"sides are two shares of the image's side, the smaller one first, and {self.sides} came."
+            )
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`mean((a I . A - (p - p_I))^2)` over the squares `I`, with the best `a`."""
-        xp, batch = judge.xp, int(judge.maps.shape[0])
-        squares = constant_like(_squares(self.samples, judge.size, self.sides, self.seed), judge.maps, xp)
+        xp, batch = explained.xp, int(explained.maps.shape[0])
+        squares = constant_like(_squares(self.samples, explained.size, self.sides, self.seed), explained.maps, xp)
         owners = np.tile(np.arange(batch), self.samples)
-        left = judge.under(owners, lambda chosen: 1 - xp.take(squares, chosen // batch, axis=0), self.baseline)
-        lost = xp.expand_dims(judge.plain, axis=0) - xp.reshape(left, (self.samples, batch))
-        taken = xp.broadcast_to(xp.expand_dims(squares, axis=1), (self.samples, batch, *judge.size))
-        return Measured(infidelity(judge.maps, taken, lost, normalise=True, spatial_ndim=len(judge.size)))
+        left = explained.under(owners, lambda chosen: 1 - xp.take(squares, chosen // batch, axis=0), self.baseline)
+        lost = xp.expand_dims(explained.plain, axis=0) - xp.reshape(left, (self.samples, batch))
+        taken = xp.broadcast_to(xp.expand_dims(squares, axis=1), (self.samples, batch, *explained.size))
+        return Measured(infidelity(explained.maps, taken, lost, normalise=True, spatial_ndim=len(explained.size)))
 
 
 @functools.lru_cache(maxsize=4)
@@ -225,16 +231,16 @@ class MaxSensitivity(Metric):
     def __post_init__(self) -> None:
         require_count(self.samples, "samples")
 
-    def measure(self, judge: Judge, truth: np.ndarray[Any, Any] | None = None) -> Measured:
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`max ||A(x + d) - A(x)|| / ||A(x)||`."""
-        xp, images = judge.xp, judge.images
+        xp, images = explained.xp, explained.images
         axes = tuple(range(1, images.ndim))
         extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
         generator = np.random.default_rng(self.seed)
-        channels = int(images.shape[judge.channel_axis])
+        channels = int(images.shape[explained.channel_axis])
         moved = []
         for _ in range(self.samples):
-            noise = generator.uniform(-self.radius, self.radius, (channels, *judge.size))
-            noise = noise if judge.channel_axis == 1 else np.moveaxis(noise, 0, -1)
-            moved.append(judge.explain(images + extent * constant_like(noise[None], images, xp)))
-        return Measured(max_sensitivity(judge.maps, xp.stack(moved, axis=0), spatial_ndim=len(judge.size)))
+            noise = generator.uniform(-self.radius, self.radius, (channels, *explained.size))
+            noise = noise if explained.channel_axis == 1 else np.moveaxis(noise, 0, -1)
+            moved.append(explained.explain(images + extent * constant_like(noise[None], images, xp)))
+        return Measured(max_sensitivity(explained.maps, xp.stack(moved, axis=0), spatial_ndim=len(explained.size)))

@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays import (
-    Array,
-    Namespace,
-    array_namespace,
-    constant_like,
-    indices_like,
-    is_traced,
+from fusioncam_core.arrays.checks import (
+    defined,
+    finite_maps,
+    known,
     require_count,
     require_float,
     require_map,
     spatial_axes,
+    widened,
 )
-from fusioncam_core.metrics.checks import defined, finite_maps, known, widened
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, indices_like, is_traced
+from fusioncam_core.errors import InvalidValueError
 
 
 def removal_counts(positions: int, steps: int) -> np.ndarray[Any, Any]:
@@ -111,7 +110,7 @@ def _check_counts(counts: Any, positions: int) -> np.ndarray[Any, Any]:
     numbers = np.asarray(counts)
     whole = numbers.ndim < 2 and numbers.size > 0 and np.issubdtype(numbers.dtype, np.integer)
     if not whole or numbers.min() < 0 or numbers.max() > positions:
-        raise ValueError(
+        raise InvalidValueError(
             f"counts is a whole number of removed pixels, or several, from 0 to {positions}, and {counts!r} came."
         )
     return numbers
@@ -141,13 +140,15 @@ def area(fractions: Array | Sequence[float], values: Array) -> Array:
         fractions = constant_like(np.asarray(fractions), like, xp)
     array_namespace(fractions, values)
     if values.ndim < 1 or values.shape[-1] < 2 or tuple(fractions.shape) not in _shapes(values):
-        raise ValueError(
+        raise InvalidValueError(
             f"values have shape {tuple(values.shape)} and fractions {tuple(fractions.shape)}: (..., n) with at least "
             "two points a curve and (n,) or (..., n) were expected."
         )
     widths = xp.astype(fractions[..., 1:] - fractions[..., :-1], like.dtype)
     if not is_traced(widths, xp) and not bool(xp.all(widths >= 0)):
-        raise ValueError("fractions must not decrease along a curve, and must not be NaN. Sort the points by them.")
+        raise InvalidValueError(
+            "fractions must not decrease along a curve, and must not be NaN. Sort the points by them."
+        )
     return _area(widths, values, xp=xp)
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from fusioncam_core.arrays import Array, Namespace, array_namespace, require_float, require_map, spatial_axes
-from fusioncam_core.cams.fusion import _over_space
-from fusioncam_core.cams.gradient import _ratio
-from fusioncam_core.metrics.checks import defined, finite_maps, quotient, require_shape, widened
+from fusioncam_core.arrays.checks import (
+    defined,
+    finite_maps,
+    quotient,
+    require_float,
+    require_map,
+    require_shape,
+    spatial_axes,
+    widened,
+)
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.words import _over_space, _ratio
+from fusioncam_core.errors import InvalidValueError
 
 
 def infidelity(
@@ -108,7 +117,7 @@ def _check_copies(copies: Array, name: str, maps: Array, spatial_ndim: int, xp: 
     """Raise ValueError unless the copies are n of the maps' shape, n at least 1."""
     require_map(copies, name, spatial_ndim, xp)
     if tuple(copies.shape[1:]) != tuple(maps.shape) or copies.shape[0] < 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"{name} have shape {tuple(copies.shape)} and the maps {tuple(maps.shape)}: the maps' shape with an axis "
             "in front, for one or more perturbations, was expected."
         )

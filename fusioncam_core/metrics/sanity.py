@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusioncam_core.arrays import Array, Namespace, constant_like, require_count, to_numpy
-from fusioncam_core.inputs import prepare
+from fusioncam_core.arrays.checks import require_count
+from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, to_numpy
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.inputs import prepare
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
@@ -71,12 +73,12 @@ def randomisation_check(
     adapter = explainer.adapter
     layers = _layers(list(adapter.weights()))
     if not layers:
-        raise ValueError(f"{adapter.model_name} has no weights that could be randomised.")
+        raise InvalidValueError(f"{adapter.model_name} has no weights that could be randomised.")
     running = [each.name for each in adapter.layers(prepare(adapter, images, None))]
     layers = _last_first(layers, running)
     plain = explainer(images, targets)
     if len(plain.targets.shape) > 1:
-        raise ValueError("A sanity check has one class an image: None, one class or (B,) classes.")
+        raise InvalidValueError("A sanity check has one class an image: None, one class or (B,) classes.")
     classes, own = to_numpy(plain.targets), to_numpy(plain.maps)
     shuffled = _shuffled(adapter.weights(), seed, adapter.namespace)
     names, found = [], []

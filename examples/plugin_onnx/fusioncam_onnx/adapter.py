@@ -13,9 +13,10 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, RuntimeException
 
 from fusioncam_core import Capture, GradientsUnavailableError, LayerInfo, ModelAdapter
-from fusioncam_core.adapter import mark_default, no_spatial_layer, reject_options, unknown_layer
-from fusioncam_core.layout import has_space
-from fusioncam_core.masking import spatial_size
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.adapter import mark_default, no_spatial_layer, reject_options, unknown_layer
+from fusioncam_core.models.layout import has_space
+from fusioncam_core.models.masking import spatial_size
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 AXES = {"first": 1, "last": -1}
@@ -44,7 +45,7 @@ class OnnxAdapter(ModelAdapter):
         reject_options(options, ("channels", "providers"), "ONNX")
         channels = options.get("channels", "first")
         if channels not in AXES:
-            raise ValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
         self.input_channel_axis = AXES[channels]
         self._proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model)
         self._providers = options.get("providers", onnxruntime.get_available_providers())
@@ -64,7 +65,7 @@ class OnnxAdapter(ModelAdapter):
     def layer_name(self) -> str:
         """The tensor's name; with `layer=None` it is known once the model has run."""
         if self._layer is None:
-            raise ValueError("The default layer is found when the model runs: call capture or layers first.")
+            raise InvalidValueError("The default layer is found when the model runs: call capture or layers first.")
         return self._layer
 
     @property
@@ -75,7 +76,7 @@ class OnnxAdapter(ModelAdapter):
     def as_array(self, values: Any) -> np.ndarray:
         """A copy in the floating-point dtype of the graph's inputs; integers as they are."""
         if not isinstance(values, np.ndarray):
-            raise TypeError(f"Images are a NumPy array, and a {type(values).__qualname__} came.")
+            raise InvalidTypeError(f"Images are a NumPy array, and a {type(values).__qualname__} came.")
         return values.astype(self._dtype()) if values.dtype.kind == "f" else values.copy()
 
     def input_ndim(self, which: int | str | None) -> int | None:
@@ -163,7 +164,7 @@ class OnnxAdapter(ModelAdapter):
             return session.run(names, named)
         except (InvalidArgument, RuntimeException) as error:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
-            raise ValueError(f"{self.model_name} cannot run on inputs of shape {shapes}: {error}") from error
+            raise InvalidValueError(f"{self.model_name} cannot run on inputs of shape {shapes}: {error}") from error
 
     def _packed(self, outputs: list[np.ndarray]) -> Any:
         """The only output, or all of them by name."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import pluggy
 
+from fusioncam_core.errors import InvalidTypeError
+
 hookimpl = pluggy.HookimplMarker("fusioncam")
 
 
@@ -20,7 +22,7 @@ def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) ->
         TypeError: for an `InferenceSession`, which keeps its graph to itself.
     """
     if _is_a(model, "onnxruntime", "InferenceSession"):
-        raise TypeError(
+        raise InvalidTypeError(
             "An InferenceSession does not give its graph back, so no layer of it can be read. Give the path of the "
             ".onnx file, or the onnx.ModelProto, that it was made of."
         )

@@ -1,0 +1,1 @@
+"""Budgets: which masks are run, and what the others would score."""

@@ -1,0 +1,269 @@
+"""The array words: the few operations on maps that every method is written in.
+
+Everything here is Python array API code, batched over any number of leading axes, and takes the
+namespace `xp` of its arrays: NumPy, array-api-strict, PyTorch, JAX, or the thin namespace a plugin
+offers for arrays that have none (TensorFlow). A map is an array whose last `spatial_ndim` axes are
+space; all axes before them are a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.arrays.checks import require_float, require_map, require_percentage, spatial_axes
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like
+from fusioncam_core.errors import InvalidValueError
+
+
+def normalise(maps: Array, *, spatial_ndim: int = 2) -> Array:
+    """Min-max normalisation N of each map to [0, 1].
+
+    A map is constant when its range is not above the rounding error of its values; it becomes zeros,
+    never NaN: a constant map says nothing about where.
+
+    Args:
+        maps: (..., *spatial), floating.
+        spatial_ndim: how many of the last axes are space.
+
+    Returns:
+        (..., *spatial) in [0, 1], the input's dtype.
+
+    Raises:
+        TypeError, ValueError: if `maps` is not a floating array with that many axes.
+    """
+    xp = array_namespace(maps)
+    return _normalise(require_map(maps, "maps", spatial_ndim, xp), spatial_ndim, xp=xp)
+
+
+def _normalise(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
+    low, extent, flat = _extent(maps, spatial_ndim, xp=xp)
+    scaled = (maps - low) / xp.where(flat, xp.ones_like(extent), extent)
+    return xp.where(flat, xp.zeros_like(maps), scaled)
+
+
+def _extent(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array]:
+    """Of each map (kept axes): its minimum, its range, and whether it is constant up to rounding."""
+    axes = spatial_axes(spatial_ndim)
+    low = xp.min(maps, axis=axes, keepdims=True)
+    high = xp.max(maps, axis=axes, keepdims=True)
+    kind = xp.finfo(maps.dtype)
+    # A resize rounds each pixel of a constant map by an ulp or two: that must not be blown up to a pattern.
+    rounding = 8 * float(kind.eps) * xp.maximum(xp.abs(low), xp.abs(high))
+    extent = high - low
+    return low, extent, (extent <= rounding) | (extent < float(kind.smallest_normal))
+
+
+def is_constant(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
+    """Which maps are constant in the sense of `normalise`: booleans of the leading axes."""
+    flat = _extent(maps, spatial_ndim, xp=xp)[2]
+    return xp.reshape(flat, tuple(maps.shape[: maps.ndim - spatial_ndim]))
+
+
+def percentile(maps: Array, percentage: float, *, spatial_ndim: int = 2) -> Array:
+    """The given percentile of each map, with linear interpolation between its sorted values.
+
+    Args:
+        maps: (..., *spatial), floating.
+        percentage: in [0, 100].
+        spatial_ndim: how many of the last axes are space.
+
+    Returns:
+        (...): one value a map.
+
+    Raises:
+        TypeError, ValueError: if `maps` is no floating map or the percentage lies outside [0, 100].
+    """
+    xp = array_namespace(maps)
+    require_map(maps, "maps", spatial_ndim, xp)
+    return _percentile(maps, require_percentage(percentage), spatial_ndim, xp=xp)
+
+
+def _percentile(maps: Array, percentage: float, spatial_ndim: int, *, xp: Namespace) -> Array:
+    lead = tuple(maps.shape[: maps.ndim - spatial_ndim])
+    values = xp.sort(xp.reshape(maps, (*lead, math.prod(maps.shape[-spatial_ndim:]))), axis=-1)
+    position = percentage / 100 * (values.shape[-1] - 1)
+    below = math.floor(position)
+    above = min(below + 1, values.shape[-1] - 1)
+    return values[..., below] + (values[..., above] - values[..., below]) * (position - below)
+
+
+def resize(maps: Array, size: Sequence[int]) -> Array:
+    """Linear resize U of the last axes: half-pixel centres, edges clamped, no antialias.
+
+    One small matrix product an axis, which agrees with the frameworks' own bilinear resizes to float32
+    rounding, batches, differentiates and runs in every namespace.
+
+    Args:
+        maps: (..., *spatial), floating.
+        size: the new length of each spatial axis; its length says how many axes are space.
+
+    Returns:
+        (..., *size), the input's dtype.
+
+    Raises:
+        TypeError, ValueError: if `maps` is no floating map or a length is not positive.
+    """
+    xp = array_namespace(maps)
+    size = tuple(int(length) for length in size)
+    if not size or min(size) < 1:
+        raise InvalidValueError(f"size holds one positive length for each spatial axis, and {size} came.")
+    return _resize(require_map(maps, "maps", len(size), xp), size, xp=xp)
+
+
+def _resize(maps: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    for axis, length in zip(range(-1, -len(size) - 1, -1), reversed(size), strict=True):
+        if maps.shape[axis] != length:
+            maps = _interpolate(maps, axis, constant_like(_linear_weights(maps.shape[axis], length), maps, xp), xp)
+    return maps
+
+
+def _interpolate(maps: Array, axis: int, weights: Array, xp: Namespace) -> Array:
+    """The matrix `weights` (new, old) applied along one axis."""
+    if axis == -1:
+        return xp.matmul(maps, xp.matrix_transpose(weights))
+    lead, trailing = tuple(maps.shape[:axis]), tuple(maps.shape[axis + 1 :])
+    rows = xp.reshape(maps, (*lead, maps.shape[axis], math.prod(trailing)))
+    return xp.reshape(xp.matmul(weights, rows), (*lead, weights.shape[0], *trailing))
+
+
+@functools.lru_cache(maxsize=256)
+def _linear_weights(old: int, new: int) -> np.ndarray[Any, Any]:
+    """The (new, old) matrix of a linear resize with half-pixel centres and clamped edges."""
+    centres = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    below = np.floor(centres).astype(int)
+    above = np.minimum(below + 1, old - 1)
+    fraction = centres - below
+    weights = np.zeros((new, old))
+    np.add.at(weights, (np.arange(new), below), 1 - fraction)
+    np.add.at(weights, (np.arange(new), above), fraction)
+    weights.flags.writeable = False
+    return weights
+
+
+def softmax(values: Array, *, axis: int = -1) -> Array:
+    """Softmax along an axis, shifted by the maximum so that it does not overflow.
+
+    Args:
+        values: floating, any shape.
+        axis: the axis that sums to one.
+
+    Returns:
+        An array of the same shape and dtype, in [0, 1].
+
+    Raises:
+        TypeError: if the dtype is not floating.
+    """
+    xp = array_namespace(values)
+    return _softmax(require_float(values, "values", xp), axis, xp=xp)
+
+
+def _softmax(values: Array, axis: int, *, xp: Namespace) -> Array:
+    exponentials = xp.exp(values - xp.max(values, axis=axis, keepdims=True))
+    return exponentials / xp.sum(exponentials, axis=axis, keepdims=True)
+
+
+def sigmoid(values: Array, *, xp: Namespace) -> Array:
+    """The logistic function, without overflow on either side."""
+    decay = xp.exp(-xp.abs(values))
+    return xp.where(values >= 0, 1 / (1 + decay), decay / (1 + decay))
+
+
+def blur(images: Array, sigma: float, *, spatial_ndim: int = 2) -> Array:
+    """Gaussian blur of the last axes, cut at three standard deviations, edges reflected without repeat.
+
+    The reflection is the one OpenCV and scikit-image call "reflect 101" / "mirror".
+
+    Args:
+        images: (..., *spatial), floating.
+        sigma: the standard deviation in pixels, positive.
+        spatial_ndim: how many of the last axes are space.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        TypeError, ValueError: if `images` is no floating map or sigma is not positive.
+    """
+    xp = array_namespace(images)
+    require_map(images, "images", spatial_ndim, xp)
+    if not sigma > 0:
+        raise InvalidValueError(f"The blur's sigma is a positive number of pixels, and {sigma} came.")
+    return _blur(images, float(sigma), math.ceil(3 * sigma), spatial_ndim, xp=xp)
+
+
+def _blur(images: Array, sigma: float, radius: int, spatial_ndim: int, *, xp: Namespace) -> Array:
+    for axis in spatial_axes(spatial_ndim):
+        weights = constant_like(_blur_weights(images.shape[axis], sigma, radius), images, xp)
+        images = _interpolate(images, axis, weights, xp)
+    return images
+
+
+@functools.lru_cache(maxsize=64)
+def _blur_weights(length: int, sigma: float, radius: int) -> np.ndarray[Any, Any]:
+    """The (length, length) matrix of a Gaussian blur of a row of pixels with mirrored edges."""
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    period = max(2 * (length - 1), 1)
+    sources = np.abs((np.arange(length)[:, None] + offsets) % period)
+    sources = np.minimum(sources, period - sources) if length > 1 else np.zeros_like(sources)
+    weights = np.zeros((length, length))
+    np.add.at(weights, (np.arange(length)[:, None], sources), kernel)
+    weights.flags.writeable = False
+    return weights
+
+
+def weighted_sum(weights: Array, activations: Array, *, xp: Namespace) -> Array:
+    """`sum_k w_k A_k`: (B, K, C) and (B, C, *spatial) -> (B, K, *spatial)."""
+    batch, channels, *spatial = activations.shape
+    flat = xp.reshape(activations, (batch, channels, math.prod(spatial)))
+    return xp.reshape(xp.matmul(weights, flat), (batch, weights.shape[1], *spatial))
+
+
+def relu(values: Array, *, xp: Namespace) -> Array:
+    """`max(values, 0)`."""
+    return xp.maximum(values, xp.zeros_like(values))
+
+
+def _ratio(numerators: Array, denominators: Array, *, xp: Namespace) -> Array:
+    """The quotients, 0 where the denominator is zero."""
+    zero = denominators == 0
+    quotients = numerators / xp.where(zero, xp.ones_like(denominators), denominators)
+    return xp.where(zero, xp.zeros_like(quotients), quotients)
+
+
+def channels_first(activations: Array, channel_axis: int, *, xp: Namespace) -> Array:
+    """(B, C, *spatial) from activations whose channels are at 1 or -1.
+
+    Raises:
+        ValueError: if the channel axis is another one, or there is no axis of space.
+    """
+    if channel_axis not in (1, -1):
+        raise InvalidValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
+    if activations.ndim < 3:
+        raise InvalidValueError(
+            f"activations have shape {tuple(activations.shape)}: a batch, channels and at least one axis of space "
+            "were expected."
+        )
+    return activations if channel_axis == 1 else xp.moveaxis(activations, -1, 1)
+
+
+def _map_size(size: Sequence[int] | None, activations: Array) -> tuple[int, ...]:
+    spatial = tuple(int(length) for length in activations.shape[2:])
+    if size is None:
+        return spatial
+    if len(size) != len(spatial):
+        raise InvalidValueError(
+            f"size {tuple(size)} has not as many axes as the activations have of space, {len(spatial)}."
+        )
+    return tuple(int(length) for length in size)
+
+
+def _over_space(values: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
+    """(...) -> (..., 1, 1): one value a map, to be broadcast over its pixels."""
+    return xp.reshape(values, (*values.shape, *(1,) * spatial_ndim))

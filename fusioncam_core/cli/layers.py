@@ -1,0 +1,35 @@
+"""`fusioncam layers`: what a model is made of."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusioncam_core.cli.common import add_common, load, say
+from fusioncam_core.explainers import EXPLAINERS
+from fusioncam_core.extras import require
+from fusioncam_core.results.terminal import layer_table
+
+if TYPE_CHECKING:
+    pass
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--all", action="store_true", help="list also layers without spatial extent")
+    add_common(parser, run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List a model's layers in the order in which they run, and mark the one that is explained by default."""
+    loaded, preprocessing = load(arguments.model)
+    explainer = EXPLAINERS["grad-cam"](loaded.model, loaded.layer, task=loaded.task, output_kind=loaded.output_kind)
+    blank = require("PIL.Image", "Making an input for the model").new("RGB", (224, 224))
+    layers = explainer.layers(preprocessing(blank)[np.newaxis])
+    shown = [layer for layer in layers if layer.spatial or arguments.all]
+    default = None if loaded.layer is None else explainer.adapter.layer_name
+    say("\n".join(layer_table(shown, default)), sys.stdout)
+    return 0

@@ -1,0 +1,1 @@
+"""Where images come from, and what belongs to them."""

@@ -1,0 +1,164 @@
+"""From a photograph to the array a network was trained on, and to the picture of what the network saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.extras import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image, Resampling
+
+_Channels = Literal["first", "last"]
+_Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a photograph before it reaches a network: crop, resize, normalise.
+
+    Calling it gives one model input; `window` and `view` give the same part of the photograph as a
+    picture, to draw maps on.
+
+    Attributes:
+        size: height and width of the model's input, in pixels.
+        crop_fraction: the centred window that is kept, as a fraction in (0, 1] of the largest one with the
+            proportions of `size` (for a square `size`: of the shorter side). None keeps the whole
+            photograph and squashes it to `size`.
+        interpolation: Pillow's name of the resampling filter, lower case.
+        mean: subtracted from the values 0..255: one number, or one per channel (red, green, blue).
+        std: what the difference is divided by: one positive number, or one per channel.
+        channels: `"first"` gives (3, H, W), `"last"` gives (H, W, 3).
+
+    Raises:
+        ValueError: a field is outside what is described above.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    crop_fraction: float | None = 1.0
+    interpolation: _Interpolation = "bicubic"
+    mean: float | Sequence[float] = 127.0
+    std: float | Sequence[float] = 128.0
+    channels: _Channels = "first"
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        if self.crop_fraction is not None and not 0.0 < self.crop_fraction <= 1.0:
+            raise InvalidValueError(f"crop_fraction is {self.crop_fraction}; give a number in (0, 1], or None.")
+        _check_name("interpolation", self.interpolation, get_args(_Interpolation))
+        _check_name("channels", self.channels, get_args(_Channels))
+        _per_channel("mean", self.mean)
+        if not (_per_channel("std", self.std) > 0.0).all():
+            raise InvalidValueError(f"std is {self.std}; every value must be greater than 0.")
+
+    def window(self, photograph: Image) -> Image:
+        """The part of the photograph that the network sees: upright, RGB, in the photograph's resolution.
+
+        Args:
+            photograph: a Pillow image of any mode that has values in 0..255 or 0..65535.
+
+        Raises:
+            TypeError: `photograph` is not a Pillow image.
+            ValueError: its values have no known range (Pillow's modes "I" and "F").
+        """
+        photograph = upright(photograph)
+        if self.crop_fraction is None:
+            return photograph
+        return photograph.crop(_centred_box(photograph.size, self.size, self.crop_fraction))
+
+    def view(self, photograph: Image) -> Image:
+        """`window` resized to `size`: the network's input as a picture. Raises as `window` does."""
+        height, width = self.size
+        return self.window(photograph).resize((width, height), _resampling(self.interpolation))
+
+    def __call__(self, photograph: Image) -> npt.NDArray[np.float32]:
+        """One model input, float32, (3, H, W) or (H, W, 3), no batch axis. Raises as `window` does."""
+        pixels = np.asarray(self.view(photograph), dtype=np.float32)
+        array = (pixels - _per_channel("mean", self.mean)) / _per_channel("std", self.std)
+        return array if self.channels == "last" else np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def read_photograph(path: str | PathLike[str]) -> Image:
+    """Read an image file with Pillow: upright as its EXIF orientation says, RGB, 8 bits per channel.
+
+    Raises:
+        ValueError: there is no such file, it is not an image, it is damaged, or its values have no known range.
+        MissingExtra: Pillow is not installed.
+    """
+    pillow = require("PIL.Image", "Reading photographs")
+    try:
+        with pillow.open(path) as image:
+            image.load()
+            return upright(image)
+    except FileNotFoundError as error:
+        raise InvalidValueError(f"{path}: there is no such file.") from error
+    except pillow.UnidentifiedImageError as error:
+        raise InvalidValueError(f"{path} is not an image Pillow can read.") from error
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        raise InvalidValueError(f"{path} cannot be read as a photograph: {error}") from error
+
+
+def upright(photograph: Image) -> Image:
+    """A copy turned as the EXIF orientation says, in RGB.
+
+    Grey images with 16 bits are scaled to 0..255 (Pillow alone would cut them off at 255).
+
+    Raises:
+        TypeError: `photograph` is not a Pillow image.
+        ValueError: its values have no known range (Pillow's modes "I" and "F").
+    """
+    pillow = require("PIL.Image", "Preparing photographs")
+    if not isinstance(photograph, pillow.Image):
+        raise InvalidTypeError(
+            f"A Pillow image was expected, and a {type(photograph).__name__} came. Open files with "
+            "read_photograph(path), and wrap uint8 arrays of shape (H, W, 3) with PIL.Image.fromarray."
+        )
+    turned: Image = require("PIL.ImageOps", "Preparing photographs").exif_transpose(photograph)
+    if turned.mode in ("I", "F"):
+        raise InvalidValueError(
+            f"An image of mode {turned.mode!r} has values of no known range; scale it to 0..255 first."
+        )
+    if turned.mode.startswith("I;16"):
+        turned = pillow.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+    return turned.convert("RGB")
+
+
+def _check_size(size: Any) -> None:
+    if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise InvalidValueError(f"size is {size!r}; give (height, width) as two positive integers.")
+
+
+def _check_name(field: str, name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        raise InvalidValueError(f"{field} is {name!r}; choose one of {', '.join(names)}.")
+
+
+def _per_channel(field: str, value: float | Sequence[float]) -> npt.NDArray[np.float32]:
+    array = np.asarray(value, dtype=np.float32)
+    if array.shape not in ((), (3,)) or not np.isfinite(array).all():
+        raise InvalidValueError(f"{field} is {value!r}; give one finite number, or three (red, green, blue).")
+    return array
+
+
+def _resampling(name: str) -> Resampling:
+    resampling: Resampling = require("PIL.Image", "Preparing photographs").Resampling[name.upper()]
+    return resampling
+
+
+def _centred_box(photograph: tuple[int, int], size: tuple[int, int], fraction: float) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the window in a photograph of (width, height)."""
+    across, down = photograph
+    height, width = size
+    scale = fraction * min(across / width, down / height)
+    window_width = max(1, min(across, math.floor(width * scale + 0.5)))
+    window_height = max(1, min(down, math.floor(height * scale + 0.5)))
+    left, top = (across - window_width) // 2, (down - window_height) // 2
+    return left, top, left + window_width, top + window_height

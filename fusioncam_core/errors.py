@@ -1,0 +1,54 @@
+"""What goes wrong, and what is worth a warning: one base class for each, so that either can be caught as a whole."""
+
+from __future__ import annotations
+
+
+class FusionCamError(Exception):
+    """The base of all errors that fusioncam raises itself. What a model raises on its own comes through as it is."""
+
+
+class InvalidValueError(FusionCamError, ValueError):
+    """An argument of the right type that does not fit: a shape, a layer's name, a number out of range."""
+
+
+class InvalidTypeError(FusionCamError, TypeError):
+    """An argument of a wrong type, an unknown option, or something asked of a model that its kind cannot do."""
+
+
+class UnknownNameError(FusionCamError, KeyError):
+    """Nothing goes by that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MissingExtra(FusionCamError, ImportError):
+    """A package of one of fusioncam's extras is not installed; the message says what to install."""
+
+
+class GradientsUnavailableError(InvalidTypeError):
+    """A method asked for gradients of a model that has none to give."""
+
+
+class UnconnectedError(InvalidValueError):
+    """The scores do not depend on a layer's output."""
+
+
+class FusionCamWarning(UserWarning):
+    """The base of all warnings that fusioncam gives."""
+
+
+class EmptyMapWarning(FusionCamWarning):
+    """A map that is right, and says nothing: an empty gradient, an empty map, probabilities taken for logits."""
+
+
+class MemoryWarning(FusionCamWarning):
+    """The device's memory did not hold a batch, and the work went on with a smaller one."""
+
+
+class PreprocessingWarning(FusionCamWarning):
+    """How a model's inputs were prepared in training is not known, and was guessed."""
+
+
+class UnreadableImageWarning(FusionCamWarning):
+    """A file among many that is no photograph: it is left out."""

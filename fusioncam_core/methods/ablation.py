@@ -1,0 +1,59 @@
+"""Ablation-CAM: a channel weighs as much as the score falls when the channel is switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusioncam_core.arrays.checks import require_finite, require_float
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.methods.gradient import _activation_map
+from fusioncam_core.methods.score import check_activations, one_or_several
+
+
+def ablation_cam(
+    activations: Array,
+    scores: Array,
+    ablated: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+) -> Array:
+    """Ablation-CAM: `N(U(relu(sum_k (y - y_k) A_k)))`, `y_k` the logit when channel `k` is zero everywhere.
+
+    Desai and Ramaswamy, Ablation-CAM (WACV 2020), equations 3 and 4. Their weight is `(y - y_k) / y`: for a
+    positive logit the division is a scale that `N` takes out again, and for a negative one it would turn what
+    speaks for the class into what speaks against it, so it is left out.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        scores: (B,) the target's logits, or (B, K) for K targets an image.
+        ablated: (B, C) or (B, K, C) the same without a channel.
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or they are of different libraries.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    array_namespace(activations, scores, ablated)
+    activations, extent, xp = check_activations(activations, size, channel_axis)
+    for name, values in (("scores", scores), ("ablated scores", ablated)):
+        require_finite(require_float(values, name, xp), name, xp)
+    expected = (*scores.shape, activations.shape[1])
+    if scores.shape[0] != activations.shape[0] or tuple(ablated.shape) != expected or scores.ndim > 2:
+        raise InvalidValueError(
+            f"scores have shape {tuple(scores.shape)} and ablated scores {tuple(ablated.shape)}, with activations of "
+            f"{activations.shape[0]} images and {activations.shape[1]} channels: (images,) or (images, targets) and "
+            "the same with the channels were expected."
+        )
+    drops = xp.expand_dims(scores, axis=-1) - ablated
+    return one_or_several(drops, lambda drops: _ablation_cam(activations, drops, extent, xp=xp))
+
+
+def _ablation_cam(activations: Array, drops: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial) and the scores' drops (B, K, C) -> (B, K, *size)."""
+    return _activation_map(drops, activations, size, xp=xp)

@@ -1,0 +1,116 @@
+"""Maps of a layer's principal component: of its activations, or of activations times gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fusioncam_core.arrays.checks import require_finite, require_float
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.words import _map_size, _normalise, _resize, channels_first
+from fusioncam_core.methods.gradient import _maps, _positive_map
+
+
+def eigen_cam(activations: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1) -> Array:
+    """Eigen-CAM: `N(U(A v_1))`, the activations projected on their first principal direction, for no class.
+
+    Muhammad and Yeasin, Eigen-CAM (arXiv 2008.00299): `A = U S V^T`, with one row a position and one column a
+    channel, not centred, and `v_1` the first column of `V`. Its sign, which the decomposition leaves open, is the one
+    that makes the map's sum positive. Where the two largest singular values are equal no direction is the first.
+    Activations that are constant over space give a map of zeros.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) in [0, 1].
+
+    Raises:
+        TypeError: if the activations are not floating.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    xp = array_namespace(activations)
+    activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
+    require_finite(activations, "activations", xp)
+    return _eigen_cam(activations, _map_size(size, activations), xp=xp)
+
+
+def _eigen_cam(activations: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial) -> (B, *size)."""
+    projections, _ = _principal_projection(activations, xp=xp)
+    totals = xp.sum(projections, axis=tuple(range(1, projections.ndim)), keepdims=True)
+    return _normalise(_resize(xp.where(totals < 0, -projections, projections), size, xp=xp), len(size), xp=xp)
+
+
+def eigengrad_cam(
+    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+) -> Array:
+    """EigenGrad-CAM: `N(U(relu((A g) v_1)))`, Eigen-CAM of the activations times their gradients, for a class.
+
+    The class-specific relative of Eigen-CAM (arXiv 2008.00299) that pytorch-grad-cam introduced; as there, what
+    speaks against the class is cut. The sign of `v_1` is the one whose projection agrees with the sum of `A g` over the
+    channels (HiResCAM's map), so that evidence against a class never turns into evidence for it. A target whose
+    gradient is zero everywhere gives a map of zeros.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or the two are of different libraries.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    return _maps(_eigengrad_cam, activations, gradients, size, channel_axis)
+
+
+def _eigengrad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+    batch, several, *rest = gradients.shape
+    products = xp.expand_dims(activations, axis=1) * gradients
+    projections, component = _principal_projection(xp.reshape(products, (batch * several, *rest)), xp=xp)
+    # The projection's inner product with the sum over channels is the squared singular value times this sum.
+    agreement = xp.reshape(xp.sum(component, axis=-1), (batch * several, *(1 for _ in size)))
+    signed = xp.where(agreement < 0, -projections, projections)
+    return _positive_map(xp.reshape(signed, (batch, several, *rest[1:])), size, xp=xp)
+
+
+def _principal_projection(features: Array, *, xp: Namespace) -> tuple[Array, Array]:
+    """Of (n, C, *spatial): the projection (n, *spatial) on the first principal direction, and that direction (n, C).
+
+    The features are divided by their largest value first: that turns nothing, and their squares do not underflow.
+    """
+    count, channels, *spatial = features.shape
+    rows = xp.matrix_transpose(xp.reshape(features, (count, channels, math.prod(spatial))))
+    largest = xp.max(xp.abs(rows), axis=(-2, -1), keepdims=True)
+    rows = rows / xp.where(largest == 0, xp.ones_like(largest), largest)
+    direction = _first_right_singular_vector(rows, xp=xp)
+    projections = xp.matmul(rows, direction)
+    return xp.reshape(projections, (count, *spatial)), direction[..., 0]
+
+
+def _first_right_singular_vector(rows: Array, *, xp: Namespace) -> Array:
+    """`v_1` of (n, positions, channels): (n, channels, 1), or some vector where the matrix is zero.
+
+    The products of the rows, or of the columns if there are fewer, make a smaller matrix with the same singular
+    vectors: what its squares cost in precision are the small singular values, and only the first is asked for.
+    """
+    columns = xp.matrix_transpose(rows)
+    if rows.shape[1] > rows.shape[2]:
+        return _first_singular_vector(xp.matmul(columns, rows), xp=xp)
+    left = _first_singular_vector(xp.matmul(rows, columns), xp=xp)
+    direction = xp.matmul(columns, left)
+    length = xp.sqrt(xp.sum(direction * direction, axis=1, keepdims=True))
+    return direction / xp.where(length == 0, xp.ones_like(length), length)
+
+
+def _first_singular_vector(square: Array, *, xp: Namespace) -> Array:
+    """`u_1` of (n, m, m): (n, m, 1); libraries decompose nothing narrower than float32."""
+    wide = square if xp.finfo(square.dtype).bits >= 32 else xp.astype(square, xp.float32)
+    return xp.astype(xp.linalg.svd(wide, full_matrices=False)[0][..., :1], square.dtype)

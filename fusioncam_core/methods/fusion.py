@@ -1,0 +1,279 @@
+"""Fusion-CAM's three steps (arXiv 2603.05386): denoise, weigh and unite, fuse by similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from fusioncam_core.arrays.checks import require_finite, require_float, require_map, require_percentage, require_word
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.words import _normalise, _over_space, _percentile
+from fusioncam_core.errors import InvalidValueError
+
+Contributions = Literal["unnormalised", "clipped", "signed"]
+
+
+Variant = Literal["published", "calibrated"]
+
+
+SIGNED_EPSILON = 1e-8
+"""Added to the sum of two signed contributions by the published code."""
+
+
+def denoise(maps: Array, percentile: float = 10, *, spatial_ndim: int = 2) -> Array:
+    """Step 1 of Fusion-CAM: values of a map below its `percentile` become 0, and the map is normalised.
+
+    arXiv 2603.05386, the denoising of the gradient map; linear interpolation between sorted values.
+
+    Args:
+        maps: (..., *spatial), floating.
+        percentile: in [0, 100]; 0 keeps every value.
+        spatial_ndim: how many of the last axes are space.
+
+    Returns:
+        (..., *spatial) in [0, 1]; zeros for a constant map.
+
+    Raises:
+        TypeError, ValueError: if `maps` is no finite floating map or the percentile lies outside [0, 100].
+    """
+    xp = array_namespace(maps)
+    require_finite(require_map(maps, "maps", spatial_ndim, xp), "map to denoise", xp)
+    return _denoise(maps, require_percentage(percentile), spatial_ndim, xp=xp)
+
+
+def _denoise(maps: Array, percentile: float, spatial_ndim: int, *, xp: Namespace) -> Array:
+    threshold = _over_space(_percentile(maps, percentile, spatial_ndim, xp=xp), spatial_ndim, xp=xp)
+    return _normalise(xp.where(maps < threshold, xp.zeros_like(maps), maps), spatial_ndim, xp=xp)
+
+
+def contribution_weights(
+    first: Array, second: Array, *, contributions: Contributions = "clipped"
+) -> tuple[Array, Array]:
+    """Two contributions normalised to sum to one (arXiv 2603.05386, the weights of the union map).
+
+    "clipped" counts a negative contribution as 0; if both are 0, the shares are equal. "signed" is the
+    published arithmetic: each divided by `first + second + 1e-8`, whatever the signs; the weights can lie
+    far outside [0, 1] when the sum is near 0. "unnormalised" leaves the contributions as they are, as the
+    authors' later package, xplaincam, does.
+
+    Args:
+        first: (...), floating: what each map keeps of the class's probability, above black.
+        second: (...), of the same shape.
+        contributions: "clipped", "signed" or "unnormalised".
+
+    Returns:
+        Two arrays (...); in [0, 1] for "clipped".
+
+    Raises:
+        TypeError: if the arrays are not floating or of different libraries.
+        ValueError: for another mode, or NaN or infinity.
+    """
+    xp = array_namespace(first, second)
+    for name, values in (("first", first), ("second", second)):
+        require_finite(require_float(values, name, xp), f"{name} contributions", xp)
+    return _contribution_weights(first, second, require_word(contributions, "contributions", Contributions), xp=xp)
+
+
+def _contribution_weights(first: Array, second: Array, mode: Contributions, *, xp: Namespace) -> tuple[Array, Array]:
+    if mode == "unnormalised":
+        return first, second
+    if mode == "signed":
+        total = first + second + SIGNED_EPSILON
+        return first / total, second / total
+    first, second = (xp.maximum(values, xp.zeros_like(values)) for values in (first, second))
+    total = first + second
+    none = total <= 0
+    safe = xp.where(none, xp.ones_like(total), total)
+    half = xp.full_like(total, 0.5)
+    return xp.where(none, half, first / safe), xp.where(none, half, second / safe)
+
+
+def similarity(first: Array, second: Array) -> Array:
+    """`clip(1 - |a - b|, 0, 1)` pixel by pixel, of two weighted maps (arXiv 2603.05386, step 3).
+
+    Args:
+        first: floating, any shape.
+        second: floating, of a shape that broadcasts with it.
+
+    Returns:
+        In [0, 1]: 1 where the maps agree.
+
+    Raises:
+        TypeError: if the arrays are not floating or of different libraries.
+    """
+    xp = array_namespace(first, second)
+    return _similarity(require_float(first, "first", xp), require_float(second, "second", xp), xp=xp)
+
+
+def _similarity(a: Array, b: Array, *, xp: Namespace) -> Array:
+    near = 1 - xp.abs(a - b)
+    # minimum and maximum: clip with Python bounds breaks a dynamic torch.compile.
+    return xp.minimum(xp.maximum(near, xp.zeros_like(near)), xp.ones_like(near))
+
+
+def fuse(first: Array, second: Array, *, weights: tuple[Array, Array] | None = None, spatial_ndim: int = 2) -> Array:
+    """Similarity-based fusion: `N(s max(a, b) + (1 - s) (a + b) / 2)`, `s = similarity(a, b)`.
+
+    arXiv 2603.05386, step 3. `a` and `b` are the maps times their weights: where they agree, the stronger
+    one counts; where they differ, their mean.
+
+    Args:
+        first: (..., *spatial), floating; in the paper the union map.
+        second: the same shape; in the paper the region map.
+        weights: one factor a map, two arrays of the leading axes (...); None leaves the maps as they are.
+        spatial_ndim: how many of the last axes are space.
+
+    Returns:
+        (..., *spatial) in [0, 1].
+
+    Raises:
+        TypeError: if the arrays are not floating or of different libraries.
+        ValueError: if shapes differ or values are NaN or infinite.
+    """
+    xp = array_namespace(first, second)
+    for name, maps in (("first", first), ("second", second)):
+        require_finite(require_map(maps, name, spatial_ndim, xp), f"{name} map to fuse", xp)
+    if tuple(first.shape) != tuple(second.shape):
+        raise InvalidValueError(
+            f"The maps to fuse have shapes {tuple(first.shape)} and {tuple(second.shape)}: resize one to the other's."
+        )
+    if weights is not None:
+        first, second = (
+            maps * _over_space(weight, spatial_ndim, xp=xp)
+            for maps, weight in zip((first, second), weights, strict=True)
+        )
+    return _fuse(first, second, spatial_ndim, xp=xp)
+
+
+def _fuse(a: Array, b: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
+    s = _similarity(a, b, xp=xp)
+    return _normalise(s * xp.maximum(a, b) + (1 - s) * (a + b) / 2, spatial_ndim, xp=xp)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The map of Fusion-CAM or Union-CAM and everything on the way to it.
+
+    Attributes:
+        maps: (..., *spatial) in [0, 1].
+        parts: the stages, each like `maps`: "gradient" (Fusion-CAM), "denoised", "region", "union" and "similarity"
+            (Fusion-CAM as published).
+        weights: (...) each: "probability_*" under the black, denoised, region and union mask;
+            "contribution_*", what each keeps above black; "weight_*" of the union; "fusion_weight_*" (Fusion-CAM as
+            published).
+    """
+
+    maps: Array
+    parts: dict[str, Array]
+    weights: dict[str, Array]
+
+
+def fusion_cam(
+    gradient: Array,
+    region: Array,
+    probability: Callable[[Array], Array],
+    *,
+    baseline: Array | None = None,
+    percentile: float = 10,
+    contributions: Contributions = "clipped",
+    variant: Variant = "published",
+    spatial_ndim: int = 2,
+) -> Fusion:
+    """Fusion-CAM of a gradient map and a region map (arXiv 2603.05386, steps 1 to 3).
+
+    In the variant "calibrated" the map is the square root of the union map: step 3 is left out. The root changes no
+    pixel's rank; it lets a mask show more of what matters less.
+
+    Args:
+        gradient: (..., *spatial) in [0, 1], such as `grad_cam` gives.
+        region: the same shape, such as `score_cam` gives.
+        probability: called with masks shaped like the maps; returns the probability (...) of each map's
+            target for its image times the mask.
+        baseline: (...) the probabilities of the black image; None calls `probability` with zeros.
+        percentile: of the gradient map, below which it is noise; in [0, 100].
+        contributions: "clipped", "signed" or "unnormalised", see `contribution_weights`.
+        variant: "published" or "calibrated".
+        spatial_ndim: how many of the last axes are space.
+
+    Returns:
+        The map, its stages and weights.
+
+    Raises:
+        TypeError: if the maps are not floating or of different libraries.
+        ValueError: if shapes differ, values are NaN or infinite, or an option is wrong.
+    """
+    xp = check_maps(spatial_ndim, gradient=gradient, region=region)
+    require_percentage(percentile)
+    require_word(contributions, "contributions", Contributions)
+    require_word(variant, "variant", Variant)
+    if baseline is None:
+        baseline = probability(xp.zeros_like(gradient))
+    return _fusion_cam(gradient, region, probability, baseline, percentile, contributions, variant, spatial_ndim, xp=xp)
+
+
+def check_maps(spatial_ndim: int, **maps: Array) -> Namespace:
+    """The namespace of two maps of the same shape.
+
+    Raises:
+        TypeError: if they are not floating or of different libraries.
+        ValueError: if shapes differ, or values are NaN or infinite.
+    """
+    (first, one), (second, other) = maps.items()
+    xp = array_namespace(one, other)
+    for name, each in maps.items():
+        require_finite(require_map(each, name, spatial_ndim, xp), f"{name} map", xp)
+    if tuple(one.shape) != tuple(other.shape):
+        raise InvalidValueError(
+            f"The {first} map has shape {tuple(one.shape)} and the {second} map {tuple(other.shape)}: "
+            "they must be equal."
+        )
+    return xp
+
+
+def _fusion_cam(
+    gradient: Array,
+    region: Array,
+    probability: Callable[[Array], Array],
+    baseline: Array,
+    percentile: float,
+    mode: Contributions,
+    variant: Variant,
+    spatial_ndim: int,
+    *,
+    xp: Namespace,
+) -> Fusion:
+    def over_space(values: Array) -> Array:
+        return _over_space(values, spatial_ndim, xp=xp)
+
+    denoised = _denoise(gradient, percentile, spatial_ndim, xp=xp)
+    p_d, p_r = probability(denoised), probability(region)
+    w_d, w_r = _contribution_weights(p_d - baseline, p_r - baseline, mode, xp=xp)
+    union = _normalise(over_space(w_d) * denoised + over_space(w_r) * region, spatial_ndim, xp=xp)
+    parts = {"gradient": gradient, "denoised": denoised, "region": region, "union": union}
+    weights = {
+        "probability_baseline": baseline,
+        "probability_denoised": p_d,
+        "probability_region": p_r,
+        "contribution_denoised": p_d - baseline,
+        "contribution_region": p_r - baseline,
+        "weight_denoised": w_d,
+        "weight_region": w_r,
+    }
+    if variant == "calibrated":
+        return Fusion(xp.sqrt(union), parts, weights)
+    p_u = probability(union)
+    # The published second step weighs the union's contribution against the region's *normalised* weight.
+    v_u, v_r = _contribution_weights(p_u - baseline, w_r, mode, xp=xp)
+    a, b = over_space(v_u) * union, over_space(v_r) * region
+    return Fusion(
+        maps=_fuse(a, b, spatial_ndim, xp=xp),
+        parts={**parts, "similarity": _similarity(a, b, xp=xp)},
+        weights={
+            **weights,
+            "probability_union": p_u,
+            "contribution_union": p_u - baseline,
+            "fusion_weight_union": v_u,
+            "fusion_weight_region": v_r,
+        },
+    )

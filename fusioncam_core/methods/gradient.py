@@ -1,0 +1,222 @@
+"""Gradient maps: from a layer's activations and the gradients of a class's logit with respect to them.
+
+In the equations `A` are the activations and `g = dy_c/dA` the gradients, `k` counts channels, `ij` and `ab`
+positions; `U` resizes to the map's size and `N` normalises to [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fusioncam_core.arrays.checks import require_finite, require_float, spatial_axes
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.words import _map_size, _normalise, _ratio, _resize, channels_first, relu, weighted_sum
+from fusioncam_core.errors import InvalidValueError
+
+
+def grad_cam(
+    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+) -> Array:
+    """Grad-CAM: `N(U(relu(sum_k mean_ij(g_k) A_k)))`.
+
+    Selvaraju et al., Grad-CAM (arXiv 1610.02391), equations 1 and 2. A target whose gradient is zero
+    everywhere gives a map of zeros.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or the two are of different libraries.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    return _maps(_grad_cam, activations, gradients, size, channel_axis)
+
+
+def _grad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+    weights = xp.mean(gradients, axis=spatial_axes(len(size)))
+    return _activation_map(weights, activations, size, xp=xp)
+
+
+def grad_cam_plus_plus(
+    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+) -> Array:
+    """Grad-CAM++: `N(U(relu(sum_k w_k A_k)))` with `w_k = sum_ij alpha_k relu(g_k)`.
+
+    Chattopadhyay et al., Grad-CAM++ (arXiv 1710.11063), equation 19 for alpha:
+    `alpha = g^2 / (2 g^2 + sum_ab(A_ab) g^3) = 1 / (2 + sum_ab(A_ab) g)`, of which the second form does not
+    underflow and needs no epsilon. The paper supposes activations that are not negative; with others the
+    denominator can vanish, and where it does the position adds nothing. Gradients that are positive nowhere
+    give a map of zeros.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or the two are of different libraries.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    return _maps(_grad_cam_plus_plus, activations, gradients, size, channel_axis)
+
+
+def _grad_cam_plus_plus(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+    totals = _channel_totals(activations, xp=xp)
+    weights = xp.sum(_ratio(relu(gradients, xp=xp), 2 + totals * gradients, xp=xp), axis=spatial_axes(len(size)))
+    return _activation_map(weights, activations, size, xp=xp)
+
+
+def xgrad_cam(
+    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+) -> Array:
+    """XGrad-CAM: `N(U(relu(sum_k w_k A_k)))` with `w_k = sum_ij(A_k g_k) / sum_ij(A_k)`.
+
+    Fu et al., Axiom-based Grad-CAM (arXiv 2008.02312). A channel whose activations sum to zero, up to
+    their rounding error, has no such weight and adds nothing.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or the two are of different libraries.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    return _maps(_xgrad_cam, activations, gradients, size, channel_axis)
+
+
+def _xgrad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+    space = spatial_axes(len(size))
+    totals = xp.sum(activations, axis=space)
+    rounding = 8 * float(xp.finfo(activations.dtype).eps) * xp.sum(xp.abs(activations), axis=space)
+    totals = xp.where(xp.abs(totals) <= rounding, xp.zeros_like(totals), totals)
+    products = xp.sum(xp.expand_dims(activations, axis=1) * gradients, axis=space)
+    weights = _ratio(products, xp.expand_dims(totals, axis=1), xp=xp)
+    return _activation_map(weights, activations, size, xp=xp)
+
+
+def layer_cam(
+    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+) -> Array:
+    """LayerCAM: `N(U(relu(sum_k relu(g_k) A_k)))`, each position weighed by its own gradient.
+
+    Jiang et al., LayerCAM (IEEE TIP 2021, doi 10.1109/TIP.2021.3089943). Gradients that are
+    positive nowhere give a map of zeros.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or the two are of different libraries.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    return _maps(_layer_cam, activations, gradients, size, channel_axis)
+
+
+def _layer_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+    return _hires_cam(activations, relu(gradients, xp=xp), size, xp=xp)
+
+
+def hires_cam(
+    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+) -> Array:
+    """HiResCAM: `N(U(relu(sum_k g_k A_k)))`, Grad-CAM without the mean over the gradients.
+
+    Draelos and Carin, HiResCAM (arXiv 2011.08891), with Grad-CAM's relu: where a linear layer follows
+    the explained one, the sum before it is each position's share of the logit. A target whose gradient is zero
+    everywhere gives a map of zeros.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or the two are of different libraries.
+        ValueError: if the shapes do not fit, or values are NaN or infinite.
+    """
+    return _maps(_hires_cam, activations, gradients, size, channel_axis)
+
+
+def _hires_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+    shares = xp.sum(gradients * xp.expand_dims(activations, axis=1), axis=2)
+    return _positive_map(shares, size, xp=xp)
+
+
+def _maps(
+    kernel: Callable[..., Array],
+    activations: Array,
+    gradients: Array,
+    size: Sequence[int] | None,
+    channel_axis: int,
+) -> Array:
+    """The kernel's maps of checked arrays, with the targets' axis only if the gradients had it."""
+    xp = array_namespace(activations, gradients)
+    activations, gradients, several = _check_pair(activations, gradients, channel_axis, xp)
+    maps = kernel(activations, gradients, _map_size(size, activations), xp=xp)
+    return maps if several else maps[:, 0, ...]
+
+
+def _activation_map(weights: Array, activations: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """`N(U(relu(sum_k w_k A_k)))` of weights (B, K, C) and activations (B, C, *spatial): (B, K, *size)."""
+    return _positive_map(weighted_sum(weights, activations, xp=xp), size, xp=xp)
+
+
+def _positive_map(combined: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
+    """`N(U(relu(combined)))`: (..., *spatial) -> (..., *size)."""
+    return _normalise(_resize(relu(combined, xp=xp), size, xp=xp), len(size), xp=xp)
+
+
+def _channel_totals(activations: Array, *, xp: Namespace) -> Array:
+    """`sum_ab(A_ab)`: (B, C, *spatial) -> (B, 1, C, 1, ...), which broadcasts to gradients."""
+    axes = tuple(range(2, activations.ndim))
+    return xp.expand_dims(xp.sum(activations, axis=axes, keepdims=True), axis=1)
+
+
+def _check_pair(activations: Array, gradients: Array, channel_axis: int, xp: Namespace) -> tuple[Array, Array, bool]:
+    """Both, channels first and finite, gradients as (B, K, C, *spatial); and whether they came with K."""
+    require_float(activations, "activations", xp)
+    require_float(gradients, "gradients", xp)
+    several = gradients.ndim == activations.ndim + 1
+    plain = tuple(gradients.shape[:1]) + tuple(gradients.shape[2:]) if several else tuple(gradients.shape)
+    if plain != tuple(activations.shape):
+        raise InvalidValueError(
+            f"gradients have shape {tuple(gradients.shape)} and activations {tuple(activations.shape)}: they must "
+            "be equal, or the gradients have one more axis, for the targets, after the batch."
+        )
+    activations = channels_first(activations, channel_axis, xp=xp)
+    gradients = gradients if several else xp.expand_dims(gradients, axis=1)
+    if channel_axis == -1:
+        gradients = xp.moveaxis(gradients, -1, 2)
+    require_finite(activations, "activations", xp)
+    return activations, require_finite(gradients, "gradients", xp), several

@@ -1,0 +1,189 @@
+"""Group-CAM: the channels, weighed by their gradients, mask the input in groups."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fusioncam_core.approximation.gaussian_process import squared_distances
+from fusioncam_core.arrays.checks import require_count, require_finite, require_percentage, require_word
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.words import _map_size, _normalise, _percentile, _resize, relu
+from fusioncam_core.methods.gradient import _check_pair
+from fusioncam_core.models.batch_size import Batching
+from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, live_channels, scored, weighted_masks
+
+Grouping = Literal["order", "k-means"]
+
+ROUNDS = 100
+"""The most rounds of k-means; it stops when no channel changes its group."""
+
+
+def group_cam(
+    activations: Array,
+    gradients: Array,
+    scorer: Scorer,
+    *,
+    groups: int = 32,
+    grouping: Grouping = "order",
+    percentile: float = 0,
+    seed: int = 0,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    batch_size: int = 32,
+) -> Array:
+    """Group-CAM: `N(sum_g relu(p_g - p_0) M_g)`, with masks `M_g = N(U(relu(sum_{k in g} mean_ij(dy_c/dA_k) A_k)))`.
+
+    Zhang et al., Group-CAM (arXiv 2103.13859), in the form of the published Fusion-CAM code. `p_g` is the probability
+    for `I M_g + E (1 - M_g)` and `p_0` the one for `E`, a strongly blurred image. Groups whose mask is constant are
+    not scored: they cannot matter.
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
+        scorer: called with at most `batch_size` masks (n, *size) and the integer indices (n,) of their images;
+            returns the increases `p_g - p_0`, (n,) or (n, K) for K targets, of which the mask's own is taken.
+        groups: how many; all channels on their own if there are fewer.
+        grouping: "order" (neighbouring channels, groups of equal size or one less) or "k-means" (of the weighed
+            channels' maps, each image and target by itself).
+        percentile: values of a group's map not above it are 0, before the resize; the paper takes 70 here, the
+            published Fusion-CAM code leaves the step out.
+        seed: of k-means.
+        size: the spatial size of masks and map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1.
+        batch_size: the most masks scored at once.
+
+    Returns:
+        (B, *size), or (B, K, *size) if the gradients came with K, in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or they are of different libraries.
+        ValueError: if shapes or options do not fit, or activations, gradients or scores are NaN or infinite.
+    """
+    check_groups(groups, grouping, percentile, seed)
+    xp = array_namespace(activations, gradients)
+    activations, gradients, several = _check_pair(activations, gradients, channel_axis, xp)
+    extent = _map_size(size, activations)
+
+    def score_maps(maps: Array, chunk: Chunk) -> Array:
+        masks = _normalise(_resize(maps, extent, xp=xp), len(extent), xp=xp)
+        increases = scorer(masks, chunk.owners)
+        return increases if increases.ndim == 2 else xp.expand_dims(increases, axis=1)
+
+    maps = group_maps(activations, gradients, groups, grouping, percentile, seed, xp=xp)
+    result = _group_cam(maps, score_maps, extent, batching=Batching(batch_size), xp=xp)
+    return result if several else result[:, 0, ...]
+
+
+def check_groups(groups: int, grouping: Grouping, percentile: float, seed: int) -> None:
+    """Refuse options out of range.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    require_count(groups, "groups")
+    require_count(seed, "seed", least=0)
+    require_percentage(percentile)
+    require_word(grouping, "grouping", Grouping)
+
+
+def group_maps(
+    activations: Array,
+    gradients: Array,
+    groups: int,
+    grouping: Grouping,
+    percentile: float,
+    seed: int,
+    *,
+    xp: Namespace,
+) -> Array:
+    """The groups' `relu(sum_{k in g} w_k A_k)`: (B, C, *spatial), (B, K, C, *spatial) -> (B, K, G, *spatial)."""
+    batch, several, channels, *space = gradients.shape
+    axes = tuple(range(-len(space), 0))
+    weighted = xp.mean(gradients, axis=axes, keepdims=True) * xp.expand_dims(activations, axis=1)
+    weighted = xp.reshape(weighted, (batch, several, channels, -1))
+    members = _members(weighted, min(groups, channels), grouping, seed)
+    maps = relu(xp.matmul(constant_like(members, weighted, xp), weighted), xp=xp)
+    if percentile:
+        threshold = xp.expand_dims(_percentile(maps, percentile, 1, xp=xp), axis=-1)
+        maps = xp.where(maps > threshold, maps, xp.zeros_like(maps))
+    return xp.reshape(maps, (batch, several, -1, *space))
+
+
+def _members(weighted: Array, groups: int, grouping: Grouping, seed: int) -> np.ndarray[Any, Any]:
+    """(B, K, G, C) ones where a channel is in a group, of weighed channels (B, K, C, pixels)."""
+    batch, several, channels, pixels = weighted.shape
+    labels: np.ndarray[Any, Any]
+    if grouping == "order":
+        labels = np.concatenate([np.full(len(p), g) for g, p in enumerate(np.array_split(np.arange(channels), groups))])
+        labels = np.broadcast_to(labels, (batch, several, channels))
+    else:
+        points = to_numpy(weighted).astype(np.float64).reshape(-1, channels, pixels)
+        labels = np.stack([k_means(each, groups, seed) for each in points]).reshape(batch, several, channels)
+    members: np.ndarray[Any, Any] = labels[:, :, None, :] == np.arange(groups)[:, None]
+    return members.astype(np.float32)
+
+
+def k_means(points: np.ndarray[Any, Any], groups: int, seed: int) -> np.ndarray[Any, Any]:
+    """The group (n,) of each point (n, d): Lloyd's algorithm from a k-means++ start, repeatable by its seed.
+
+    A group that loses all its points keeps its centre.
+    """
+    centres = _spread_centres(points, groups, np.random.default_rng(seed))
+    labels = np.full(len(points), -1)
+    for _ in range(ROUNDS):
+        nearest = squared_distances(points, centres).argmin(axis=1)
+        if (nearest == labels).all():
+            break
+        labels = nearest
+        for group in np.unique(labels):
+            centres[group] = points[labels == group].mean(axis=0)
+    return labels
+
+
+def _spread_centres(points: np.ndarray[Any, Any], groups: int, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Points drawn one by one with a probability that grows with the squared distance to those drawn (k-means++)."""
+    chosen = [int(generator.integers(len(points)))]
+    while len(chosen) < groups:
+        distances = squared_distances(points, points[chosen]).min(axis=1)
+        total = distances.sum()
+        draw = generator.random()
+        chosen.append(int(np.searchsorted(np.cumsum(distances), draw * total)) if total > 0 else chosen[0])
+    centres: np.ndarray[Any, Any] = points[chosen]
+    return centres
+
+
+def _group_cam(
+    maps: Array,
+    score_maps: ScoreMaps,
+    size: tuple[int, ...],
+    *,
+    batching: Batching,
+    xp: Namespace,
+    advance: Callable[[int], object] = lambda masks: None,
+) -> Array:
+    """Groups' maps (B, K, G, *spatial) and their increases (n, K) -> (B, K, *size)."""
+    batch, several, groups, *space = maps.shape
+    flat = xp.reshape(maps, (batch * several, groups, *space))
+    live = live_channels(flat, xp=xp)
+    advance(int((~live).sum()))
+    rows, groups_of = np.nonzero(live)
+    total = xp.zeros_like(_resize(flat[:, 0, ...], size, xp=xp))
+
+    def score_groups(chosen: Array, chunk: Chunk) -> Array:
+        """What some groups, of the rows that the chunk calls images, add to the maps of all rows."""
+        own = dataclasses.replace(chunk, images=chunk.images // several, owners=chunk.owners // several)
+        increases = score_maps(chosen, own)
+        if several > 1:
+            increases = xp.take_along_axis(increases, xp.expand_dims(chunk.owners % several, axis=1), axis=1)
+        masks = _normalise(_resize(chosen, size, xp=xp), len(size), xp=xp)
+        summed = weighted_masks(masks, relu(increases, xp=xp), chunk.images, chunk.count, batch * several, xp=xp)
+        return summed[:, 0, ...]
+
+    for added, _ in scored(flat, rows, groups_of, score_groups, batching=batching, xp=xp, advance=advance):
+        total = total + added
+    require_finite(total, "scores of the masked images", xp)
+    return xp.reshape(_normalise(total, len(size), xp=xp), (batch, several, *size))

@@ -1,0 +1,179 @@
+"""Region maps: each channel's activation masks the input, and the masked input's score weighs the channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fusioncam_core.approximation.budget import Formula, require_limits, score_channels
+from fusioncam_core.arrays.checks import require_finite, require_float, require_word
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.words import (
+    _map_size,
+    _normalise,
+    _resize,
+    _softmax,
+    channels_first,
+    relu,
+    weighted_sum,
+)
+from fusioncam_core.models.batch_size import Batching
+from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, above_black, black_scorer
+
+
+def score_cam(
+    activations: Array,
+    scorer: Scorer,
+    *,
+    channel_weights: ChannelWeights = "softmax",
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    batch_size: int = 32,
+    budget: int | None = None,
+    tolerance: float | None = None,
+) -> Array:
+    """Score-CAM: `N(relu(U(sum_k softmax(s)_k A_k)))`, `s_k` the logit for the input under mask `N(U(A_k))`.
+
+    Wang et al., Score-CAM (arXiv 1910.01279), equations 6 to 8, in the form of Fusion-CAM (arXiv 2603.05386).
+    A constant channel's mask is zeros: all of them are scored once an image, with the black mask.
+
+    With `channel_weights="probability"` it is `N(relu(sum_k p_k M_k))`, `p_k` the probability for the input under
+    mask `M_k = U(N(A_k))`: masks are normalised before the resize, and the masks are summed instead of the
+    activations. The authors of Fusion-CAM compute it so in their later package, xplaincam.
+
+    With `channel_weights="regression"` it is `N(relu(U(b)))`, `b` the ridge regression of `p_k - p_0`, what the masks
+    leave of the probability above black's, on the masks `N(A_k)`: what a place adds to the probability, where masks
+    that overlap share what they found. So Ribeiro et al., LIME (arXiv 1602.04938) and Petsiuk et al., RISE (arXiv
+    1806.07421) see random masks; here the channels' own are enough. docs/study.md has what it is worth. It needs all of
+    its masks: what a place adds is a difference, and a budget leaves much more of it open than of a weighted sum.
+
+    With a budget or a tolerance only the channels that matter most are scored. A Gaussian process from masks to scores
+    predicts what the others would score, and how far the map might still move (`fusioncam_core.cams.budget`).
+
+    Args:
+        activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        scorer: called with at most `batch_size` masks (n, *size) and the integer indices (n,) of their images;
+            returns the logits (n,), or (n, K) for K targets at once; for the other words than "softmax", the
+            probabilities.
+        channel_weights: "softmax", "probability" or "regression".
+        size: the spatial size of masks and map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1.
+        batch_size: the most masks scored at once.
+        budget: the most masks scored of each image, besides the black one; None for all.
+        tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
+            in (0, 1); None for never.
+
+    Returns:
+        (B, *size), or (B, K, *size) if the scores were (n, K), in [0, 1].
+
+    Raises:
+        TypeError: if the activations are not floating.
+        ValueError: if shapes, the weights' name or a limit do not fit, or activations or scores are NaN or infinite.
+    """
+    limits = require_limits(budget, tolerance)
+    activations, extent, xp = check_activations(activations, size, channel_axis)
+    maps = _mask_maps(activations, require_word(channel_weights, "channel_weights", ChannelWeights), xp=xp)
+
+    def score_maps(maps: Array, chunk: Chunk) -> Array:
+        masks = _resize(maps, extent, xp=xp)
+        masks = masks if channel_weights == "probability" else _normalise(masks, len(extent), xp=xp)
+        return scorer(masks, chunk.owners)
+
+    batching = Batching(batch_size)
+    black = black_scorer(activations, scorer, extent, batching, xp=xp)
+    scores: ScoreMaps = score_maps
+    if channel_weights == "regression":
+        scores, black = above_black(score_maps, black(), xp=xp)
+    found = score_channels(
+        maps, scores, black, limits=limits, formula=formula(channel_weights), batching=batching, xp=xp
+    )
+    return one_or_several(found.scores, lambda scores: _score_cam(maps, scores, extent, channel_weights, xp=xp))
+
+
+ChannelWeights = Literal["softmax", "probability", "regression"]
+
+
+RIDGE = 1.0
+"""What holds the regression of scores on masks back: so many times the masks' mean variance, for each mask."""
+
+
+LEAST_SPREAD = 1e-6
+"""The variance of masks that do not differ."""
+
+
+def _mask_maps(activations: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
+    """(B, C, *spatial): what is resized to masks, and weighed and summed."""
+    if channel_weights == "softmax":
+        return activations
+    return _normalise(activations, activations.ndim - 2, xp=xp)
+
+
+def _score_cam(
+    maps: Array, scores: Array, size: tuple[int, ...], channel_weights: ChannelWeights = "softmax", *, xp: Namespace
+) -> Array:
+    """Maps (B, C, *spatial) and channel scores (B, K, C) -> (B, K, *size)."""
+    if channel_weights == "regression":
+        combined = constant_like(_regression(to_numpy(maps), to_numpy(scores)), maps, xp)
+    else:
+        combined = weighted_sum(channel_shares(scores, channel_weights, xp=xp), maps, xp=xp)
+    return _normalise(relu(_resize(combined, size, xp=xp), xp=xp), len(size), xp=xp)
+
+
+def _regression(maps: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(B, K, *spatial): the ridge regression of an image's scores (B, K, C) on its masks (B, C, *spatial).
+
+    What a place adds to the score, where overlapping masks share what they found between them. There is no constant
+    term: the scores are those above black, and the black mask is 0 everywhere.
+    """
+    batch, channels, *size = maps.shape
+    found = [
+        _ridge(np.reshape(masks, (channels, -1)).astype(np.float64), increases.T.astype(np.float64))
+        for masks, increases in zip(maps, scores, strict=True)
+    ]
+    return np.asarray(np.stack(found).reshape(batch, len(found[0]), *size), dtype=maps.dtype)
+
+
+def _ridge(masks: np.ndarray[Any, Any], increases: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(K, pixels) coefficients of increases (n, K) on masks (n, pixels), solved on the shorter side."""
+    live = masks.any(axis=1)
+    masks, increases = masks[live], increases[live]
+    spread = masks.var(axis=0).mean() if len(masks) else 0.0
+    held = RIDGE * len(masks) * max(spread, LEAST_SPREAD)
+    if len(masks) < masks.shape[1]:
+        coefficients = np.linalg.solve(masks @ masks.T + held * np.eye(len(masks)), increases).T @ masks
+    else:
+        coefficients = np.linalg.solve(masks.T @ masks + held * np.eye(masks.shape[1]), masks.T @ increases).T
+    return np.asarray(coefficients)
+
+
+def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
+    """What each map is weighed with, (..., C) of its scores (..., C)."""
+    return _softmax(scores, -1, xp=xp) if channel_weights == "softmax" else scores
+
+
+def formula(channel_weights: ChannelWeights) -> Formula:
+    """What Score-CAM makes of scores, as budgets need to know it."""
+
+    def shares(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.asarray(channel_shares(scores, channel_weights, xp=np))
+
+    def maps(channels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.asarray(_score_cam(channels, scores, channels.shape[2:], channel_weights, xp=np))
+
+    return Formula(shares, maps)
+
+
+def check_activations(
+    activations: Array, size: Sequence[int] | None, channel_axis: int
+) -> tuple[Array, tuple[int, ...], Namespace]:
+    """The activations of a public function, channels first and finite, the size of its maps, and the namespace."""
+    xp = array_namespace(activations)
+    activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
+    return require_finite(activations, "activations", xp), _map_size(size, activations), xp
+
+
+def one_or_several(scores: Array, maps: Callable[[Array], Array]) -> Array:
+    """The maps of scores (B, K, C), or of (B, C) without the axis of targets."""
+    return maps(scores) if scores.ndim == 3 else maps(scores[:, None, :])[:, 0, ...]

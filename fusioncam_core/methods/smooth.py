@@ -1,0 +1,91 @@
+"""Gradient maps averaged over noisy copies of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fusioncam_core.arrays.checks import spatial_axes
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.words import _map_size, _ratio, relu
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.methods.gradient import _activation_map, _channel_totals, _check_pair
+
+
+def smooth_grad_cam_plus_plus(
+    activations: Array, gradients: Sequence[Array], *, size: Sequence[int] | None = None, channel_axis: int = 1
+) -> Array:
+    """Smooth Grad-CAM++: Grad-CAM++ with the powers of the gradients averaged over noisy copies of the input.
+
+    Omeiza et al., Smooth Grad-CAM++ (arXiv 1908.01224): `N(U(relu(sum_k w_k A_k)))` with
+    `w_k = sum_ij alpha_k relu(D_1)`, `alpha = D_2 / (2 D_2 + sum_ab(A_ab) D_3)` and `D_p` the mean of `g^p` over
+    the copies. The numerator is `D_2` because only so does one copy without noise give Grad-CAM++ (torch-cam, too,
+    corrects the paper's there). Zero denominators add nothing, as in Grad-CAM++.
+
+    Args:
+        activations: of the input itself, (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
+        gradients: of the noisy copies, one array each as `grad_cam` takes them, or one array with the copies in
+            front: (n, B, ...).
+        size: the spatial size of the map, usually the input's; None keeps the layer's.
+        channel_axis: 1 or -1, of the activations.
+
+    Returns:
+        (B, *size) or (B, K, *size) in [0, 1].
+
+    Raises:
+        TypeError: if an array is not floating, or they are of different libraries.
+        ValueError: if there is no copy, the shapes do not fit, or values are NaN or infinite.
+    """
+    copies = _copies(gradients)
+    xp = array_namespace(activations, *copies)
+    pairs = [_check_pair(activations, each, channel_axis, xp) for each in copies]
+    first, _, several = pairs[0]
+    maps = _smooth_grad_cam_plus_plus(first, (each for _, each, _ in pairs), _map_size(size, first), xp=xp)
+    return maps if several else maps[:, 0, ...]
+
+
+def _smooth_grad_cam_plus_plus(
+    activations: Array, gradients: Iterable[Array], size: tuple[int, ...], *, xp: Namespace
+) -> Array:
+    """(B, C, *spatial) and one (B, K, C, *spatial) a noisy copy -> (B, K, *size)."""
+    d1, d2, d3, unit = _power_sums(gradients, xp=xp)
+    denominators = 2 * d2 + _channel_totals(activations, xp=xp) * unit * d3
+    weights = xp.sum(_ratio(d2 * relu(d1, xp=xp), denominators, xp=xp), axis=spatial_axes(len(size)))
+    return _activation_map(weights, activations, size, xp=xp)
+
+
+def _power_sums(gradients: Iterable[Array], *, xp: Namespace) -> tuple[Array, Array, Array, Array]:
+    """The sums over the copies of `h`, `h^2` and `h^3`, with `h` the gradients in the unit that comes last.
+
+    The unit, the largest gradient of each target in the first copy, keeps the powers from underflowing. Sums serve
+    as means do: the number of copies cancels in alpha, and elsewhere in `N`, like the unit.
+    """
+    copies = iter(gradients)
+    first = next(copies)
+    largest = xp.max(xp.abs(first), axis=tuple(range(2, first.ndim)), keepdims=True)
+    unit = xp.where(largest == 0, xp.ones_like(largest), largest)
+    d1, d2, d3 = _powers(first / unit)
+    for each in copies:
+        h1, h2, h3 = _powers(each / unit)
+        d1, d2, d3 = d1 + h1, d2 + h2, d3 + h3
+    return d1, d2, d3, unit
+
+
+def _powers(values: Array) -> tuple[Array, Array, Array]:
+    squares = values * values
+    return values, squares, squares * values
+
+
+def _copies(gradients: Any) -> list[Array]:
+    """The gradients of each noisy copy, all of one shape."""
+    if hasattr(gradients, "shape"):
+        copies = [gradients[index, ...] for index in range(gradients.shape[0])]
+    else:
+        copies = list(gradients)
+    shapes = {tuple(each.shape) for each in copies}
+    if len(shapes) != 1:
+        raise InvalidValueError(
+            f"The gradients of one or more noisy copies, all of one shape, were expected, and {len(copies)} "
+            f"of the shapes {sorted(shapes)} came."
+        )
+    return copies

@@ -1,0 +1,1 @@
+"""One model, in the words that the core understands."""

@@ -1,0 +1,114 @@
+"""A model of which nothing is known but that it answers: an inference session, a remote service, a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like
+from fusioncam_core.errors import GradientsUnavailableError, InvalidTypeError, InvalidValueError
+from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter, Score
+from fusioncam_core.models.inputs import Inputs, Which
+
+AXES = {"first": 1, "last": -1}
+
+
+class BlackBox(ModelAdapter):
+    """A function from a batch of images to outputs, for methods that need neither layer nor gradient, such as RISE.
+
+    Args:
+        function: called with a batch (n, ...), or with several arrays by position or by name if the inputs are several;
+            returns the outputs for it, (n, classes) for a classifier.
+        channels: "first" or "last": where the channels of the images are.
+        input_ndim: how many axes a batch has, if single images without a batch axis are to be understood.
+        like: an array of the library that the function takes; None for float32 of NumPy.
+
+    Raises:
+        TypeError: if the function cannot be called, or `like` is no floating array.
+        ValueError: for other channels.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        channels: str = "first",
+        input_ndim: int | None = None,
+        *,
+        like: Array | None = None,
+    ):
+        if not callable(function):
+            raise InvalidTypeError(f"A function of images was expected, and a {type(function).__qualname__} came.")
+        if channels not in AXES:
+            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
+        self._function = function
+        self._input_ndim = input_ndim
+        self._like = np.zeros((), dtype=np.float32) if like is None else like
+        self.namespace = array_namespace(self._like)
+        if not self._is_floating(self._like):
+            raise InvalidTypeError(f"like is an array of a floating-point dtype, and one of {self._like.dtype} came.")
+        self.input_channel_axis = AXES[channels]
+        self.model_name = getattr(function, "__name__", type(function).__qualname__)
+
+    @property
+    def layer_name(self) -> str:
+        """Raises TypeError: there are no layers."""
+        raise self._no_layers()
+
+    @property
+    def activation_channel_axis(self) -> int:
+        """Raises TypeError: there are no layers."""
+        raise self._no_layers()
+
+    def as_array(self, values: Any) -> Array:
+        """One input in the function's library; floating values get the dtype of `like`, others keep theirs.
+
+        Raises:
+            TypeError: for anything but an array of NumPy or of that library.
+        """
+        if isinstance(values, np.ndarray) and not isinstance(self._like, np.ndarray):
+            floating = np.issubdtype(values.dtype, np.floating)
+            return constant_like(values, self._like, self.namespace) if floating else self.namespace.asarray(values)
+        if array_namespace(values) is not self.namespace:
+            raise InvalidTypeError(
+                f"Images are a NumPy array or one like {type(self._like).__qualname__}, and a "
+                f"{type(values).__module__}.{type(values).__qualname__} came."
+            )
+        return self.namespace.astype(values, self._like.dtype) if self._is_floating(values) else values
+
+    def _is_floating(self, array: Array) -> bool:
+        return bool(self.namespace.isdtype(array.dtype, "real floating"))
+
+    def input_ndim(self, which: Which) -> int | None:
+        """The axes of a batch, as given."""
+        return self._input_ndim if which is None else None
+
+    def layers(self, inputs: Inputs) -> list[LayerInfo]:
+        """None are known."""
+        return []
+
+    def capture(self, inputs: Inputs, score: Score | None, targets: Array | None) -> Capture:
+        """Raises GradientsUnavailableError if a score is to be differentiated, else TypeError: there are no layers."""
+        if score is None:
+            raise self._no_layers()
+        raise GradientsUnavailableError(
+            f"{self.model_name} is a black box: it gives outputs and no gradients. Take a method that only runs it, "
+            "such as RISE, or give the model itself."
+        )
+
+    def forward(self, inputs: Inputs) -> Any:
+        """What the function returns."""
+        if isinstance(inputs, Mapping):
+            return self._function(**inputs)
+        return self._function(*inputs) if isinstance(inputs, tuple) else self._function(inputs)
+
+    def forward_with(self, inputs: Inputs, activations: Array) -> Any:
+        """Raises TypeError: there are no layers."""
+        raise self._no_layers()
+
+    def _no_layers(self) -> TypeError:
+        return InvalidTypeError(
+            f"{self.model_name} is a black box: it has no layers to explain. Take a method that needs none, such as "
+            "RISE, or give the model itself."
+        )

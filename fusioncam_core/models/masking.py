@@ -1,0 +1,305 @@
+"""The model as seen through masks: resize, mask, forward, logits; one compiled step, chunk by chunk."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.arrays.checks import require_finite
+from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, indices_like, to_numpy
+from fusioncam_core.arrays.words import _blur, _normalise, _resize
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.adapter import ModelAdapter
+from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Span, make_batching
+from fusioncam_core.models.inputs import Inputs, Which, leaf, map_leaves, with_leaf
+from fusioncam_core.models.outputs import Scores
+
+Baseline = Any
+"""What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
+
+BLUR_SHARE = 1 / 9
+"""The "blur" baseline's standard deviation, as a share of the shorter side.
+
+A blur of 25 pixels on 224 leaves no outline by which a network would know the object.
+"""
+
+
+Step = Callable[[Inputs, Array, "Array | None"], Array]
+"""(inputs (n, ...), maps (n, *spatial), erased images (n, ...) or None) -> logits (n, classes)."""
+
+
+def masked_step(adapter: ModelAdapter, scores: Scores, which: Which = None, *, normalised: bool = True) -> Step:
+    """The compiled step of all region methods: the logits of images under the masks `N(U(maps))`.
+
+    An image under a mask is `E + (I - E) M`, with `E` the erased image; `I M` when that is zero. If not `normalised`,
+    the masks are `U(maps)`, whatever their values.
+    """
+    xp, channel_axis = adapter.namespace, adapter.input_channel_axis
+
+    def masked_logits(inputs: Inputs, maps: Array, erased: Array | None) -> Array:
+        images = leaf(inputs, which)
+        size = spatial_size(images, channel_axis)
+        masks = _resize(maps, size, xp=xp)
+        masks = _normalise(masks, len(size), xp=xp) if normalised else masks
+        masks = xp.astype(xp.expand_dims(masks, axis=channel_axis), images.dtype)
+        masked = images * masks if erased is None else erased + (images - erased) * masks
+        return scores.logits(adapter.forward(with_leaf(inputs, which, masked)))
+
+    return adapter.compile(masked_logits)
+
+
+class MaskedSteps:
+    """The compiled steps of one model and one reading of its outputs, each made when it is first asked for.
+
+    Args:
+        adapter: of the model.
+        scores: what the outputs mean.
+        which: the explained one of several inputs.
+        batch_size: the most images at once, or "auto".
+    """
+
+    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which = None, batch_size: BatchSize = "auto"):
+        self._adapter, self._scores = adapter, scores
+        self._made = functools.partial(masked_step, adapter, scores, which)
+        self._batch_size = batch_size
+        self._batchings: dict[tuple[int, ...], ModelBatching] = {}
+
+    @functools.cached_property
+    def normalised(self) -> Step:
+        """For the masks `N(U(maps))`."""
+        return self._made(normalised=True)
+
+    @functools.cached_property
+    def plain(self) -> Step:
+        """For the masks `U(maps)`."""
+        return self._made(normalised=False)
+
+    @functools.cached_property
+    def bare(self) -> Callable[[Inputs], Array]:
+        """Without a mask: inputs (n, ...) -> logits (n, classes)."""
+        adapter, scores = self._adapter, self._scores
+
+        def logits(inputs: Inputs) -> Array:
+            return scores.logits(adapter.forward(inputs))
+
+        return adapter.compile(logits)
+
+    def batching(self, images: Array) -> ModelBatching:
+        """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
+        shape = tuple(int(length) for length in images.shape[1:])
+        if shape not in self._batchings:
+            self._batchings[shape] = make_batching(self._adapter, self._batch_size)
+        return self._batchings[shape]
+
+
+class MaskedScorer:
+    """Scores and probabilities of one batch of images under masks.
+
+    Args:
+        adapter: of the model.
+        scores: what the outputs mean.
+        steps: of these two.
+        inputs: (B, ...) of the model.
+        targets: (B, K) integers.
+        which: the explained one of several inputs.
+        erased: what `erased_images` gave for the explained input.
+
+    Attributes:
+        batching: how many images the model sees at once.
+        evaluations: the images the model has been run on so far, through this object.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        scores: Scores,
+        steps: MaskedSteps,
+        inputs: Inputs,
+        targets: Array,
+        *,
+        which: Which,
+        erased: Array | None,
+    ):
+        self.adapter = adapter
+        self.batching = steps.batching(leaf(inputs, which))
+        self.evaluations = 0
+        self._scores = scores
+        self._steps = steps
+        self._inputs = inputs
+        self._which = which
+        self._targets = targets
+        self._erased = erased
+
+    def erasing(self, erased: Array | None) -> MaskedScorer:
+        """The same with another erased image, counting its evaluations from 0."""
+        other = copy.copy(self)
+        other.evaluations = 0
+        other._erased = erased
+        other.__dict__.pop("black_logits", None)
+        return other
+
+    def _logits(self, maps: Array, owners: Array, *, normalised: bool = True) -> Array:
+        xp = self.adapter.namespace
+        erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
+        step = self._steps.normalised if normalised else self._steps.plain
+        return step(self._rows(owners), maps, erased)
+
+    def _rows(self, owners: Array) -> Inputs:
+        """The inputs (n, ...) of the images `owners`; the explained input of a single image is not copied."""
+        xp, images = self.adapter.namespace, leaf(self._inputs, self._which)
+        single = int(images.shape[0]) == 1 and not self.adapter.fixed_chunks
+        if single and self._which is None:
+            return images
+        rows = map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs)
+        return with_leaf(rows, self._which, images) if single else rows
+
+    def score_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
+        """The targets' logits (n, K) of the images `owners` (n,) under the maps (n, *spatial), `count` no padding."""
+        xp = self.adapter.namespace
+        logits = self._logits(maps, owners, normalised=normalised)
+        self.evaluations += count
+        return xp.take_along_axis(logits, xp.take(self._targets, owners, axis=0), axis=1)
+
+    def probability_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
+        """The same as probabilities."""
+        xp = self.adapter.namespace
+        probabilities = self._scores.probabilities(self._logits(maps, owners, normalised=normalised))
+        self.evaluations += count
+        return xp.take_along_axis(probabilities, xp.take(self._targets, owners, axis=0), axis=1)
+
+    def probabilities(self, masks: Array) -> Array:
+        """Each target's probability (B, K) for its image under its own mask (B, K, *size)."""
+        xp = self.adapter.namespace
+        batch, several = (int(length) for length in self._targets.shape)
+        flat = xp.reshape(masks, (batch * several, *masks.shape[2:]))
+        logits = self._over(np.repeat(np.arange(batch), several), self._own_masks(flat))
+        wanted = xp.reshape(self._targets, (batch * several, 1))
+        chosen = xp.take_along_axis(self._scores.probabilities(logits), wanted, axis=1)
+        return require_finite(xp.reshape(chosen, (batch, several)), "probabilities of the masked images", xp)
+
+    def probabilities_under(self, owners: np.ndarray[Any, Any], masks: Callable[[Span], Array]) -> Array:
+        """The first target's probability (n,) for the images `owners` (n,) under masks that are made when needed.
+
+        The masks of a span are (length, *size), padding included, and used as they are.
+        """
+
+        def logits(span: Span, owned: Array) -> Array:
+            return self._logits(masks(span), owned, normalised=False)
+
+        return self._first_probabilities(owners, logits)
+
+    def probabilities_of(self, owners: np.ndarray[Any, Any], images: Callable[[Span], Array]) -> Array:
+        """The first target's probability (n,) of the images `owners` (n,) for others in the explained one's place."""
+
+        def logits(span: Span, owned: Array) -> Array:
+            rows = map_leaves(lambda each: self.adapter.namespace.take(each, owned, axis=0), self._inputs)
+            return self._steps.bare(with_leaf(rows, self._which, images(span)))
+
+        return self._first_probabilities(owners, logits)
+
+    def _first_probabilities(self, owners: np.ndarray[Any, Any], logits: Callable[[Span, Array], Array]) -> Array:
+        xp = self.adapter.namespace
+        probabilities = self._scores.probabilities(self._over(owners, logits))
+        wanted = xp.take(self._targets[:, :1], indices_like(owners, probabilities, xp), axis=0)
+        return xp.take_along_axis(probabilities, wanted, axis=1)[:, 0]
+
+    def _own_masks(self, masks: Array) -> Callable[[Span, Array], Array]:
+        """The logits of the images under the masks `N(U(m))` of the same places."""
+        xp = self.adapter.namespace
+        rows = indices_like(self.batching.padded(np.arange(masks.shape[0])), masks, xp)
+        return lambda span, owned: self._logits(xp.take(masks, span.of(rows), axis=0), owned)
+
+    def _over(self, owners: np.ndarray[Any, Any], logits: Callable[[Span, Array], Array]) -> Array:
+        """The logits (n, classes) of the images `owners` (n,), of each span of them as the function has it."""
+        xp, like = self.adapter.namespace, leaf(self._inputs, self._which)
+        padded = indices_like(self.batching.padded(owners), like, xp)
+
+        def work(span: Span) -> Array:
+            found = logits(span, span.of(padded))
+            self.evaluations += span.count
+            return found
+
+        found = self.batching.over(len(owners), work, search=False)
+        return xp.concat([each[:count, ...] for each, count in found], axis=0)
+
+    @functools.cached_property
+    def black_logits(self) -> Array:
+        """The logits (B, classes) of the wholly erased images; run once for all images if that is zero."""
+        xp = self.adapter.namespace
+        batch = int(self._targets.shape[0])
+        images = leaf(self._inputs, self._which)
+        distinct = 1 if self._erased is None and self._which is None else batch
+        size = spatial_size(images, self.adapter.input_channel_axis)
+        black = constant_like(np.zeros((1, *size)), xp.astype(images[:0, ...], xp.float32), xp)
+        logits = self._over(
+            np.arange(distinct),
+            lambda span, owned: self._logits(xp.broadcast_to(black, (span.length, *size)), owned),
+        )
+        return xp.broadcast_to(logits, (batch, logits.shape[1]))
+
+    def black_scores(self) -> Array:
+        """The targets' logits (B, K) of the wholly erased images."""
+        return self.adapter.namespace.take_along_axis(self.black_logits, self._targets, axis=1)
+
+    def black_probabilities(self) -> Array:
+        """The targets' probabilities (B, K) of the wholly erased images."""
+        probabilities = self._scores.probabilities(self.black_logits)
+        return self.adapter.namespace.take_along_axis(probabilities, self._targets, axis=1)
+
+
+def spatial_size(images: Array, channel_axis: int) -> tuple[int, ...]:
+    """The lengths of the spatial axes of batched images."""
+    shape = tuple(int(length) for length in images.shape)
+    return shape[2:] if channel_axis == 1 else shape[1:-1]
+
+
+def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Namespace) -> Array | None:
+    """What is seen where a mask is 0, for each image; None for zero.
+
+    Args:
+        images: (B, ...) inputs of the model.
+        baseline: "zero"; "blur", each image blurred with a standard deviation of a ninth of its shorter side;
+            a number; one value a channel; or one image, for all. All in the model's input space, after
+            preprocessing.
+        channel_axis: 1 or -1.
+        xp: the namespace.
+
+    Raises:
+        ValueError: for another word, or an array that does not broadcast to the images.
+    """
+    if isinstance(baseline, str):
+        return _named_baseline(images, baseline, channel_axis, xp)
+    values = to_numpy(baseline) if hasattr(baseline, "shape") else np.asarray(baseline, dtype=np.float64)
+    if values.ndim == 1 and channel_axis == 1:
+        values = values.reshape(-1, *(1,) * (images.ndim - 2))
+    try:
+        values = np.broadcast_to(values, tuple(images.shape[1:]))
+    except ValueError:
+        raise InvalidValueError(
+            f"The baseline has shape {values.shape}, and images of shape {tuple(images.shape[1:])} came. A baseline is "
+            "a number, one value a channel, or one image."
+        ) from None
+    return xp.broadcast_to(constant_like(values, images, xp), tuple(images.shape))
+
+
+def _named_baseline(images: Array, name: str, channel_axis: int, xp: Namespace) -> Array | None:
+    if name == "zero":
+        return None
+    if name != "blur":
+        raise InvalidValueError(
+            f"baseline is 'zero', 'blur', a number, one value a channel or an image, and {name!r} came."
+        )
+    sigma = max(min(spatial_size(images, channel_axis)) * BLUR_SHARE, 1.0)
+    return blurred_images(images, sigma, math.ceil(3 * sigma), channel_axis, xp)
+
+
+def blurred_images(images: Array, sigma: float, radius: int, channel_axis: int, xp: Namespace) -> Array:
+    """The images (B, ...) after a Gaussian blur of this standard deviation, cut off at this radius, in pixels."""
+    moved = images if channel_axis == 1 else xp.moveaxis(images, -1, 1)
+    blurred = _blur(moved, sigma, radius, moved.ndim - 2, xp=xp)
+    return blurred if channel_axis == 1 else xp.moveaxis(blurred, 1, -1)

@@ -1,0 +1,1 @@
+"""Hooks, the plugins that answer them, and models by name."""

@@ -1,0 +1,97 @@
+"""The plugin manager: finds the installed backends and asks them, in order, about models and arrays."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from fusioncam_core.arrays.namespaces import register_finder
+from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.plugins import hookspecs
+
+if TYPE_CHECKING:
+    from fusioncam_core.models.adapter import ModelAdapter
+
+DISABLE_VARIABLE = "FUSIONCAM_DISABLE_PLUGINS"
+"""Environment variable: names of plugins, separated by commas, that are not to be loaded."""
+
+
+def disabled_plugins() -> list[str]:
+    """The plugin names that the environment variable FUSIONCAM_DISABLE_PLUGINS holds."""
+    return [name for name in (part.strip() for part in os.environ.get(DISABLE_VARIABLE, "").split(",")) if name]
+
+
+@functools.cache
+def plugin_manager() -> pluggy.PluginManager:
+    """The one plugin manager, built on first use from the entry-point group `fusioncam`.
+
+    Register a plugin of your own at run time with `plugin_manager().register(plugin, name="...")`.
+    """
+    from fusioncam_core.plugins import python_models
+
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name in disabled_plugins():
+        manager.set_blocked(name)
+    manager.register(python_models, name="python")
+    manager.load_setuptools_entrypoints(hookspecs.PROJECT)
+    manager.check_pending()
+    return manager
+
+
+def ask_for_namespace(array: Any) -> Any | None:
+    """The namespace a plugin offers for the array, or None."""
+    return plugin_manager().hook.fusioncam_array_namespace(array=array)
+
+
+register_finder(ask_for_namespace)
+
+
+def adapt_model(model: Any, layer: Any = None, **options: Any) -> ModelAdapter:
+    """The adapter of the first plugin that knows the model.
+
+    Args:
+        model: a model of any framework with a plugin, or an adapter (returned as it is).
+        layer: a layer's name or the layer itself; None for the last one with spatial extent.
+        **options: keywords for the backend, such as `channels="last"`.
+
+    Raises:
+        TypeError: if no plugin adapts the model, or an option is unknown.
+        ValueError: if the layer or an option is wrong.
+    """
+    from fusioncam_core.models.adapter import ModelAdapter
+
+    if isinstance(model, ModelAdapter):
+        return _given_adapter(model, layer, options)
+    adapter: ModelAdapter | None = plugin_manager().hook.fusioncam_adapt_model(
+        model=model, layer=layer, options=options
+    )
+    if adapter is None:
+        raise InvalidTypeError(_nobody_adapts(model))
+    return adapter
+
+
+def _given_adapter(adapter: ModelAdapter, layer: Any, options: Mapping[str, Any]) -> ModelAdapter:
+    if layer is not None or options:
+        given = ", ".join(["layer"] * (layer is not None) + list(options))
+        raise InvalidTypeError(f"An adapter already has its layer and options: leave {given} out.")
+    return adapter
+
+
+def _nobody_adapts(model: object) -> str:
+    manager = plugin_manager()
+    asked = [
+        name for name, plugin in manager.list_name_plugin() if hasattr(plugin, "fusioncam_adapt_model")
+    ]  # a blocked plugin is listed too, as None
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    known = "".join(f"\n  - {text}" for text in reversed(manager.hook.fusioncam_describe_models()))
+    disabled = disabled_plugins()
+    return (
+        f"No plugin adapts a model of type {kind}. Plugins asked: {', '.join(asked) or 'none'}"
+        + (f"; disabled by {DISABLE_VARIABLE}: {', '.join(disabled)}" if disabled else "")
+        + f". What they read:{known or ' nothing'}"
+    )

@@ -1,0 +1,1 @@
+"""What an explainer returns, and how it is kept and shown."""

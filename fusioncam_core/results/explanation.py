@@ -1,0 +1,152 @@
+"""What an explainer returns: the maps, every stage on the way to them, and the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation:
+    """Maps of a batch of images; `T` below is () for one target an image and (K,) for K.
+
+    Arrays are of the model's framework, on its device; `numpy()` gives the same as NumPy.
+
+    Attributes:
+        method: the explainer's name, such as "fusion-cam".
+        layer: the path of the explained layer.
+        model: the name of the model's class.
+        maps: (B, *T, *spatial) float32 in [0, 1], of the input's spatial size.
+        targets: (B, *T) the explained classes.
+        scores: (B, *T) their logits for the plain images.
+        probabilities: (B, *T) their probabilities for the plain images.
+        class_probabilities: (B, classes) of all classes, for the plain images.
+        images: (B, ...) the inputs as the model got them.
+        image_channel_axis: 1 or -1, in `images`.
+        evaluations: how many images the model was run on, masked and plain.
+        parts: for Fusion-CAM the stages "gradient", "denoised", "region", "union" and "similarity", each
+            like `maps`.
+        weights: for Fusion-CAM (B, *T) each: "probability_*" under the masks named, "contribution_*" (the
+            probability above black), "weight_*" of the union and "fusion_weight_*" of the fusion.
+        masks_run: (B,) how many masks of each image were run, of methods that may leave some out (`budget`,
+            `tolerance`); None of others.
+        uncertainty: (B, *T) how far their region map may still move at any position, as far as can be told; 0 where all
+            masks were run.
+        names: (B) of the files the images came from, where they came from files; else none.
+        titles: what "maps" and the parts worth a picture are called there.
+    """
+
+    method: str
+    layer: str
+    model: str
+    maps: Array
+    targets: Array
+    scores: Array
+    probabilities: Array
+    class_probabilities: Array
+    images: Array
+    image_channel_axis: int
+    evaluations: int
+    parts: dict[str, Array] = field(default_factory=dict)
+    weights: dict[str, Array] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    masks_run: Array | None = None
+    uncertainty: Array | None = None
+    names: tuple[str, ...] = ()
+
+    def numpy(self) -> Explanation:
+        """The same explanation with every array as NumPy."""
+        arrays: dict[str, Any] = {name: to_numpy(getattr(self, name)) for name in self._arrays}
+        return replace(
+            self,
+            **arrays,
+            parts={name: to_numpy(part) for name, part in self.parts.items()},
+            weights={name: to_numpy(weight) for name, weight in self.weights.items()},
+        )
+
+    def save(
+        self,
+        directory: str | Path,
+        names: Sequence[str] | None = None,
+        photographs: Sequence[Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        pictures: bool = True,
+    ) -> list[Path]:
+        """Write a picture, the maps (.npz) and the numbers (.json) of every image.
+
+        Args:
+            directory: is made if it is not there.
+            names: one file name without ending an image; None takes the images' own names, or counts them.
+            photographs: what the overlays are drawn on, Pillow images or (H, W, 3) uint8; None takes the inputs.
+            class_names: of all classes, for titles and numbers.
+            pictures: False leaves them out.
+
+        Returns:
+            The files written.
+
+        Raises:
+            MissingExtra: if Pillow or matplotlib is not installed.
+            ValueError: if there are not as many names or photographs as images, or the maps are not 2-D.
+        """
+        from fusioncam_core.results.files import save_explanation
+
+        names = self.names or None if names is None else names
+        return save_explanation(self.numpy(), directory, names, photographs, class_names, pictures=pictures)
+
+    def split(self) -> Iterator[Explanation]:
+        """The explanation of each image by itself, with the axis of images kept; evaluations are shared out evenly."""
+        count = int(self.maps.shape[0])
+        for row in range(count):
+            own = slice(row, row + 1)
+            yield replace(
+                self,
+                **{name: getattr(self, name)[own, ...] for name in self._arrays},
+                parts={name: part[own, ...] for name, part in self.parts.items()},
+                weights={name: weight[own, ...] for name, weight in self.weights.items()},
+                evaluations=self.evaluations // count + (row < self.evaluations % count),
+                names=self.names[own],
+            )
+
+    @property
+    def _arrays(self) -> list[str]:
+        """The attributes that are arrays with a row an image."""
+        return [name for name in _ARRAYS if getattr(self, name) is not None]
+
+    def _repr_png_(self) -> bytes:
+        from fusioncam_core.results.figures import overlay_png
+
+        return overlay_png(self.numpy())
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(length) for length in self.maps.shape)
+        return (
+            f"<Explanation of {self.model} by {self.method} at layer {self.layer!r}: maps {shape}, "
+            f"{self.evaluations} model evaluations>"
+        )
+
+
+_ARRAYS = ("maps", "targets", "scores", "probabilities", "class_probabilities", "images", "masks_run", "uncertainty")
+
+
+def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
+    """One explanation of all images, in their order; evaluations add up."""
+    if len(explanations) == 1:
+        return explanations[0]
+
+    def rows(pick: Any) -> Array:
+        return xp.concat([pick(each) for each in explanations], axis=0)
+
+    first = explanations[0]
+    return replace(
+        first,
+        **{name: rows(lambda each, name=name: getattr(each, name)) for name in first._arrays},
+        parts={name: rows(lambda each, name=name: each.parts[name]) for name in first.parts},
+        weights={name: rows(lambda each, name=name: each.weights[name]) for name in first.weights},
+        evaluations=sum(each.evaluations for each in explanations),
+        names=tuple(name for each in explanations for name in each.names),
+    )

@@ -1,0 +1,151 @@
+"""Explanations and layers as lines of text for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from fusioncam_core.explainers.registry import Capabilities
+    from fusioncam_core.models.adapter import LayerInfo
+    from fusioncam_core.results.explanation import Explanation
+
+if TYPE_CHECKING:
+    from fusioncam_core.results.explanation import Explanation
+
+
+_TOP = 5
+
+
+_NAME_WIDTH = 48
+
+
+_LAYER_HEADER = ("layer", "kind", "output")
+
+
+# Rows and columns of the table of Fusion-CAM's contributions, by the name of the weight in every cell.
+_FUSION_COLUMNS = ("probability", "contribution", "union weight", "fusion weight")
+
+
+_FUSION_ROWS = {
+    "baseline": ("probability_baseline", "", "", ""),
+    "denoised": ("probability_denoised", "contribution_denoised", "weight_denoised", ""),
+    "region": ("probability_region", "contribution_region", "weight_region", "fusion_weight_region"),
+    "union": ("probability_union", "contribution_union", "", "fusion_weight_union"),
+}
+
+
+def photograph_report(
+    path: str, explanation: Explanation, class_names: Sequence[str] | None, written: Sequence[Path]
+) -> Iterator[str]:
+    """The lines about one photograph: its top classes, what was explained, and the files.
+
+    Args:
+        path: of the photograph.
+        explanation: of NumPy arrays, of this photograph alone.
+        class_names: one per class, in the order of the model's outputs, or None.
+        written: the files that were written, which differ in their endings.
+    """
+    yield path
+    yield from _top_classes(explanation.class_probabilities[0], class_names)
+    method = explanation.titles.get("maps", explanation.method)
+    evaluations = f"{explanation.evaluations} model evaluation{'s' * (explanation.evaluations != 1)}"
+    yield f"  {method}, layer {explanation.layer}, {evaluations}"
+    if explanation.masks_run is not None and explanation.uncertainty is not None and explanation.uncertainty.max() > 0:
+        moves = f"the region map may still move by {explanation.uncertainty.max():.3f}"
+        yield f"  {int(explanation.masks_run[0])} masks run; {moves}"
+    for numbers in target_numbers(explanation, 0, class_names):
+        yield f"  {_title(numbers)}: p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
+        yield from _weight_table(numbers["weights"], explanation.titles)
+    endings = [file.suffix for file in written[1:]]
+    yield f"  wrote {', '.join([str(written[0]), *endings])}"
+
+
+def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iterator[str]:
+    """The lines about a model's layers, in the order given, the default one marked.
+
+    Args:
+        layers: any number.
+        default: the name of the default layer where the model's loader chose it; otherwise the layers say it.
+    """
+    rows = [(layer.name, layer.kind, " x ".join(map(str, layer.shape[1:]))) for layer in layers]
+    names, kinds = (max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in (0, 1))
+    yield f"  {_LAYER_HEADER[0]:{names}}  {_LAYER_HEADER[1]:{kinds}}  {_LAYER_HEADER[2]}"
+    marks = [layer.default if default is None else layer.name == default for layer in layers]
+    for marked, (name, kind, shape) in zip(marks, rows, strict=True):
+        yield f"{'*' if marked else ' '} {name:{names}}  {kind:{kinds}}  {shape}"
+    yield ""
+    yield "* the layer that is explained by default" if any(marks) else "No layer has spatial extent."
+
+
+def method_table(methods: Sequence[Capabilities]) -> Iterator[str]:
+    """The lines about the methods: what each needs, and its paper."""
+    width = max(len(method.name) for method in methods)
+    yield f"{'method':{width}}  {'family':8}  {'gradients':9}  {'layer':5}  {'masks':5}  {'seed':4}  paper"
+    for method in methods:
+        needs = (method.needs_gradients, method.needs_layer, method.runs_masked, method.seeded)
+        marks = (f"{'yes' if need else '-':{space}}" for need, space in zip(needs, (9, 5, 5, 4), strict=True))
+        yield f"{method.name:{width}}  {method.family:8}  {'  '.join(marks)}  {method.paper}"
+
+
+def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | None) -> Iterator[str]:
+    yield f"  {'class':>7}  {'name':{_NAME_WIDTH}}  {'probability':>11}"
+    for index in np.argsort(-probabilities, kind="stable")[:_TOP].tolist():
+        name = "" if class_names is None else _fit(class_names[index], _NAME_WIDTH)
+        yield f"  {index:7d}  {name:{_NAME_WIDTH}}  {probabilities[index]:11.4f}"
+
+
+def _title(numbers: Mapping[str, Any]) -> str:
+    if numbers["name"] is None:
+        return f"class {numbers['class']}"
+    return f"{_fit(numbers['name'], _NAME_WIDTH - 10)} ({numbers['class']})"
+
+
+def _weight_table(weights: Mapping[str, float], titles: Mapping[str, str]) -> Iterator[str]:
+    """The stages that have weights, and the weights they have."""
+    if not weights:
+        return
+    width = max(len(titles.get(stage, stage)) for stage in _FUSION_ROWS)
+    yield f"    {'':{width}}  {'  '.join(_FUSION_COLUMNS)}"
+    for stage, cells in _FUSION_ROWS.items():
+        values = [f"{weights[cell]:.4f}" if cell in weights else "" for cell in cells]
+        columns = (f"{value:>{len(head)}}" for value, head in zip(values, _FUSION_COLUMNS, strict=True))
+        if any(values):
+            yield f"    {titles.get(stage, stage):{width}}  {'  '.join(columns)}".rstrip()
+
+
+def _fit(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def target_numbers(
+    explanation: Explanation, index: int, class_names: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """For every target of one image its class, name, score, probability and weights, as plain numbers.
+
+    Args:
+        explanation: of NumPy arrays.
+        index: of the image in the batch.
+        class_names: one per class, in the order of the model's outputs.
+    """
+    targets = np.atleast_1d(explanation.targets[index])
+    scores = np.atleast_1d(explanation.scores[index])
+    probabilities = np.atleast_1d(explanation.probabilities[index])
+    weights = {name: np.atleast_1d(values[index]) for name, values in explanation.weights.items()}
+    for k, target in enumerate(targets.tolist()):
+        yield {
+            "class": target,
+            "name": None if class_names is None else class_names[target],
+            "score": _shortest(scores[k]),
+            "probability": _shortest(probabilities[k]),
+            "weights": {name: _shortest(values[k]) for name, values in weights.items()},
+        }
+
+
+def _shortest(value: np.floating[Any]) -> float:
+    """The number with the fewest digits that is still the same in the array's own precision."""
+    return float(str(value))

@@ -1,0 +1,378 @@
+"""Explanations as pictures, files and text."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusioncam_core.models.adapter import LayerInfo
+from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.figures import Row, figure, overlay, overlay_png, png
+from fusioncam_core.results.files import save_explanation
+from fusioncam_core.results.terminal import layer_table, photograph_report
+
+CLASS_NAMES = ("cat", "dog", "a name that is far too long for any panel of this width $x^2$")
+PARTS = ("gradient", "denoised", "region", "union", "similarity")
+WEIGHTS = {
+    "probability_baseline": 0.1,
+    "probability_denoised": 0.5,
+    "probability_region": 0.25,
+    "probability_union": 0.6,
+    "contribution_denoised": 0.4,
+    "contribution_region": 0.15,
+    "contribution_union": 0.5,
+    "weight_denoised": 0.7273,
+    "weight_region": 0.2727,
+    "fusion_weight_union": 0.6471,
+    "fusion_weight_region": 0.3529,
+}
+
+
+TITLES = {
+    "fusion-cam": {"maps": "Fusion-CAM", "denoised": "Denoised Grad-CAM", "region": "Score-CAM"},
+    "grad-cam": {"maps": "Grad-CAM"},
+    "score-cam": {"maps": "Score-CAM"},
+}
+
+
+def explanation(batch=1, targets=None, method="fusion-cam", spatial=(4, 6), images=None, channel_axis=1):
+    """Maps whose value at (row, column) is column / (columns - 1), for parts counted down from 1."""
+    shape = (batch,) if targets is None else (batch, targets)
+    ramp = np.linspace(0, 1, spatial[-1], dtype=np.float32)
+    maps = np.broadcast_to(ramp, (*shape, *spatial))
+    ones = np.ones(shape, dtype=np.float32)
+    fused = method == "fusion-cam"
+    return Explanation(
+        method=method,
+        layer="features.3",
+        model="Net",
+        maps=maps,
+        targets=np.broadcast_to(np.array([1, 0, 2][: targets or 1]), (batch, targets or 1)).reshape(shape),
+        scores=2.5 * ones,
+        probabilities=np.float32(0.7) * ones,
+        outputs=np.tile(np.array([0.1, 0.7, 0.2], dtype=np.float32), (batch, 1)),
+        images=np.zeros((batch, 3, *spatial), dtype=np.float32) if images is None else images,
+        image_channel_axis=channel_axis,
+        evaluations=9,
+        parts=dict.fromkeys(PARTS, 1 - maps) if fused else {},
+        weights={name: np.float32(value) * ones for name, value in WEIGHTS.items()} if fused else {},
+        titles=TITLES[method],
+    )
+
+
+def flat(colour, height=40, width=40):
+    return np.broadcast_to(np.array(colour, dtype=np.uint8), (height, width, 3))
+
+
+def _pixels(file):
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+class TestOverlay:
+    def test_blends_with_the_strength_at_the_value(self):
+        # inferno(0) * 255 = (0.37, 0.12, 3.54) and inferno(1) * 255 = (252.03, 254.58, 164.46)
+        photograph = flat((100, 100, 100), 1, 1)
+        assert overlay(photograph, np.zeros((1, 1)), "inferno", (0.3, 0.7)).tolist() == [[[70, 70, 71]]]
+        assert overlay(photograph, np.ones((1, 1)), "inferno", (0.3, 0.7)).tolist() == [[[206, 208, 145]]]
+
+    def test_photograph_loses_its_colours(self):
+        red, grey = flat((255, 0, 0), 2, 2), flat((76, 76, 76), 2, 2)  # 0.299 * 255 = 76.2
+        saliency = np.array([[0.0, 0.3], [0.6, 1.0]])
+        assert np.array_equal(overlay(red, saliency), overlay(grey, saliency))
+
+    def test_map_is_stretched_over_the_photograph(self):
+        # linear between the centres of two halves: 0, 1/4, 3/4, 1, in matplotlib's 256 steps of grey
+        drawn = overlay(flat((9, 9, 9), 1, 4), np.array([[0.0, 1.0]]), "gray", (1.0, 1.0))
+        assert drawn[0, :, 0].tolist() == [0, 64, 192, 255]
+
+    def test_strength_zero_is_the_grey_photograph(self):
+        assert np.array_equal(overlay(flat((7, 7, 7)), np.ones((2, 2)), "turbo", (0, 0)), flat((7, 7, 7)))
+
+
+class TestFigure:
+    def rows(self, count, height=40, width=40, maps=3, label="cat\np = 0.9"):
+        return [Row(flat((10, 20, 30), height, width), [np.ones((4, 4))] * maps, label)] * count
+
+    def panels(self, drawn):
+        """The panels' boxes in inches, without the colour bar's."""
+        boxes = [axes.get_window_extent() for axes in drawn.axes[:-1]]
+        return [(box.x0, box.y0, box.width, box.height) for box in boxes / np.float64(drawn.dpi)]
+
+    def test_one_panel_for_every_map_and_one_colour_bar(self):
+        drawn = figure(self.rows(2), ["P", "A", "B", "C"])
+        assert len(drawn.axes) == 2 * 4 + 1
+        assert [axes.get_title() for axes in drawn.axes] == ["P", "A", "B", "C", "", "", "", "", ""]
+        assert [label.get_text() for label in drawn.axes[-1].get_yticklabels()] == ["0.0", "0.5", "1.0"]
+
+    @pytest.mark.parametrize(("height", "width"), [(40, 40), (48, 80), (80, 48), (10, 100), (100, 10)])
+    def test_panels_have_the_photographs_proportions(self, height, width):
+        for axes in figure(self.rows(3, height, width), ["P", "A", "B", "C"]).axes[:-1]:
+            box = axes.get_window_extent()
+            assert box.height / box.width == pytest.approx(height / width)
+
+    @pytest.mark.parametrize(
+        ("height", "width", "inches"),
+        [(40, 40, 2.1), (48, 80, 2.1), (80, 48, 3.2 * 48 / 80), (10, 100, 4.2), (100, 10, 1.4)],
+    )
+    def test_extreme_proportions_change_the_width(self, height, width, inches):
+        drawn = figure(self.rows(1, height, width), ["P", "A", "B", "C"])
+        assert drawn.axes[0].get_window_extent().width / drawn.dpi == pytest.approx(inches)
+
+    def test_nothing_overlaps_and_nothing_leaves_the_picture(self):
+        drawn = figure(
+            self.rows(3, 48, 80, label=f"{CLASS_NAMES[2]}\np = 0.7"), ["Photograph", "Denoised Grad-CAM", "B", "C"]
+        )
+        png(drawn)  # lays the text out
+        page = drawn.bbox
+        panels = [axes.get_window_extent() for axes in drawn.axes]
+        texts = [axes.title.get_window_extent() for axes in drawn.axes[:4]]
+        texts += [text.get_window_extent() for axes in drawn.axes for text in axes.texts]
+        texts += [label.get_window_extent() for label in drawn.axes[-1].get_yticklabels()]
+        boxes = panels + texts
+        assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in boxes)
+        assert all(page.y0 <= box.y0 and box.y1 <= page.y1 for box in boxes)
+        pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :]]
+        assert not [(a, b) for a, b in pairs if a.overlaps(b)]
+
+    def test_long_labels_end_in_dots_and_dollars_are_no_formula(self):
+        drawn = figure(self.rows(1, label="$x$ of a name that goes on and on\np = 0.7"), ["P", "A", "B", "C"])
+        (text,) = drawn.axes[0].texts
+        assert text.get_text() == "$x$ of a name that goes on a…\np = 0.7"
+        assert not text.get_parse_math()
+
+    def test_number_of_titles_must_fit(self):
+        with pytest.raises(ValueError, match="zip"):
+            figure(self.rows(1, maps=2), ["P", "A", "B", "C"])
+
+    def test_pixels_of_the_png(self):
+        drawn = figure(self.rows(1), ["P", "A", "B", "C"])
+        pixels = _pixels(io.BytesIO(png(drawn)))
+        assert pixels.shape[:2] == (round(drawn.bbox.height), round(drawn.bbox.width))
+        centres = [axes.get_window_extent() for axes in drawn.axes[:2]]
+        colours = [
+            pixels[round(len(pixels) - (box.y0 + box.y1) / 2), round((box.x0 + box.x1) / 2)].tolist() for box in centres
+        ]
+        assert colours == [[10, 20, 30], overlay(flat((10, 20, 30)), np.ones((1, 1)))[0, 0].tolist()]
+
+    def test_pyplot_is_not_loaded(self):
+        code = (
+            "import sys, numpy as np\n"
+            "from fusioncam_core.render import Row, figure, png\n"
+            "png(figure([Row(np.zeros((4, 4, 3), np.uint8), [np.zeros((2, 2))])], ['P', 'A']))\n"
+            "assert 'matplotlib.figure' in sys.modules\n"
+            "assert 'matplotlib.pyplot' not in sys.modules\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestSave:
+    def test_files_of_every_image(self, tmp_path):
+        written = save_explanation(explanation(batch=2), tmp_path / "new" / "folder", ["a.b", "c"])
+        names = ["a.b.png", "a.b.npz", "a.b.json", "c.png", "c.npz", "c.json"]
+        assert written == [tmp_path / "new" / "folder" / name for name in names]
+        assert sorted(written) == sorted((tmp_path / "new" / "folder").iterdir())
+
+    def test_default_names(self, tmp_path):
+        written = save_explanation(explanation(batch=2), tmp_path, pictures=False)
+        assert [path.name for path in written] == ["image-0.npz", "image-0.json", "image-1.npz", "image-1.json"]
+
+    def test_arrays(self, tmp_path):
+        given = explanation(targets=3)
+        save_explanation(given, tmp_path, ["a"], pictures=False)
+        with np.load(tmp_path / "a.npz") as arrays:
+            assert sorted(arrays) == sorted(["maps", "targets", "scores", "probabilities", *PARTS, *WEIGHTS])
+            assert arrays["maps"].dtype == np.float32
+            assert np.array_equal(arrays["maps"], given.maps[0])
+            assert np.array_equal(arrays["region"], given.parts["region"][0])
+            assert arrays["targets"].tolist() == [1, 0, 2]
+            assert arrays["weight_region"].tolist() == [np.float32(0.2727)] * 3
+
+    def test_numbers(self, tmp_path):
+        save_explanation(explanation(targets=2), tmp_path, ["a"], class_names=CLASS_NAMES, pictures=False)
+        numbers = {"score": 2.5, "probability": 0.7, "weights": WEIGHTS}
+        assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+            "name": "a",
+            "method": "fusion-cam",
+            "layer": "features.3",
+            "input_shape": [3, 4, 6],
+            "map_shape": [4, 6],
+            "images_explained_together": 1,
+            "evaluations": 9,
+            "targets": [{"class": 1, "name": "dog", **numbers}, {"class": 0, "name": "cat", **numbers}],
+        }
+
+    def test_numbers_without_names_and_weights(self, tmp_path):
+        save_explanation(explanation(method="grad-cam"), tmp_path, ["a"], pictures=False)
+        numbers = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+        expected = {"class": 1, "name": None, "score": 2.5, "probability": 0.7, "weights": {}}
+        assert numbers["targets"] == [expected]
+
+    @pytest.mark.parametrize(("method", "panels"), [("fusion-cam", 4), ("grad-cam", 2)])
+    @pytest.mark.parametrize(("targets", "rows"), [(None, 1), (3, 3)])
+    def test_size_of_the_picture(self, tmp_path, method, panels, targets, rows):
+        save_explanation(explanation(targets=targets, method=method), tmp_path, ["a"], [flat((1, 2, 3))])
+        height, width = _pixels(tmp_path / "a.png").shape[:2]
+        # inches: margin, label, panels with gaps, bar and its labels; title, panels with gaps, margin
+        assert width == int(200 * (0.08 + 0.36 + panels * (2.1 + 0.06) + 0.1 + 0.42))
+        assert height == int(200 * (0.24 + rows * 2.1 + (rows - 1) * 0.06 + 0.08))
+
+    def test_photograph_is_drawn(self, tmp_path):
+        save_explanation(explanation(method="grad-cam"), tmp_path, ["a"], [Image.new("RGB", (90, 60), (255, 0, 9))])
+        assert _photograph_colours(tmp_path / "a.png") == [[255, 0, 9]] * 2
+
+    def test_large_photograph_is_drawn_whole(self, tmp_path):
+        photograph = Image.new("RGB", (4000, 2000), (255, 0, 0))
+        photograph.paste((0, 0, 255), (2000, 0, 4000, 2000))
+        save_explanation(explanation(method="grad-cam"), tmp_path, ["a"], [photograph])
+        assert _photograph_colours(tmp_path / "a.png") == [[255, 0, 0], [0, 0, 255]]
+
+    def test_every_target_has_its_own_row(self, tmp_path):
+        values = np.array([0.0, 0.5, 1.0], dtype=np.float32)
+        given = explanation(targets=3, method="grad-cam")
+        given = replace(given, maps=np.broadcast_to(values[None, :, None, None], given.maps.shape))
+        save_explanation(given, tmp_path, ["a"], [flat((90, 90, 90))])
+        column = round(200 * (0.08 + 0.36 + 2.1 + 0.06 + 2.1 / 2))
+        rows = [round(200 * (0.24 + k * (2.1 + 0.06) + 2.1 / 2)) for k in range(3)]
+        drawn = [_pixels(tmp_path / "a.png")[row, column].tolist() for row in rows]
+        assert drawn == [overlay(flat((90, 90, 90), 1, 1), np.full((1, 1), v))[0, 0].tolist() for v in values]
+
+    @pytest.mark.parametrize(
+        ("images", "axis", "left", "right"),
+        [
+            (np.array([[[[-1.0, 3.0]]]]), 1, 0, 255),
+            (np.array([[[[-1.0], [3.0]]]]), -1, 0, 255),
+            (np.array([[[[0.0, 1.0]], [[3.0, 4.0]]]]), 1, 0, 255),  # two channels: means 1.5 and 2.5
+            (np.array([[[[5.0, 5.0]]]]), 1, 0, 0),  # a constant is black
+            (np.array([[[[0.0, 4.0]], [[4.0, 4.0]], [[4.0, 0.0]]]]), 1, [0, 255, 255], [255, 255, 0]),
+        ],
+    )
+    def test_input_is_drawn_where_there_is_no_photograph(self, tmp_path, images, axis, left, right):
+        given = explanation(method="grad-cam", spatial=(1, 2), images=images, channel_axis=axis)
+        save_explanation(given, tmp_path, ["a"])
+        assert _photograph_colours(tmp_path / "a.png") == [np.broadcast_to(c, 3).tolist() for c in (left, right)]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"names": ["a"]}, "There are 2 images, but 1 names"),
+            ({"names": ["a", "a"]}, "The name 'a' comes twice: one image would overwrite the other"),
+            ({"names": ["a", "../b"]}, r"'\.\./b' is not a plain file name"),
+            ({"names": ["a", ""]}, "'' is not a plain file name"),
+            ({"class_names": ["a"]}, "The model has 3 classes, but there are 1 class names"),
+            ({"photographs": [flat((1, 2, 3))]}, "There are 2 images, but 1 photographs"),
+            ({"photographs": [np.zeros((4, 4, 3))] * 2}, r"dtype float64 and shape \(4, 4, 3\) came; give an RGB"),
+            ({"photographs": [Image.new("L", (4, 4))] * 2}, r"shape \(4, 4\) came; give an RGB Pillow image"),
+        ],
+    )
+    def test_bad_options(self, tmp_path, options, message):
+        with pytest.raises(ValueError, match=message):
+            save_explanation(explanation(batch=2), tmp_path, **options)
+
+    @pytest.mark.parametrize("spatial", [(6,), (2, 3, 4)])
+    def test_other_dimensions_are_saved_without_a_picture(self, tmp_path, spatial):
+        given = explanation(spatial=spatial)
+        with pytest.raises(ValueError, match=f"2 spatial axes .* these have {len(spatial)}.*pictures=False"):
+            save_explanation(given, tmp_path, ["a"])
+        assert list(tmp_path.iterdir()) == []
+        save_explanation(given, tmp_path, ["a"], pictures=False)
+        with np.load(tmp_path / "a.npz") as arrays:
+            assert arrays["maps"].shape == spatial
+        assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["map_shape"] == list(spatial)
+
+
+def _photograph_colours(path):
+    """Of the first panel, in the middle of its left and right half."""
+    pixels = _pixels(path)
+    left = 200 * (0.08 + 0.36)
+    row = (pixels.shape[0] + 200 * (0.24 - 0.08)) / 2
+    return [pixels[round(row), round(left + 200 * 2.1 * share)].tolist() for share in (0.2, 0.8)]
+
+
+class TestNotebook:
+    def test_every_image_is_a_row(self):
+        height, width = _pixels(io.BytesIO(overlay_png(explanation(batch=3)))).shape[:2]
+        panel = 2.1 * 4 / 6
+        assert height == int(200 * (0.24 + 3 * panel + 2 * 0.06 + 0.08))
+        assert width == int(200 * (0.08 + 0.36 + 2 * (2.1 + 0.06) + 0.1 + 0.42))
+
+    def test_of_many_images_and_targets_eight_are_shown(self):
+        shown = overlay_png(explanation(batch=8, method="grad-cam"))
+        assert overlay_png(explanation(batch=20, method="grad-cam")) == shown
+
+    def test_explanation_shows_itself(self):
+        assert explanation()._repr_png_() == overlay_png(explanation())
+
+
+class TestReport:
+    def test_fusion_cam(self, tmp_path):
+        files = [tmp_path / "cat.png", tmp_path / "cat.npz", tmp_path / "cat.json"]
+        lines = list(photograph_report("photos/cat.jpg", explanation(targets=2), CLASS_NAMES, files))
+        table = [
+            "                       probability  contribution  union weight  fusion weight",
+            "    baseline                0.1000",
+            "    Denoised Grad-CAM       0.5000        0.4000        0.7273",
+            "    Score-CAM               0.2500        0.1500        0.2727         0.3529",
+            "    union                   0.6000        0.5000                       0.6471",
+        ]
+        assert lines == [
+            "photos/cat.jpg",
+            "    class  name                                              probability",
+            "        1  dog                                                    0.7000",
+            "        2  a name that is far too long for any panel of th…       0.2000",
+            "        0  cat                                                    0.1000",
+            "  Fusion-CAM, layer features.3, 9 model evaluations",
+            "  dog (1): p = 0.7000, logit 2.500",
+            *table,
+            "  cat (0): p = 0.7000, logit 2.500",
+            *table,
+            f"  wrote {tmp_path / 'cat.png'}, .npz, .json",
+        ]
+        assert max(map(len, lines[:-1])) <= 80
+
+    def test_other_methods_without_class_names(self):
+        lines = list(photograph_report("cat.jpg", explanation(method="grad-cam"), None, ["cat.png"]))
+        assert lines[2].split() == ["1", "0.7000"]
+        assert lines[5:7] == [
+            "  Grad-CAM, layer features.3, 9 model evaluations",
+            "  class 1: p = 0.7000, logit 2.500",
+        ]
+
+    def test_layers(self):
+        layers = [
+            LayerInfo("stem.conv", "Conv2d", (1, 8, 6, 6), True),
+            LayerInfo("features.act", "ReLU", (1, 16, 3, 3), True, default=True),
+            LayerInfo("head", "Linear", (1, 5), False),
+        ]
+        assert list(layer_table(layers)) == [
+            "  layer         kind    output",
+            "  stem.conv     Conv2d  8 x 6 x 6",
+            "* features.act  ReLU    16 x 3 x 3",
+            "  head          Linear  5",
+            "",
+            "* the layer that is explained by default",
+        ]
+
+    def test_weights_that_a_method_lacks_are_left_out(self):
+        weights = {"contribution_denoised": np.array([0.4]), "weight_denoised": np.array([1.0])}
+        given = replace(explanation(), weights=weights, evaluations=1)
+        lines = list(photograph_report("cat.jpg", given, CLASS_NAMES, ["cat.png"]))
+        assert lines[5] == "  Fusion-CAM, layer features.3, 1 model evaluation"
+        assert lines[8:] == [
+            "    Denoised Grad-CAM                     0.4000        1.0000",
+            "  wrote cat.png",
+        ]
+
+    def test_no_layer_with_spatial_extent(self):
+        assert list(layer_table([])) == ["  layer  kind  output", "", "No layer has spatial extent."]
+
+    def test_default_layer_of_the_loader(self):
+        layers = [LayerInfo("a", "Conv2d", (1, 8, 6, 6), True), LayerInfo("b", "Conv2d", (1, 8, 6, 6), True, True)]
+        assert [line[0] for line in list(layer_table(layers, "a"))[1:3]] == ["*", " "]
