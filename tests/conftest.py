@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fusioncam_core
 from fusioncam_core.models.batch_size import AutoBatching
 from libraries import LIBRARIES, REQUIRED, Library
 
+GOLDEN = Path(fusioncam_core.__file__).parent / "testing"
 DATA = Path(__file__).parent / "data"
 
 
@@ -28,13 +30,13 @@ def library(request: pytest.FixtureRequest) -> Library:
 @pytest.fixture(scope="session")
 def shapes() -> dict[str, Any]:
     """The golden vectors of the shapes network."""
-    return dict(np.load(DATA / "shapes_golden.npz"))
+    return dict(np.load(GOLDEN / "shapes_golden.npz"))
 
 
 @pytest.fixture(scope="session")
 def shapes_weights() -> dict[str, Any]:
     """The weights of the shapes network, in PyTorch's layout."""
-    return dict(np.load(DATA / "shapes_cnn.npz"))
+    return dict(np.load(GOLDEN / "shapes_cnn.npz"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contract import BrokenModelError
+from fusioncam_core.testing import BrokenModelError
 from fusioncam_jax import tap
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from contract import BrokenModelError
+from fusioncam_core.testing import BrokenModelError
 
 SIZE = (48, 48, 3)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from contract import BrokenModelError
+from fusioncam_core.testing import BrokenModelError
 
 
 class Features(tf.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract import AdapterContract
+from fusioncam_core.testing import AdapterContract
 from libraries import framework
 
 pytest.importorskip("jax")
@@ -25,6 +25,7 @@ class JaxContract(AdapterContract):
 
 class TestNnx(JaxContract):
     layer = "blocks[3]"
+    earlier_layer = "blocks[1]"
 
     def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
         framework("flax")
@@ -40,6 +41,7 @@ class TestNnx(JaxContract):
 
 class TestLinen(JaxContract):
     layer = "Block_3"
+    earlier_layer = "Block_1"
 
     def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
         framework("flax")
@@ -50,6 +52,7 @@ class TestLinen(JaxContract):
 
 class TestEquinox(JaxContract):
     layer = "layers[9]"
+    earlier_layer = "layers[4]"
     channels = "first"
 
     def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
@@ -63,6 +66,7 @@ class TestTappedFunction(JaxContract):
     """`apply(parameters, images)` with a tap behind each ReLU."""
 
     layer = "conv4"
+    earlier_layer = "conv2"
 
     def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
         from jax_models import tapped_function

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract import AdapterContract
+from fusioncam_core.testing import AdapterContract
 from libraries import framework
 
 keras = framework("keras")
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 class KerasContract(AdapterContract):
     layer = "relu4"
+    earlier_layer = "conv2"
     channels = "last"
     # The frameworks' convolutions of channels-last images differ from PyTorch's by 2e-6 in a logit.
     signed_tolerance = 3e-5
@@ -64,6 +65,7 @@ class TestSubclassedWithoutTrainingArgument(KerasContract):
 
 class TestNestedBackbone(KerasContract):
     layer = "backbone/relu4"
+    earlier_layer = "backbone/conv2"
 
     def make(self, *, broken: bool) -> Any:
         from keras_models import nested

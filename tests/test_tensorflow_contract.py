@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from contract import AdapterContract
+from fusioncam_core.testing import AdapterContract
 from libraries import framework
 
 framework("tensorflow")

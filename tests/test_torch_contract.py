@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract import AdapterContract
+from fusioncam_core.testing import AdapterContract
 from fusioncam_core import FusionCAM
 
 torch = pytest.importorskip("torch")
@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 class TestTorch(AdapterContract):
     layer = "features.9"
+    earlier_layer = "features.4"
 
     def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
         from torch_models import Shapes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from contract import BrokenModelError
+from fusioncam_core.testing import BrokenModelError
 
 
 class Breaks(nn.Module):

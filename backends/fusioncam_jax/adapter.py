@@ -1,100 +1,95 @@
-"""A JAX model and one of its layers, seen through the narrow waist; the module systems differ in `Network` only."""
+"""A JAX model, seen through the narrow waist; the module systems differ in `Network` only."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
+from fusioncam_core.errors import InvalidValueError, UnconnectedError
 from fusioncam_core.models.adapter import (
     Capture,
+    Execution,
+    LayerCapture,
     LayerInfo,
     ModelAdapter,
     Score,
+    call_number,
+    cannot_run,
+    channel_axis,
     mark_default,
+    no_array_in,
     no_spatial_layer,
+    not_an_array,
     reject_options,
+    split_call,
+    unconnected_words,
     unknown_layer,
 )
 from fusioncam_core.models.inputs import Inputs, Which, leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.session import Within, in_session
 from fusioncam_jax import namespace
 from fusioncam_jax.network import Network, Parameters
-from fusioncam_jax.taps import Exchange, Listener, Ran, Recorder, listening
+from fusioncam_jax.programs import Programs
+from fusioncam_jax.taps import Exchange, Listener, Ran, Recorder, listening, nobody_listens
 
 try:
     from jax.extend.core import get_opaque_trace_state
 except ImportError:  # before JAX 0.10 it was there
     from jax.core import get_opaque_trace_state
 
-AXES = {"first": 1, "last": -1}
-
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 """What an error of XLA's starts with when the device's memory is full."""
 
+EXECUTION = Execution(fixed_shapes=True, memory_errors=(jax.errors.JaxRuntimeError,))
+"""How JAX likes to work."""
+
+PARAMETERS = "parameters"
+"""What a session shares of a model's parameters, while it is open."""
+
+Calls = list[tuple[str, int]]
+"""Layers' names, and which call of each, counted from 0."""
+
 
 class JaxAdapter(ModelAdapter):
-    """Runs the network as a compiled function of its parameters, and differentiates by a perturbation of the layer.
+    """Runs the network as a compiled function of its parameters, and differentiates by perturbations of the layers.
 
-    The perturbation is zero and added to the layer's output in its last call, so the backward pass ends there.
-    The number of that call and the shape of its output come from an abstract run, which costs no arithmetic.
+    A perturbation is zero and added to a layer's output in one of its calls, so the backward pass ends there.
+    The numbers of the calls and the shapes of their outputs come from an abstract run, which costs no arithmetic.
 
     Args:
         network: of any module system.
-        layer: what `network.find` takes, or None. A name may also be one that `fusioncam_jax.tap` gave.
         options: `channels`, "first" or "last": where the channels of the model's inputs are (for plain functions,
             of the activations too). Flax and functions have them last, Equinox first. `framework` says that plain
             functions are JAX's.
 
     Raises:
-        TypeError: for another option, or a layer that is neither a name nor of the model's kind.
-        ValueError: if the layer given is not a part of the model.
+        InvalidTypeError: for another option.
     """
 
     namespace = namespace
-    fixed_chunks = True
-    memory_errors = (jax.errors.JaxRuntimeError,)
+    execution = EXECUTION
 
-    def __init__(self, network: Network, layer: Any, options: Mapping[str, Any]):
+    def __init__(self, network: Network, options: Mapping[str, Any]):
         reject_options(options, ("channels", "framework"), "JAX")
-        channels = options.get("channels")
-        if channels not in (None, *AXES):
-            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
-        self.input_channel_axis = AXES[channels] if channels else network.input_channel_axis
+        self.input_channel_axis = channel_axis(options.get("channels"), network.input_channel_axis)
         self.model_name = network.name
         self._network = network
-        self._layer = None if layer is None else network.find(layer)
-        self._parameters: Parameters | None = None
-        self._jit_forward = jax.jit(self._run)
-        self._jit_forward_with = jax.jit(self._run_with, static_argnums=0)
-        self._jit_capture = jax.jit(self._run_and_score, static_argnums=(0, 1))
-
-    @property
-    def layer_name(self) -> str:
-        if self._layer is None:
-            raise InvalidValueError("The default layer is found when the model runs: call capture or layers first.")
-        return self._layer
-
-    @property
-    def activation_channel_axis(self) -> int:
-        return self._network.activation_channel_axis or self.input_channel_axis
+        self._programs = Programs()
 
     # --- inputs
 
     def as_array(self, values: Any) -> jax.Array:
         if not isinstance(values, np.ndarray | jax.Array):
-            raise InvalidTypeError(
-                f"Images are a NumPy array or a JAX array, and a {type(values).__module__}."
-                f"{type(values).__qualname__} came."
-            )
+            raise not_an_array(values, "a JAX array")
         arrays = [leaf for leaf in jax.tree.leaves(self._current()) if isinstance(leaf, jax.Array)]
         # A copy: JAX may share a NumPy array's memory, and its owner may write to it.
         array = _beside(np.array(values) if isinstance(values, np.ndarray) else values, arrays)
@@ -106,120 +101,144 @@ class JaxAdapter(ModelAdapter):
 
     # --- the model's parameters: arguments of everything that is compiled
 
+    @property
+    def anchor(self) -> Any:
+        return self._network.anchor
+
+    def begin(self) -> None:
+        shared = self._session.shared
+        self.touch(lambda: shared.pop(PARAMETERS, None))
+        self.touch(nobody_listens)
+        shared[PARAMETERS] = self._network.parameters()
+
     def _current(self) -> Parameters:
-        return self._network.parameters() if self._parameters is None else self._parameters
+        shared = self._session.shared
+        mine = self._session.is_mine and PARAMETERS in shared
+        return shared[PARAMETERS] if mine else self._network.parameters()
 
     @contextlib.contextmanager
     def _with(self, parameters: Parameters) -> Iterator[None]:
-        before, self._parameters = self._parameters, parameters
-        try:
+        """Inside the session, the model has these parameters for all its adapters."""
+        shared = self._session.shared
+        before = shared[PARAMETERS]
+        with self.touching(lambda: shared.update({PARAMETERS: before})):
+            shared[PARAMETERS] = parameters
             yield
-        finally:
-            self._parameters = before
-
-    def session(self) -> contextlib.AbstractContextManager[None]:
-        return self._with(self._current())
-
-    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @jax.jit
-        def compiled(parameters: Parameters, *arguments: Any) -> Any:
-            with self._with(parameters):
-                return function(*arguments)
-
-        return lambda *arguments: compiled(self._current(), *arguments)
-
-    def ran_out_of_memory(self, error: Exception) -> bool:
-        return OUT_OF_MEMORY in str(error)
-
-    # --- the waist
-
-    def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        ran = self._record(self._current(), inputs)
-        taken = {name: each for name, each in ran.items() if each.dtype is not None and each.reachable}
-        return mark_default([self._info(name, each, inputs) for name, each in taken.items()])
-
-    def capture(self, inputs: Inputs, score: Score | None, targets: jax.Array | None) -> Capture:
-        layer = self._resolve(inputs)
-        return Capture(*self._jit_capture(layer, score, self._current(), inputs, targets))
-
-    def forward(self, inputs: Inputs) -> Any:
-        return self._jit_forward(self._current(), inputs)
-
-    def forward_with(self, inputs: Inputs, activations: jax.Array) -> Any:
-        layer = self._resolve(inputs)
-        return self._jit_forward_with(layer, self._current(), inputs, activations)
-
-    def _resolve(self, inputs: Inputs) -> str:
-        """The layer's name; the default one is found by an abstract run, once."""
-        if self._layer is None:
-            self._layer = next((layer.name for layer in self.layers(inputs) if layer.default), None)
-        if self._layer is None:
-            raise self._no_layer(inputs)
-        return self._layer
-
-    def _no_layer(self, inputs: Inputs) -> ValueError:
-        ran = self._record(self._current(), inputs)
-        hidden = [name for name, each in ran.items() if self._info(name, each, inputs).spatial and not each.reachable]
-        return self._unreachable(hidden[-1]) if hidden else no_spatial_layer(self.model_name)
 
     def weights(self) -> dict[str, jax.Array]:
         leaves = jax.tree_util.tree_leaves_with_path(self._current())
         named = ((self._network.weight_name(path), leaf) for path, leaf in leaves if _is_floating(leaf))
         return {name: leaf for name, leaf in named if name is not None}
 
-    def with_weights(self, weights: Mapping[str, jax.Array]) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def with_weights(self, weights: Mapping[str, jax.Array]) -> Iterator[None]:
         def exchanged(path: Any, leaf: Any) -> Any:
             return weights.get(self._network.weight_name(path) or "", leaf)
 
-        return self._with(jax.tree_util.tree_map_with_path(exchanged, self._current()))
+        with self.session(), self._with(jax.tree_util.tree_map_with_path(exchanged, self._current())):
+            yield
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        return OUT_OF_MEMORY in str(error)
+
+    # --- its layers
+
+    def find(self, layer: Any) -> str:
+        if not isinstance(layer, str):
+            return self._network.find(layer)
+        name, call = split_call(layer)
+        found = self._network.find(name)
+        return found if call is None else f"{found}#{call}"
+
+    @in_session
+    def layers(self, inputs: Inputs) -> list[LayerInfo]:
+        ran = self._record(self._current(), inputs)
+        taken = {name: each for name, each in ran.items() if each.dtype is not None and each.reachable}
+        return mark_default([self._info(name, each, inputs) for name, each in taken.items()])
+
+    @in_session
+    def no_default_layer(self, inputs: Inputs) -> InvalidValueError:
+        ran = self._record(self._current(), inputs)
+        hidden = [name for name, each in ran.items() if self._info(name, each, inputs).spatial and not each.reachable]
+        return self._unreachable(hidden[-1]) if hidden else no_spatial_layer(self.model_name)
+
+    @property
+    def _activation_axis(self) -> int:
+        return self._network.activation_channel_axis or self.input_channel_axis
+
+    # --- running it
+
+    @in_session
+    def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: jax.Array | None) -> Capture:
+        names = tuple(layers)
+        program = self._programs.of((names, type(score)), score, lambda: functools.partial(self._capture, names, score))
+        outputs, activations, gradients = program(self._current(), inputs, targets)
+        each = zip(names, activations, gradients or [None] * len(names), strict=True)
+        return Capture(outputs, {name: LayerCapture(*arrays, self._activation_axis) for name, *arrays in each})
+
+    @in_session
+    def forward(self, inputs: Inputs) -> Any:
+        return self._programs.of(("forward",), None, lambda: self._run)(self._current(), inputs)
+
+    @in_session
+    def forward_with(self, inputs: Inputs, layer: str, activations: jax.Array) -> Any:
+        program = self._programs.of(("with", layer), None, lambda: functools.partial(self._run_with, layer))
+        return program(self._current(), inputs, activations)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def compiled(parameters: Parameters, *arguments: Any) -> Any:
+            with self._with(parameters):
+                return function(*arguments)
+
+        program = jax.jit(compiled)
+        return lambda *arguments: self.session()(lambda: program(self._current(), *arguments))()
 
     # --- what is compiled
 
-    def _run_and_score(
-        self, layer: str, score: Score | None, parameters: Parameters, inputs: Inputs, targets: jax.Array | None
-    ) -> tuple[Any, jax.Array, jax.Array | None]:
-        ran = self._last_call(layer, parameters, inputs)
+    def _capture(
+        self, layers: tuple[str, ...], score: Score | None, parameters: Parameters, inputs: Inputs, targets: Any
+    ) -> tuple[Any, list[jax.Array], list[jax.Array] | None]:
+        """Outputs, and of each layer the activations and the gradients (K, ...)."""
+        ran = [self._call(layer, parameters, inputs) for layer in layers]
+        calls = [(split_call(layer)[0], number) for layer, (_, number) in zip(layers, ran, strict=True)]
 
-        def scored(perturbation: jax.Array) -> tuple[jax.Array | None, tuple[Any, jax.Array]]:
-            kept = self._exchanged(layer, ran.calls, operator.add, parameters, inputs, perturbation)
+        def scored(perturbations: list[jax.Array]) -> tuple[jax.Array | None, tuple[Any, list[jax.Array]]]:
+            kept = self._exchanged(calls, operator.add, parameters, inputs, perturbations)
             return None if score is None else score(kept[0], targets), kept
 
-        still = jnp.zeros(self._batched(ran.shape, inputs), ran.dtype)
+        still = [jnp.zeros(self._batched(each.shape, inputs), each.dtype) for each, _ in ran]
         if score is None:
             return *scored(still)[1], None
         scores, pull_back, (outputs, activations) = jax.vjp(scored, still, has_aux=True)
-        if not _depends(pull_back, scores):
-            raise UnconnectedError(
-                f"The scores of {self.model_name} do not depend on the layer {layer!r}, or the model cuts the gradient "
-                "behind it (stop_gradient, integers). Take a layer on the way to the outputs."
-            )
+        for layer, depends in zip(layers, _depend(pull_back, scores), strict=True):
+            if not depends:
+                raise UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, integers"))
         # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
         targets_apart = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
         columns = jnp.broadcast_to(targets_apart, (scores.shape[1], *scores.shape))
         return outputs, activations, jax.vmap(pull_back)(columns)[0]
 
     def _run_with(self, layer: str, parameters: Parameters, inputs: Inputs, activations: jax.Array) -> Any:
-        ran = self._last_call(layer, parameters, inputs)
+        _, number = self._call(layer, parameters, inputs)
 
         def replace(output: jax.Array, activations: jax.Array) -> jax.Array:
             return activations.astype(output.dtype)
 
-        return self._exchanged(layer, ran.calls, replace, parameters, inputs, activations)[0]
+        return self._exchanged([(split_call(layer)[0], number)], replace, parameters, inputs, [activations])[0]
 
     def _exchanged(
         self,
-        layer: str,
-        number: int,
+        calls: Calls,
         change: Callable[[jax.Array, jax.Array], jax.Array],
         parameters: Parameters,
         inputs: Inputs,
-        values: jax.Array,
-    ) -> tuple[Any, jax.Array]:
-        """The outputs, and the layer's output in its call of that number after `change(output, values)`."""
+        values: list[jax.Array],
+    ) -> tuple[Any, list[jax.Array]]:
+        """The outputs, and the layers' outputs in those calls after `change(output, values)`."""
 
-        def run(parameters: Parameters, inputs: Inputs, values: jax.Array) -> tuple[Any, jax.Array]:
-            exchange = Exchange(layer, number, lambda output: change(output, values))
-            return self._outputs(parameters, inputs, exchange), exchange.output
+        def run(parameters: Parameters, inputs: Inputs, values: list[jax.Array]) -> tuple[Any, list[jax.Array]]:
+            exchange = Exchange(calls, lambda place, output: change(output, values[place]))
+            return self._outputs(parameters, inputs, exchange), exchange.outputs
 
         return self._over_batch(run, parameters, inputs, values)
 
@@ -244,33 +263,28 @@ class JaxAdapter(ModelAdapter):
         try:
             return function(parameters, inputs, *more)
         except (TypeError, ValueError, *self._network.errors) as error:
-            shapes = ", ".join(f"{tuple(each.shape)} ({each.dtype})" for each in leaves(inputs))
-            first_line = str(error).partition("\n")[0]
-            raise InvalidValueError(
-                f"{self.model_name} cannot run on inputs of shape {shapes}: {first_line}"
-            ) from error
+            raise cannot_run(self.model_name, inputs, str(error)) from error
 
     def _outputs(self, parameters: Parameters, inputs: Inputs, listener: Listener | None) -> Any:
         # Functions that the model has compiled itself run as Python, or their taps would be passed over when cached.
         inline = contextlib.nullcontext() if listener is None else jax.disable_jit()
-        with listening(listener), inline:
-            return _as_pytree(self._network.run(parameters, inputs, listener))
+        run = functools.partial(self._network.run, parameters, inputs, listener)
+        return _as_pytree(Within(listening(listener), inline)(run)())
 
-    # --- layers
-
-    def _last_call(self, layer: str, parameters: Parameters, inputs: Inputs) -> Ran:
+    def _call(self, layer: str, parameters: Parameters, inputs: Inputs) -> tuple[Ran, int]:
+        """How a layer ran, and the number of the call that its name means, counted from 0."""
+        name, _ = split_call(layer)
         ran = self._record(parameters, inputs)
-        if layer not in ran:
-            if layer in self._network.parts:
-                raise InvalidValueError(f"The layer {layer!r} of {self.model_name} did not run on these inputs.")
+        if name not in ran and name not in self._network.parts:
             raise unknown_layer(layer, ran, self.model_name)
-        if ran[layer].dtype is None:
-            raise InvalidValueError(f"The layer {layer!r} of {self.model_name} returned no floating-point array.")
-        if not ran[layer].reachable:
+        number = call_number(layer, ran[name].calls if name in ran else 0, self.model_name)
+        if ran[name].dtype is None:
+            raise no_array_in(layer, self.model_name)
+        if not ran[name].reachable:
             raise self._unreachable(layer)
-        return ran[layer]
+        return ran[name], number
 
-    def _unreachable(self, layer: str) -> ValueError:
+    def _unreachable(self, layer: str) -> InvalidValueError:
         return InvalidValueError(
             f"The layer {layer!r} of {self.model_name} runs inside a transformation (jax.checkpoint, nn.remat, "
             "jax.vmap), out of which its output cannot be taken. Take the layer around the transformation, or name "
@@ -283,20 +297,20 @@ class JaxAdapter(ModelAdapter):
         # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
         whole = shape[:1] == images.shape[:1]
         spatial = whole and has_space(shape, spatial_size(images, self.input_channel_axis))
-        return LayerInfo(name, ran.kind, shape, spatial)
+        return LayerInfo(name, ran.kind, shape, spatial, channel_axis=self._activation_axis, calls=ran.calls)
 
     def _batched(self, shape: tuple[int, ...], inputs: Inputs) -> tuple[int, ...]:
         return (leaves(inputs)[0].shape[0], *shape) if self._network.per_image else shape
 
 
-def _depends(function: Callable[[jax.Array], Any], argument: jax.Array) -> bool:
-    """Whether what the function returns is computed from its argument at all."""
+def _depend(function: Callable[[jax.Array], Any], argument: jax.Array) -> list[bool]:
+    """Of each array that the function returns, whether it is computed from the argument at all."""
     program = jax.make_jaxpr(function)(argument).jaxpr
     reached = {id(variable) for variable in program.invars}
     for equation in program.eqns:
         if any(id(variable) in reached for variable in equation.invars):
             reached |= {id(variable) for variable in equation.outvars}
-    return any(id(variable) in reached for variable in program.outvars)
+    return [id(variable) in reached for variable in program.outvars]
 
 
 def _is_floating(value: Any) -> bool:

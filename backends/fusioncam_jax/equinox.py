@@ -11,13 +11,12 @@ import equinox
 import jax
 
 from fusioncam_core.errors import InvalidTypeError
-from fusioncam_core.models.inputs import Inputs
+from fusioncam_core.models.adapter import not_a_part
+from fusioncam_core.models.inputs import Inputs, call_with
 from fusioncam_jax.network import (
     Network,
-    call,
     inference_keywords,
     kind_of,
-    not_a_part,
     path_name,
     path_part,
     path_parts,
@@ -48,6 +47,10 @@ class EquinoxNetwork(Network):
         self._arrays, self._static = equinox.partition((self._model, state), equinox.is_array)
         convolutions = (each for _, each in _nodes(model) if isinstance(each, equinox.nn.Conv))
         self.input_ndim = next((each.num_spatial_dims + 2 for each in convolutions), None)
+
+    @property
+    def anchor(self) -> Any:
+        return self._original
 
     @property
     def parts(self) -> Iterable[str]:
@@ -97,8 +100,8 @@ class EquinoxNetwork(Network):
             # Dropout is off; a model that splits its key all the same must get one.
             keywords["key"] = jax.random.PRNGKey(0)
         if state is None:
-            return call(model, inputs, **keywords)
-        outputs, _ = call(model, inputs, state, **keywords)
+            return call_with(model, inputs, **keywords)
+        outputs, _ = call_with(model, inputs, state, **keywords)
         return outputs
 
 

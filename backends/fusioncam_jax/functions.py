@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fusioncam_core.models.inputs import Inputs
-from fusioncam_jax.network import Network, call, inference_keywords, kind_of, named_layer, path_name, path_part
+from fusioncam_core.models.inputs import Inputs, call_with
+from fusioncam_jax.network import Network, first_array, inference_keywords, kind_of, named_layer, path_name, path_part
 from fusioncam_jax.taps import Listener, tap
 
 
@@ -33,6 +33,11 @@ class FunctionNetwork(Network):
         self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
         self._others = [None if _is_array(leaf) else leaf for leaf in leaves]
 
+    @property
+    def anchor(self) -> Any:
+        found = first_array([array for array in self._arrays if array is not None])
+        return getattr(self._function, "__self__", self._function) if found is None else found
+
     def find(self, layer: Any) -> str:
         return named_layer(layer, self.name)
 
@@ -45,7 +50,7 @@ class FunctionNetwork(Network):
     def run(self, parameters: list[Any], inputs: Inputs, listener: Listener | None) -> Any:
         pairs = zip(parameters, self._others, strict=True)
         whole = self._structure.unflatten([other if array is None else array for array, other in pairs])
-        return call(functools.partial(self._function, whole), inputs, **inference_keywords(self._function))
+        return call_with(functools.partial(self._function, whole), inputs, **inference_keywords(self._function))
 
 
 def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> FunctionNetwork:

@@ -13,8 +13,8 @@ import jax
 from flax import linen
 
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.models.inputs import Inputs
-from fusioncam_jax.network import INFERENCE, Network, call, inference_keywords, kind_of, named_layer
+from fusioncam_core.models.inputs import Inputs, call_with
+from fusioncam_jax.network import INFERENCE, Network, first_array, inference_keywords, kind_of, named_layer
 from fusioncam_jax.taps import Listener
 
 
@@ -41,6 +41,10 @@ class LinenNetwork(Network):
         self._variables = variables
         self.input_ndim = _kernel_ndim(variables["params"])
 
+    @property
+    def anchor(self) -> Any:
+        return first_array(self._variables)
+
     def find(self, layer: Any) -> str:
         return named_layer(layer, self.name).replace(".", "/")
 
@@ -54,7 +58,7 @@ class LinenNetwork(Network):
     def run(self, parameters: Mapping[str, Any], inputs: Inputs, listener: Listener | None) -> Any:
         apply = functools.partial(self._module.apply, parameters)
         with linen.intercept_methods(functools.partial(_intercept, listener)):
-            return call(apply, inputs, **inference_keywords(self._module.__call__))
+            return call_with(apply, inputs, **inference_keywords(self._module.__call__))
 
 
 def _kernel_ndim(parameters: Any) -> int | None:

@@ -6,10 +6,12 @@ import functools
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+import jax
+
+from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax.taps import Listener
 
@@ -51,6 +53,11 @@ class Network(ABC):
     errors: tuple[type[Exception], ...] = ()
 
     @property
+    def anchor(self) -> Any:
+        """The object by which adapters of one model know each other."""
+        return self
+
+    @property
     def parts(self) -> Iterable[str]:
         return ()
 
@@ -75,11 +82,9 @@ class Network(ABC):
         """
 
 
-def call(function: Callable[..., Any], inputs: Inputs, *more: Any, **keywords: Any) -> Any:
-    """The function of one array, of several by position, or of several by name."""
-    if isinstance(inputs, Mapping):
-        return function(*more, **inputs, **keywords)
-    return function(*inputs, *more, **keywords) if isinstance(inputs, tuple) else function(inputs, *more, **keywords)
+def first_array(parameters: Any) -> Any:
+    """The first array of a pytree, by which models without an object of their own are known; None if there is none."""
+    return next((leaf for leaf in jax.tree.leaves(parameters) if isinstance(leaf, jax.Array)), None)
 
 
 def kind_of(layer: Any) -> str:
@@ -125,8 +130,3 @@ def named_layer(layer: Any, model_name: str) -> str:
             "List the names with explainer.layers(images)."
         )
     return layer
-
-
-def not_a_part(layer: Any, model_name: str) -> ValueError:
-    """The error for a module that is not in the model."""
-    return InvalidValueError(f"The {type(layer).__name__} given as layer is not a part of {model_name}.")

@@ -10,14 +10,13 @@ from typing import Any
 import jax
 from flax import nnx
 
-from fusioncam_core.models.inputs import Inputs
+from fusioncam_core.models.adapter import not_a_part
+from fusioncam_core.models.inputs import Inputs, call_with
 from fusioncam_jax.network import (
     Network,
-    call,
     inference_keywords,
     kind_of,
     named_layer,
-    not_a_part,
     path_name,
     path_part,
     path_parts,
@@ -48,6 +47,10 @@ class NnxNetwork(Network):
         self._model = model
         kernels = (len(each.kernel_size) for _, each in nnx.iter_modules(model) if isinstance(each, nnx.Conv))
         self.input_ndim = next((axes + 2 for axes in kernels), None)
+
+    @property
+    def anchor(self) -> nnx.Module:
+        return self._model
 
     @property
     def parts(self) -> Iterable[str]:
@@ -100,7 +103,7 @@ class NnxNetwork(Network):
         model.eval()
         if listener is not None:
             _report_to(listener, model)
-        return call(model, inputs, **inference_keywords(model.__call__))
+        return call_with(model, inputs, **inference_keywords(model.__call__))
 
 
 def _child(module: Any, part: int | str) -> Any:

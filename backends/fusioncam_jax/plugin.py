@@ -12,7 +12,7 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 
 
 @hookimpl
-def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) -> Any:
+def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """A `JaxAdapter` for a model of Flax NNX, Flax Linen or Equinox, or for plain functions."""
     if "jax" not in sys.modules or options.get("framework", "jax") != "jax":
         return None
@@ -21,7 +21,7 @@ def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) ->
         return None
     from fusioncam_jax.adapter import JaxAdapter
 
-    return JaxAdapter(network, layer, options)
+    return JaxAdapter(network, options)
 
 
 @hookimpl
@@ -41,8 +41,8 @@ def fusioncam_describe_models() -> str:
     return (
         'flax.nnx.Module, or (flax.linen.Module, variables): pip install "fusioncam[flax]"; '
         'equinox.Module, or (equinox.Module, state): pip install "fusioncam[equinox]"; '
-        'JAX functions (features, head) or (apply, parameters), with framework="jax" where nothing in them is '
-        'JAX\'s: pip install "fusioncam[jax]"'
+        'JAX functions (features, head) or (apply, parameters), with backend_options={"framework": "jax"} '
+        'where nothing in them is JAX\'s: pip install "fusioncam[jax]"'
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +32,11 @@ def listening(listener: Listener | None) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+def nobody_listens() -> None:
+    """As outside of every `listening`."""
+    _listener.set(None)
 
 
 def tap(name: str, values: Array) -> Array:
@@ -102,30 +107,33 @@ class Recorder:
 
 
 class Exchange:
-    """Listens to one layer and changes its output in one of its calls; `output` is what came of it.
+    """Listens to some layers and changes their outputs, each in one of its calls.
 
     Args:
-        layer: its name.
-        call: which call, counted from 1.
-        change: makes the new output of the old one.
+        calls: the layers' names and which call of each, counted from 0.
+        change: makes the new output of (the place of the layer in `calls`, the old one).
+
+    Attributes:
+        outputs: what came of each.
     """
 
-    def __init__(self, layer: str, call: int, change: Callable[[Array], Array]):
-        self.output: Array = None
-        self._layer = layer
-        self._call = call
+    def __init__(self, calls: Sequence[tuple[str, int]], change: Callable[[int, Array], Array]):
+        self.outputs: list[Array] = [None] * len(calls)
+        self._calls = calls
         self._change = change
-        self._seen = 0
+        self._seen: dict[str, int] = dict.fromkeys((name for name, _ in calls), 0)
 
     def wants(self, name: str) -> bool:
-        return name == self._layer
+        return name in self._seen
 
     def hear(self, name: str, kind: str, output: Any) -> Any:
-        self._seen += 1
-        if self._seen != self._call:
-            return output
-        self.output = self._change(_first(output))
-        return _with_first(output, self.output)
+        call = self._seen[name]
+        self._seen[name] += 1
+        for place, wanted in enumerate(self._calls):
+            if wanted == (name, call):
+                self.outputs[place] = self._change(place, _first(output))
+                output = _with_first(output, self.outputs[place])
+        return output
 
 
 def _first(output: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A Keras 3 model and one of its layers, seen through the narrow waist; the frameworks differ in `Engine` only."""
+"""A Keras 3 model, seen through the narrow waist; the frameworks differ in `Engine` only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,28 +16,34 @@ from fusioncam_core.errors import InvalidValueError, UnconnectedError
 from fusioncam_core.models.adapter import (
     Capture,
     Ending,
+    LayerCapture,
     LayerInfo,
     ModelAdapter,
     Score,
-    no_spatial_layer,
+    call_number,
+    cannot_run,
+    channel_axis,
+    no_array_in,
+    not_a_part,
     reject_options,
+    split_call,
+    unconnected_words,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves
+from fusioncam_core.models.inputs import Inputs, Which, rows_of
 from fusioncam_core.models.outputs import unpack
-from fusioncam_keras.engine import Engine, Transform
-from fusioncam_keras.state import AttributeState
+from fusioncam_core.models.session import Within, in_session
+from fusioncam_keras.engine import Captured, Engine, Transform
+from fusioncam_keras.state import keep_attributes
 from fusioncam_keras.survey import Survey, array_of, declared_input_axis, survey, with_array
 from fusioncam_keras.taps import Logits, parts, passing
 
 ENGINES = {"tensorflow": "on_tensorflow", "torch": "on_torch", "jax": "on_jax"}
 """The module for each of Keras's own backends that can differentiate."""
 
-CHANNELS = {"first": 1, "last": -1}
-
 
 class KerasAdapter(ModelAdapter):
-    """Taps a layer while the model runs, by its `call`; the framework that Keras runs on differentiates.
+    """Taps layers while the model runs, by their `call`; the framework that Keras runs on differentiates.
 
     Before anything else the model runs once on one image: that tells the order of the layers, where their
     channels are, and whether an output is a softmax or sigmoid. Such an output is given as its logits, which are
@@ -45,17 +51,15 @@ class KerasAdapter(ModelAdapter):
 
     Args:
         model: a built model or layer: Functional, Sequential or subclassed.
-        layer: a path such as "mobilenetv2/out_relu", the end of one that is unique, a layer, or None.
         options: `channels`, "first" or "last": where the channels of the model's inputs are (by default where the
             model's first layer with a `data_format` has them); on TensorFlow also `jit_compile`.
 
     Raises:
-        ValueError: if the model is not built, it has no such layer or several, or Keras runs on a backend that
-            does not differentiate.
-        TypeError: for another option.
+        InvalidValueError: if the model is not built, or Keras runs on a backend that does not differentiate.
+        InvalidTypeError: for another option.
     """
 
-    def __init__(self, model: keras.Layer, layer: str | keras.Operation | None, options: Mapping[str, Any]):
+    def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         self.model_name = model.name
         self._model = model
         self._engine = _engine(model, options)
@@ -66,41 +70,19 @@ class KerasAdapter(ModelAdapter):
                 "images first, or give it an Input."
             )
         self.namespace = self._engine.namespace
-        self.fixed_chunks = self._engine.fixed_chunks
-        self.batch_size = self._engine.batch_size
-        self.memory_errors = self._engine.memory_errors
-        self.input_channel_axis = _channel_axis(options.get("channels")) or declared_input_axis(self._parts)
-        self._path, self._layer = (None, None) if layer is None else self._find(layer)
-        self._state = AttributeState([model, *(part for _, part in self._parts if isinstance(part, keras.Layer))])
+        self.execution = self._engine.execution
+        self.input_channel_axis = channel_axis(options.get("channels"), declared_input_axis(self._parts))
         self._learned: Survey | None = None
 
-    def _find(self, layer: str | keras.Operation) -> tuple[str, keras.Operation]:
-        if not isinstance(layer, str):
-            for path, part in self._parts:
-                if part is layer:
-                    return path, part
-            raise InvalidValueError(
-                f"The {type(layer).__qualname__} given as layer is not a part of {self.model_name}."
-            )
-        found = [each for each in self._parts if each[0] == layer]
-        found = found or [each for each in self._parts if each[0].endswith(f"/{layer}")]
-        if not found:
-            raise unknown_layer(layer, dict.fromkeys(path for path, _ in self._parts), self.model_name)
-        if any(part is not found[0][1] for _, part in found):
-            raise _ambiguous(layer, [path for path, _ in found], self.model_name)
-        return found[0]
+    # --- the model as a whole
 
     @property
-    def layer_name(self) -> str:
-        if self._path is None:
-            raise InvalidValueError("The default layer is found when the model runs: call capture or layers first.")
-        return self._path
+    def anchor(self) -> keras.Layer:
+        return self._model
 
-    @property
-    def activation_channel_axis(self) -> int:
-        """Told by the run: the `data_format` of the layer or of the last layer before it that has one."""
-        known = {} if self._learned is None else self._learned.channel_axes
-        return known.get(id(self._layer), self.input_channel_axis)
+    def begin(self) -> None:
+        keep_attributes([self._model, *(part for _, part in self._parts)], self.touch)
+        self._engine.begin(self.touch)
 
     def as_array(self, values: Any) -> Any:
         return self._engine.as_array(values)
@@ -115,83 +97,8 @@ class KerasAdapter(ModelAdapter):
         ranks = (getattr(part, "rank", None) for _, part in self._parts)
         return next((rank + 2 for rank in ranks if isinstance(rank, int)), None)
 
-    @contextlib.contextmanager
-    def session(self) -> Iterator[None]:
-        with self._state, self._engine.session():
-            yield
-
     def ran_out_of_memory(self, error: Exception) -> bool:
         return self._engine.ran_out_of_memory(error)
-
-    # --- what one run tells
-
-    def _survey(self, inputs: Inputs) -> Survey:
-        if self._learned is None:
-            self._learned = self._look(inputs)
-        return self._learned
-
-    def _look(self, inputs: Inputs) -> Survey:
-        first = map_leaves(lambda each: each[:1], inputs)
-        look = functools.partial(
-            survey, self._parts, self._call, channel_axis=self.input_channel_axis, tracing=self._engine.tracing
-        )
-        with self.session():
-            learned: Survey = self._engine.look(look, first)
-        return learned
-
-    def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        return self._look(inputs).layers
-
-    def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
-        """The softmax or sigmoid that makes the explained output and is left out of what `forward` returns."""
-        return getattr(unpack(self._survey(inputs).outputs, output), "ending", None)
-
-    def _resolve(self, inputs: Inputs) -> tuple[keras.Operation, int]:
-        """The layer and the number of its last call."""
-        learned = self._survey(inputs)
-        if self._layer is None:
-            default = next((layer.name for layer in learned.layers if layer.default), None)
-            if default is None:
-                raise no_spatial_layer(self.model_name)
-            self._path, self._layer = self._find(default)
-        if not learned.calls[id(self._layer)]:
-            raise InvalidValueError(
-                f"The layer {self._path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
-            )
-        return self._layer, learned.calls[id(self._layer)]
-
-    # --- the waist
-
-    def capture(self, inputs: Inputs, score: Score | None, targets: Any | None) -> Capture:
-        self._resolve(inputs)
-        with self.session():
-            outputs, activations, gradients = self._engine.capture(self._run_tapped, inputs, score, targets)
-        if score is not None and gradients is None:
-            raise UnconnectedError(
-                f"The scores of {self.model_name} do not depend on the layer {self._path!r}. Take a layer on the way "
-                "to the outputs."
-            )
-        return Capture(outputs, activations, gradients)
-
-    def _run_tapped(self, inputs: Inputs, through: Transform) -> tuple[Any, Any]:
-        """The outputs, and what became of the layer's output; of the last call, if it runs several times."""
-        layer, call = self._resolve(inputs)
-        tap = _Tap(call, through)
-        with passing(layer, tap):
-            outputs = self._run(inputs)
-        if tap.array is None:
-            raise InvalidValueError(f"The layer {self._path!r} of {self.model_name} returned no floating-point array.")
-        return outputs, tap.array
-
-    def forward(self, inputs: Inputs) -> Any:
-        self._survey(inputs)
-        with self.session(), self._engine.without_gradients():
-            return self._run(inputs)
-
-    def forward_with(self, inputs: Inputs, activations: Any) -> Any:
-        self._resolve(inputs)
-        with self.session(), self._engine.without_gradients():
-            return self._run_tapped(inputs, lambda array: keras.ops.cast(activations, array.dtype))[0]
 
     def _named_variables(self) -> dict[str, Any]:
         """The trained floating variables by the paths of their layers, "block/conv/kernel"."""
@@ -214,22 +121,124 @@ class KerasAdapter(ModelAdapter):
     def with_weights(self, weights: Mapping[str, Any]) -> Iterator[None]:
         variables = self._named_variables()
         before = {name: self._engine.kept(variables[name].value) for name in weights}
-        try:
-            for name, values in weights.items():
-                variables[name].assign(values)
+        with self.session(), self.touching(functools.partial(_assign, variables, before)):
+            _assign(variables, weights)
             yield
-        finally:
-            for name, values in before.items():
-                variables[name].assign(values)
+
+    # --- what one run tells
+
+    def _survey(self, inputs: Inputs) -> Survey:
+        if self._learned is None:
+            self._learned = self._look(inputs)
+        return self._learned
+
+    @in_session
+    def _look(self, inputs: Inputs) -> Survey:
+        look = functools.partial(
+            survey, self._parts, self._call, channel_axis=self.input_channel_axis, tracing=self._engine.tracing
+        )
+        with self._engine.placed():
+            learned: Survey = self._engine.look(look, rows_of(inputs, 0, 1))
+        return learned
+
+    def layers(self, inputs: Inputs) -> list[LayerInfo]:
+        return self._look(inputs).layers
+
+    def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
+        """The softmax or sigmoid that makes the explained output and is left out of what `forward` returns."""
+        return getattr(unpack(self._survey(inputs).outputs, output), "ending", None)
+
+    # --- its layers
+
+    def find(self, layer: Any) -> str:
+        if not isinstance(layer, str):
+            for path, part in self._parts:
+                if part is layer:
+                    return path
+            raise not_a_part(layer, self.model_name)
+        name, call = split_call(layer)
+        found = [each for each in self._parts if each[0] == name]
+        found = found or [each for each in self._parts if each[0].endswith(f"/{name}")]
+        if not found:
+            same_name = [path for path, _ in self._parts if path.rpartition("[")[0].rpartition("/")[2] == name]
+            if same_name:
+                raise _ambiguous(name, same_name, self.model_name)
+            raise unknown_layer(layer, dict.fromkeys(path for path, _ in self._parts), self.model_name)
+        if any(part is not found[0][1] for _, part in found):
+            raise _ambiguous(name, [path for path, _ in found], self.model_name)
+        return found[0][0] if call is None else f"{found[0][0]}#{call}"
+
+    def _part(self, layer: str, learned: Survey) -> tuple[keras.Operation, int]:
+        """A layer, and the number of the call that its name means, counted from 0."""
+        path, _ = split_call(layer)
+        part = next(part for name, part in self._parts if name == path)
+        calls = learned.calls[id(part)]
+        if not calls:
+            raise InvalidValueError(
+                f"The layer {path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
+            )
+        return part, call_number(layer, calls, self.model_name)
+
+    # --- running it
+
+    @in_session
+    def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: Any | None) -> Capture:
+        learned, names = self._survey(inputs), tuple(layers)
+        tapped = [self._part(layer, learned) for layer in names]
+        run = functools.partial(self._run_tapped, names)
+        with self._engine.placed():
+            captured: Captured = self._engine.capture(run, names, inputs, score, targets)
+        gradients = captured.gradients or [None] * len(names)
+        for layer, gradient in zip(names, gradients, strict=True):
+            if score is not None and gradient is None:
+                raise UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, NumPy"))
+        each = zip(names, captured.activations, gradients, tapped, strict=True)
+        axes, otherwise = learned.channel_axes, self.input_channel_axis
+        return Capture(
+            captured.outputs,
+            {
+                layer: LayerCapture(activations, gradient, axes.get(id(part), otherwise))
+                for layer, activations, gradient, (part, _) in each
+            },
+        )
+
+    def _run_tapped(self, layers: tuple[str, ...], inputs: Inputs, through: Transform) -> tuple[Any, list[Any]]:
+        """The outputs, and what became of the layers' outputs."""
+        learned = self._survey(inputs)
+        taps = []
+        with contextlib.ExitStack() as stack:
+            for place, layer in enumerate(layers):
+                part, call = self._part(layer, learned)
+                taps.append(_Tap(call, functools.partial(through, place)))
+                stack.enter_context(passing(part, taps[-1]))
+            outputs = self._run(inputs)
+        for layer, tap in zip(layers, taps, strict=True):
+            if tap.array is None:
+                raise no_array_in(layer, self.model_name)
+        return outputs, [tap.array for tap in taps]
+
+    @in_session
+    def forward(self, inputs: Inputs) -> Any:
+        self._survey(inputs)
+        with self._engine.placed(), self._engine.without_gradients():
+            return self._run(inputs)
+
+    @in_session
+    def forward_with(self, inputs: Inputs, layer: str, activations: Any) -> Any:
+        def replaced(place: int, array: Any) -> Any:
+            return keras.ops.cast(activations, array.dtype)
+
+        with self._engine.placed(), self._engine.without_gradients():
+            return self._run_tapped((layer,), inputs, replaced)[0]
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = self._engine.compile(function)
 
         def run(*arguments: Any) -> Any:
-            with self.session():
+            with self._engine.placed():
                 return compiled(*arguments)
 
-        return run
+        return lambda *arguments: self.session()(run)(*arguments)
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""
@@ -240,24 +249,24 @@ class KerasAdapter(ModelAdapter):
 
     def _call(self, inputs: Inputs) -> Any:
         arguments, keywords = _arguments(self._model, inputs)
+        called = functools.partial(self._model, *arguments, **keywords)
         try:
-            with self._engine.scope():
-                return self._model(*arguments, **keywords)
+            return Within(self._engine.scope())(called)()  # an interrupt must not leave Keras in the scope
         except (ValueError, *self._engine.run_errors) as error:
             if isinstance(error, self._engine.other_errors):
                 raise
-            shapes = ", ".join(
-                f"{tuple(each.shape)} ({keras.backend.standardize_dtype(each.dtype)})" for each in leaves(inputs)
-            )
-            raise InvalidValueError(
-                f"{self.model_name} cannot run on inputs of shape {shapes}: {_gist(error)}"
-            ) from error
+            raise cannot_run(self.model_name, inputs, _gist(error)) from error
+
+
+def _assign(variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        variables[name].assign(value)
 
 
 class _Tap:
-    """Changes a layer's output in one of its calls, and keeps what became of it."""
+    """Changes a layer's output in one of its calls, counted from 0, and keeps what became of it."""
 
-    def __init__(self, call: int, through: Transform):
+    def __init__(self, call: int, through: Callable[[Any], Any]):
         self.array: Any | None = None
         self._left = call
         self._through = through
@@ -265,7 +274,7 @@ class _Tap:
     def __call__(self, output: Any) -> Any:
         self._left -= 1
         array = array_of(output)
-        if self._left or array is None:
+        if self._left != -1 or array is None:
             return output
         self.array = self._through(array)
         return with_array(output, self.array)
@@ -285,20 +294,8 @@ def _engine(model: keras.Layer, options: Mapping[str, Any]) -> Engine:
     return engine
 
 
-def _channel_axis(channels: object) -> int | None:
-    if channels is None:
-        return None
-    if channels not in CHANNELS:
-        raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
-    return CHANNELS[str(channels)]
-
-
 def _ambiguous(layer: str, paths: list[str], model_name: str) -> ValueError:
     distinct = list(dict.fromkeys(paths))
-    if len(distinct) == 1:
-        return InvalidValueError(
-            f"{model_name} has {len(paths)} layers of the path {layer!r}. Give the layer itself instead of its name."
-        )
     return InvalidValueError(
         f"{model_name} has {len(distinct)} layers of the name {layer!r}: {', '.join(map(repr, distinct))}. "
         "Give the whole path of the one you mean."

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 
 from fusioncam_core.arrays.namespaces import Array, Namespace
-from fusioncam_core.models.adapter import ModelAdapter, Score
+from fusioncam_core.models.adapter import Execution, Score
 from fusioncam_core.models.inputs import Inputs
 
-Transform = Callable[[Array], Array]
-"""What becomes of the layer's output before the rest of the model sees it."""
+Transform = Callable[[int, Array], Array]
+"""(the place of a tapped layer, its output) -> what the rest of the model sees instead."""
 
-Run = Callable[[Inputs, Transform], tuple[Any, Array]]
-"""(inputs, transform) -> the model's outputs and the transformed output of the layer."""
+Run = Callable[[Inputs, Transform], tuple[Any, list[Array]]]
+"""(inputs, transform) -> the model's outputs and the transformed outputs of the tapped layers."""
+
+
+def unchanged(place: int, activations: Array) -> Array:
+    """The transform that leaves a layer's output as it is."""
+    return activations
+
+
+class Captured(NamedTuple):
+    """Outputs; the activations of each tapped layer; and the gradients (K, *activations.shape) for each.
+
+    The gradients are None if no score was asked for; a layer's are if the framework can tell that no score depends on
+    it.
+    """
+
+    outputs: Any
+    activations: Sequence[Array]
+    gradients: Sequence[Array | None] | None
 
 
 class Engine(ABC):
@@ -29,16 +46,14 @@ class Engine(ABC):
 
     Attributes:
         namespace: the array words.
-        fixed_chunks, batch_size, memory_errors: as in `ModelAdapter`.
+        execution: as in `ModelAdapter`.
         run_errors: what else than ValueError the framework raises for inputs that do not fit.
         other_errors: those of them that say something else, such as that memory ran out.
         out_of_reach: why a layer that did run may not have been seen to, as the end of a sentence.
     """
 
     namespace: ClassVar[Namespace]
-    fixed_chunks: ClassVar[bool] = False
-    batch_size: int = ModelAdapter.batch_size
-    memory_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    execution: Execution = Execution()
     run_errors: ClassVar[tuple[type[Exception], ...]] = ()
     other_errors: ClassVar[tuple[type[Exception], ...]] = ()
     out_of_reach: ClassVar[str] = ""
@@ -60,8 +75,11 @@ class Engine(ABC):
         """A variable's value for later: a copy, since the framework may write the next value into the same memory."""
         return keras.ops.copy(value)
 
-    def session(self) -> contextlib.AbstractContextManager[Any]:
-        """What is kept open during one explanation; it may be entered again inside itself."""
+    def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:  # noqa: B027 - most need nothing
+        """What the framework needs at the beginning of a session, as `ModelAdapter.begin`."""
+
+    def placed(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which operations run on the model's device."""
         return contextlib.nullcontext()
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
@@ -87,11 +105,14 @@ class Engine(ABC):
 
     @abstractmethod
     def capture(
-        self, run: Run, inputs: Inputs, score: Score | None, targets: Array | None
-    ) -> tuple[Any, Array, Array | None]:
-        """Outputs, activations, and the gradients (K, *activations.shape).
+        self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: Array | None
+    ) -> Captured:
+        """One run, and the gradients of its scores.
 
-        They are None if no score was asked for, or if the framework can tell that none depends on the layer.
+        Args:
+            run: the model, of which `layers` are tapped.
+            layers: their names, by which and by the score a compiled run is found again.
+            inputs, score, targets: as for `ModelAdapter.capture`.
         """
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:

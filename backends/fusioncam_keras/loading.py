@@ -122,7 +122,7 @@ def _task(model: Any) -> Task:
     shape = _input_shape(model)
     if shape is None or len(shape) < 3:
         return "multiclass"
-    adapter = KerasAdapter(model, None, {})
+    adapter = KerasAdapter(model, {})
     blank = adapter.as_array(np.zeros([length or 224 for length in (1, *shape[1:])], dtype=np.float32))
     if adapter.ending(blank, None) != "sigmoid":
         return "multiclass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.adapter import Score
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.adapter import Score, not_an_array
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax import namespace
-from fusioncam_jax.adapter import OUT_OF_MEMORY, JaxAdapter
-from fusioncam_keras.engine import Engine, Run
+from fusioncam_jax.adapter import EXECUTION, OUT_OF_MEMORY
+from fusioncam_jax.programs import Programs
+from fusioncam_keras.engine import Captured, Engine, Run, unchanged
 
 OPTIONS = ()
 
@@ -25,24 +27,23 @@ class JaxEngine(Engine):
     """Everything compiled, with the variables as arguments; gradients by a perturbation added to the layer."""
 
     namespace = namespace
-    fixed_chunks = True
+    execution = EXECUTION
     run_errors = (TypeError,)
     other_errors = (jax.errors.UnexpectedTracerError,)
-    memory_errors = JaxAdapter.memory_errors
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
         self._given: list[jax.Array] | None = None
-        self._capture = jax.jit(self._traced_capture, static_argnums=(0, 1))
+        self._programs = Programs()
 
     def as_array(self, values: Any) -> jax.Array:
         if not isinstance(values, np.ndarray | jax.Array):
-            raise InvalidTypeError(
-                f"Images are a NumPy array or a JAX array, and a {type(values).__module__}."
-                f"{type(values).__qualname__} came."
-            )
+            raise not_an_array(values, "a JAX array")
         array = jnp.asarray(values)
         return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:
+        touch(functools.partial(setattr, self, "_given", None))
 
     def kept(self, value: jax.Array) -> jax.Array:
         return value  # which nothing can write to
@@ -73,10 +74,13 @@ class JaxEngine(Engine):
         return seen[0]
 
     def capture(
-        self, run: Run, inputs: Inputs, score: Score | None, targets: jax.Array | None
-    ) -> tuple[Any, jax.Array, jax.Array | None]:
+        self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: jax.Array | None
+    ) -> Captured:
+        program = self._programs.of(
+            (layers, type(score)), score, lambda: functools.partial(self._traced_capture, run, score)
+        )
         try:
-            return self._capture(run, score, self._values(), inputs, targets)
+            return Captured(*program(self._values(), inputs, targets))
         except jax.errors.UnexpectedTracerError as error:
             raise InvalidValueError(
                 f"The layer of {self.model.name} runs inside a loop or another transformation of JAX, out of which its "
@@ -85,18 +89,17 @@ class JaxEngine(Engine):
 
     def _traced_capture(
         self, run: Run, score: Score | None, values: list[jax.Array], inputs: Inputs, targets: jax.Array | None
-    ) -> tuple[Any, jax.Array, jax.Array | None]:
-        def perturbed(perturbation: jax.Array) -> tuple[jax.Array | None, tuple[Any, jax.Array]]:
-            outputs, activations = run(inputs, lambda activations: activations + perturbation)
+    ) -> tuple[Any, list[jax.Array], list[jax.Array] | None]:
+        def perturbed(perturbations: list[jax.Array]) -> tuple[jax.Array | None, tuple[Any, list[jax.Array]]]:
+            outputs, activations = run(inputs, lambda place, array: array + perturbations[place])
             return None if score is None else score(outputs, targets), (outputs, activations)
 
         with self._with(values):
             if score is None:
-                return *run(inputs, lambda activations: activations), None
-            shape = jax.eval_shape(lambda: run(inputs, lambda activations: activations)[1])
-            scores, pull_back, (outputs, activations) = jax.vjp(
-                perturbed, jnp.zeros(shape.shape, shape.dtype), has_aux=True
-            )
+                return *run(inputs, unchanged), None
+            shapes = jax.eval_shape(lambda: run(inputs, unchanged)[1])
+            still = [jnp.zeros(each.shape, each.dtype) for each in shapes]
+            scores, pull_back, (outputs, activations) = jax.vjp(perturbed, still, has_aux=True)
         # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
         columns = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
         columns = jnp.broadcast_to(columns, (scores.shape[1], *scores.shape))

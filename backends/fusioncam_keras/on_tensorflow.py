@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from fusioncam_core.models.adapter import Score
 from fusioncam_core.models.inputs import Inputs
-from fusioncam_keras.engine import Engine, Run
+from fusioncam_keras.engine import Captured, Engine, Run, unchanged
 from fusioncam_tensorflow import engine, namespace
 
 OPTIONS = ("jit_compile",)
@@ -21,40 +21,38 @@ class TensorFlowEngine(Engine):
     """A gradient tape that starts at the layer; masked images through a `tf.function`, on the model's device."""
 
     namespace = namespace
-    fixed_chunks = True
     run_errors = engine.RUN_ERRORS
-    memory_errors = engine.MEMORY_ERRORS
     out_of_reach = ", or it runs inside a tf.function of the model's own, which cannot be looked into"
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
         self._jit_compile = bool(options.get("jit_compile", False))
         self._device = engine.device_of(variable.value for variable in model.variables)
-        self.batch_size = engine.batch_size(self._device)
+        self.execution = engine.execution(self._device)
 
     def as_array(self, values: Any) -> tf.Tensor:
         return engine.as_tensor(values, self.dtype, self._device)
 
-    def session(self) -> contextlib.AbstractContextManager[Any]:
+    def placed(self) -> contextlib.AbstractContextManager[Any]:
         return engine.on(self._device)
 
     def tracing(self) -> object:
         return tf.compat.v1.get_default_graph()
 
     def capture(
-        self, run: Run, inputs: Inputs, score: Score | None, targets: tf.Tensor | None
-    ) -> tuple[Any, tf.Tensor, tf.Tensor | None]:
+        self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: tf.Tensor | None
+    ) -> Captured:
         if score is None:
-            return *run(inputs, lambda activations: activations), None
+            return Captured(*run(inputs, unchanged), None)
         with engine.recording(targets) as tape:
 
-            def watched(activations: tf.Tensor) -> tf.Tensor:
+            def watched(place: int, activations: tf.Tensor) -> tf.Tensor:
                 activations = tf.identity(activations)
                 tape.watch(activations)
                 return activations
 
             outputs, activations = run(inputs, watched)
-        return outputs, activations, engine.gradients(tape, score, outputs, targets, activations)
+        return Captured(outputs, activations, engine.gradients(tape, score, outputs, targets, activations))
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return engine.compiled(function, jit_compile=self._jit_compile)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import torch
 
-from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import Score
 from fusioncam_core.models.inputs import Inputs, map_leaves
-from fusioncam_keras.engine import Engine, Run
+from fusioncam_keras.engine import Captured, Engine, Run
 from fusioncam_torch import namespace
-from fusioncam_torch.adapter import TorchAdapter
-from fusioncam_torch.state import InferenceState
+from fusioncam_torch.adapter import MEMORY_ERRORS, as_tensor, execution, freed_memory
+from fusioncam_torch.state import begin_inference
 
 OPTIONS = ()
 
@@ -26,67 +24,67 @@ class TorchEngine(Engine):
 
     namespace = namespace
     run_errors = (RuntimeError,)
-    other_errors = memory_errors = (torch.OutOfMemoryError,)
+    other_errors = MEMORY_ERRORS
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
         # Keras keeps its layers in lists of its own, in which PyTorch does not look for modules.
-        self._state = InferenceState(torch.nn.ModuleList(model._flatten_layers()))
+        self._modules = list(torch.nn.ModuleList(model._flatten_layers()).modules())
         self._like = next((variable.value for variable in model.variables), torch.empty(0))
-        on_cpu = self._like.device.type == "cpu"
-        self.batch_size = TorchAdapter.CPU_BATCH if on_cpu else TorchAdapter.GPU_BATCH
+        self.execution = execution(self._like.device.type)
 
     def as_array(self, values: Any) -> torch.Tensor:
-        if not isinstance(values, np.ndarray | torch.Tensor):
-            raise InvalidTypeError(
-                f"Images are a NumPy array or a PyTorch tensor, and a {type(values).__module__}."
-                f"{type(values).__qualname__} came."
-            )
-        tensor = torch.from_numpy(np.array(values)) if isinstance(values, np.ndarray) else values.detach()
-        return tensor.to(self._like.device, getattr(torch, self.dtype) if tensor.is_floating_point() else None)
+        return as_tensor(values, self._like.device, getattr(torch, self.dtype))
 
-    def session(self) -> contextlib.AbstractContextManager[Any]:
-        return self._state
+    def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:
+        begin_inference(self._modules, touch)
 
     def ran_out_of_memory(self, error: Exception) -> bool:
-        if self._like.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return True
+        return freed_memory(self._like.device.type)
 
     def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
         return torch.no_grad()
 
     def capture(
-        self, run: Run, inputs: Inputs, score: Score | None, targets: torch.Tensor | None
-    ) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+        self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: torch.Tensor | None
+    ) -> Captured:
         # A user's inference_mode would forbid the graph from the layer on; its tensors are cloned into ordinary ones.
         with torch.inference_mode(False), torch.no_grad():
             inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
             if score is None:
-                return *run(inputs, lambda activations: activations.clone()), None
+                return Captured(*run(inputs, lambda place, activations: activations.clone()), None)
             outputs, activations = run(inputs, _with_gradient)
             with torch.enable_grad():
                 # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
                 scores = score(outputs, targets).sum(dim=0)
             gradients = _gradients(scores, activations)
-        return keras.tree.map_structure(torch.Tensor.detach, outputs), activations.detach(), gradients
+        detached = [each.detach() for each in activations]
+        return Captured(keras.tree.map_structure(torch.Tensor.detach, outputs), detached, gradients)
 
 
-def _with_gradient(activations: torch.Tensor) -> torch.Tensor:
+def _with_gradient(place: int, activations: torch.Tensor) -> torch.Tensor:
+    # Behind another tapped layer the graph must go on through this one; the first one is where it begins.
+    begins = not (torch.is_grad_enabled() and activations.requires_grad)
     torch.set_grad_enabled(True)
-    return activations.detach().clone().requires_grad_(True)
+    return activations.detach().clone().requires_grad_(True) if begins else activations.clone()
 
 
-def _gradients(scores: torch.Tensor, activations: torch.Tensor) -> torch.Tensor | None:
-    """(K, *activations.shape) of K scores; None if none of them depends on the activations."""
-    each = [
-        torch.autograd.grad(score, activations, retain_graph=True, allow_unused=True)[0]
+def _gradients(scores: torch.Tensor, activations: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    """For each layer (K, *activations.shape) of K scores; None if none of them depends on the activations."""
+    rows = [
+        torch.autograd.grad(score, activations, retain_graph=True, allow_unused=True)
         for score in scores.unbind()
         if score.requires_grad
     ]
-    if all(gradient is None for gradient in each):
+    return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)] or [
+        None for _ in activations
+    ]
+
+
+def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor) -> torch.Tensor | None:
+    if all(each is None for each in gradients):
         return None
-    return torch.stack([torch.zeros_like(activations) if one is None else one for one in each])
+    return torch.stack([torch.zeros_like(like) if each is None else each for each in gradients])
 
 
 make_engine = TorchEngine

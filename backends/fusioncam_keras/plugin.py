@@ -16,14 +16,14 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 
 # Asked before the frameworks: on PyTorch a Keras model is a torch.nn.Module as well.
 @hookimpl(tryfirst=True)
-def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) -> Any:
+def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """A `KerasAdapter` for any layer or model of Keras 3, whatever framework Keras runs on."""
     keras = sys.modules.get("keras")
     if keras is None or not isinstance(model, getattr(keras, "Layer", ())):
         return None
     from fusioncam_keras.adapter import KerasAdapter
 
-    return KerasAdapter(model, layer, options)
+    return KerasAdapter(model, options)
 
 
 @hookimpl

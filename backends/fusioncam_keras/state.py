@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
-from types import TracebackType
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import keras
 
 CONTAINERS = (list, dict, set)
 
+Touch = Callable[[Callable[[], object]], None]
+"""Registers a step back, before what it undoes is done."""
 
-class AttributeState:
-    """A context after which every layer has the attributes it had before, also after an exception.
+
+def keep_attributes(parts: Sequence[Any], touch: Touch) -> None:
+    """The layers and operations have their present attributes again once what `touch` is told is done.
 
     Running a model sets some: that it has been called, its losses, or what a subclass keeps of its last call, which
-    inside `tf.function` and `jax.jit` would be a tensor without values. Containers get their entries back, too.
-    Variables need no such care: a `keras.StatelessScope` holds back what is assigned to them. The context can be
-    entered again inside itself; the outermost exit restores.
+    inside `tf.function` and `jax.jit` would be a tensor without values; and we set some to listen. Containers get their
+    entries back, too. Variables need no such care: a `keras.StatelessScope` holds back what is assigned to them.
     """
+    before = [(vars(part), dict(vars(part))) for part in parts]
+    containers = [value for _, attributes in before for value in attributes.values() if _is_container(value)]
+    entries = [(container, _copy(container)) for container in containers]
+    touch(functools.partial(_put_all_back, before, entries))
 
-    def __init__(self, layers: list[keras.Layer]):
-        self._layers = layers
-        self._depth = 0
-        self._before: list[dict[str, Any]] = []
-        self._entries: list[tuple[Any, Any]] = []
 
-    def __enter__(self) -> None:
-        self._depth += 1
-        if self._depth > 1:
-            return
-        self._before = [dict(vars(layer)) for layer in self._layers]
-        containers = [value for before in self._before for value in before.values() if _is_container(value)]
-        self._entries = [(container, _copy(container)) for container in containers]
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._depth -= 1
-        if self._depth:
-            return
-        for layer, before in zip(self._layers, self._before, strict=True):
-            _put_back(vars(layer), before)
-        for container, entries in self._entries:
-            _refill(container, entries)
-        self._before, self._entries = [], []
+def _put_all_back(before: list[tuple[dict[str, Any], dict[str, Any]]], entries: list[tuple[Any, Any]]) -> None:
+    for now, attributes in before:
+        _put_back(now, attributes)
+    for container, own in entries:
+        _refill(container, own)
 
 
 def _is_container(value: Any) -> bool:
@@ -60,6 +46,9 @@ def _refill(container: Any, entries: Any) -> None:
     """Give a container its entries again, past the watch of Keras's own ones, and only if it has others now."""
     if isinstance(container, dict):
         _put_back(container, entries)
+        if list(container) != list(entries):
+            dict.clear(container)
+            dict.update(container, entries)
     elif isinstance(container, list):
         if [id(each) for each in container] != [id(each) for each in entries]:
             list.__setitem__(container, slice(None), entries)
@@ -69,7 +58,9 @@ def _refill(container: Any, entries: Any) -> None:
 
 
 def _put_back(now: dict[str, Any], before: dict[str, Any]) -> None:
-    if now.keys() == before.keys() and all(now[name] is value for name, value in before.items()):
-        return
-    dict.clear(now)
-    dict.update(now, before)
+    """Entry by entry: other threads look at a layer's attributes meanwhile."""
+    for name, value in before.items():
+        if name not in now or now[name] is not value:
+            dict.__setitem__(now, name, value)
+    for name in [name for name in list(now) if name not in before]:
+        dict.pop(now, name, None)

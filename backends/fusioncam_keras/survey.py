@@ -16,7 +16,7 @@ from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_keras.taps import Logits, ending, passing
 
-AXES = {"channels_first": 1, "channels_last": -1}
+DATA_FORMATS = {"channels_first": 1, "channels_last": -1}
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,12 @@ class _Recorder:
         if array is not None and id(array) not in self.made:
             self.made[id(array)] = array
             self.ran.pop(path, None)  # a layer that runs again moves to the place of its last call
-            shape = tuple(array.shape)
-            self.ran[path] = LayerInfo(path, type(part).__name__, shape, has_space(shape, self.size))
+            self.ran[path] = self._info(path, part, tuple(array.shape))
         return output
+
+    def _info(self, path: str, part: keras.Operation, shape: tuple[int, ...]) -> LayerInfo:
+        spatial, calls = has_space(shape, self.size), self.calls[id(part)]
+        return LayerInfo(path, type(part).__name__, shape, spatial, channel_axis=self.channel_axis, calls=calls)
 
 
 def survey(
@@ -131,13 +134,13 @@ def _describe(output: Any, logits: Logits) -> Any:
 def declared_input_axis(parts: list[tuple[str, keras.Operation]]) -> int:
     """Where the first layer that says so has its channels; Keras's own setting if none does."""
     declared = (_declared_axis(part) for _, part in parts)
-    return next((axis for axis in declared if axis), AXES[keras.config.image_data_format()])
+    return next((axis for axis in declared if axis), DATA_FORMATS[keras.config.image_data_format()])
 
 
 def _declared_axis(part: keras.Operation) -> int | None:
     if isinstance(part, keras.layers.BatchNormalization):
         return 1 if part.axis == 1 else -1
-    return AXES.get(getattr(part, "data_format", None))
+    return DATA_FORMATS.get(getattr(part, "data_format", None))
 
 
 def array_of(output: Any) -> Any:

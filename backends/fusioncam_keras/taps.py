@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,9 +18,22 @@ def parts(model: keras.Layer) -> list[tuple[str, keras.Operation]]:
     """All layers and operations in the model with their paths, each model or block before what is in it.
 
     A path holds the names of the models around the layer and its own, with "/" between; the explained model's
-    own name is left out. A layer that is used in several places has a path for each.
+    own name is left out. A layer that is used in several places has a path for each; several layers of one path are
+    told apart by a number behind it, "conv[0]" and "conv[1]".
     """
-    return list(_parts(model, "", (model,)))
+    found = list(_parts(model, "", (model,)))
+    distinct: dict[str, list[keras.Operation]] = {}
+    for path, part in found:
+        owners = distinct.setdefault(path, [])
+        if not any(part is each for each in owners):
+            owners.append(part)
+    return [(_numbered(path, part, distinct[path]), part) for path, part in found]
+
+
+def _numbered(path: str, part: keras.Operation, owners: list[keras.Operation]) -> str:
+    if len(owners) == 1:
+        return path
+    return f"{path}[{next(number for number, each in enumerate(owners) if each is part)}]"
 
 
 def _parts(owner: keras.Operation, prefix: str, around: tuple[Any, ...]) -> Iterator[tuple[str, keras.Operation]]:
@@ -51,13 +65,14 @@ def attribute(owner: object, name: str, value: Any) -> Iterator[None]:
 
 
 def passing(part: keras.Operation, through: Callable[[Any], Any]) -> contextlib.AbstractContextManager[None]:
-    """What the layer returns goes through a function for the duration."""
+    """What the layer returns goes through a function for the duration, where this thread calls it."""
     name = "call" if getattr(part, "quantization_mode", None) is None else "quantized_call"
-    call = getattr(part, name)
+    call, own_thread = getattr(part, name), threading.get_ident()
 
     @functools.wraps(call)
     def tap(*arguments: Any, **keywords: Any) -> Any:
-        return through(call(*arguments, **keywords))
+        output = call(*arguments, **keywords)
+        return through(output) if threading.get_ident() == own_thread else output
 
     return attribute(part, name, tap)
 
@@ -84,9 +99,13 @@ class Logits:
             yield
 
     def _tap(self, part: keras.Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+        own_thread = threading.get_ident()
+
         @functools.wraps(function)
         def tap(values: Any, *arguments: Any, **keywords: Any) -> Any:
             result = function(values, *arguments, **keywords)
+            if threading.get_ident() != own_thread:
+                return result
             if not arguments and not any(value is not None for value in keywords.values()):  # no mask, no other axis
                 self._kept[id(result)] = (result, values, part)
             return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,27 +13,32 @@ import tensorflow as tf
 from fusioncam_core.errors import InvalidValueError, UnconnectedError
 from fusioncam_core.models.adapter import (
     Capture,
+    LayerCapture,
     LayerInfo,
     ModelAdapter,
     Score,
+    call_number,
+    cannot_run,
+    channel_axis,
     mark_default,
     no_spatial_layer,
     reject_options,
+    split_call,
+    unconnected_words,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves
+from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.session import in_session
 from fusioncam_tensorflow import engine, namespace
-from fusioncam_tensorflow.state import VariableState
+from fusioncam_tensorflow.state import assign, keep_values
 
 LAYER = "features"
 """The one layer of a pair: what its first function returns."""
 
 HEAD = "head"
 """What the second function is called among the weights."""
-
-AXES = {"first": 1, "last": -1}
 
 
 class PairAdapter(ModelAdapter):
@@ -43,43 +48,38 @@ class PairAdapter(ModelAdapter):
 
     Args:
         pair: the two functions.
-        layer: "features" or None; there is no other.
         options: `channels`, "last" (the default) or "first": where the channels of images and activations are;
             `jit_compile`, whether masked images are scored through XLA; `framework`, which is "tensorflow".
 
     Raises:
-        ValueError: if the layer or an option has another value.
-        TypeError: for another option.
+        InvalidValueError: if an option has another value.
+        InvalidTypeError: for another option.
     """
 
     namespace = namespace
-    fixed_chunks = True
-    memory_errors = engine.MEMORY_ERRORS
 
-    def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], layer: Any, options: Mapping[str, Any]):
+    def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], options: Mapping[str, Any]):
         reject_options(options, ("channels", "jit_compile", "framework"), "TensorFlow")
-        channels = options.get("channels", "last")
-        if channels not in AXES:
-            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
-        self.input_channel_axis = AXES[channels]
+        self.input_channel_axis = channel_axis(options.get("channels"), -1)
         self._jit_compile = bool(options.get("jit_compile", False))
+        self._pair = pair
         self._features, self._head = (_at_inference(function) for function in pair)
         self.model_name = f"({', '.join(_name(function) for function in pair)})"
-        if layer not in (None, LAYER):
-            raise unknown_layer(layer, [LAYER], self.model_name)
         modules = [part for function in pair for part in _modules(function)]
         self._variables = [variable for module in modules for variable in module.variables]
         self._device = engine.device_of(self._variables)
-        self.batch_size = engine.batch_size(self._device)
-        self._state = VariableState(self._variables)
+        self.execution = engine.execution(self._device)
+
+    # --- the model as a whole
 
     @property
-    def layer_name(self) -> str:
-        return LAYER
+    def anchor(self) -> Any:
+        """The first variable, however the pair's functions were put together; without any, the first function."""
+        features = self._pair[0]
+        return self._variables[0] if self._variables else getattr(features, "__self__", features)
 
-    @property
-    def activation_channel_axis(self) -> int:
-        return self.input_channel_axis
+    def begin(self) -> None:
+        keep_values(self._variables, self.touch)
 
     def as_array(self, values: Any) -> tf.Tensor:
         dtype = next((variable.dtype for variable in self._variables if variable.dtype.is_floating), tf.float32)
@@ -87,41 +87,6 @@ class PairAdapter(ModelAdapter):
 
     def input_ndim(self, which: Which) -> int | None:
         return None
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[None]:
-        with self._state, engine.on(self._device):
-            yield
-
-    def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        with self.session():
-            activations = self._activations(map_leaves(lambda each: each[:1], inputs))
-        images = max(leaves(inputs), key=lambda each: each.ndim)
-        spatial = has_space(activations.shape, spatial_size(images, self.input_channel_axis))
-        return mark_default([LayerInfo(LAYER, "function", tuple(activations.shape), spatial)])
-
-    def capture(self, inputs: Inputs, score: Score | None, targets: tf.Tensor | None) -> Capture:
-        with self.session():
-            activations = self._activations(inputs)
-            if len(activations.shape) < 3:
-                raise no_spatial_layer(self.model_name)
-            if score is None:
-                return Capture(self._run(self._head, activations), activations, None)
-            with engine.recording(targets) as tape:
-                tape.watch(activations)
-                outputs = self._run(self._head, activations)
-            gradients = engine.gradients(tape, score, outputs, targets, activations)
-        if gradients is None:
-            raise UnconnectedError(f"The scores of {self.model_name} do not depend on what its first function returns.")
-        return Capture(outputs, activations, gradients)
-
-    def forward(self, inputs: Inputs) -> Any:
-        with self.session():
-            return self._run(self._head, self._activations(inputs))
-
-    def forward_with(self, inputs: Inputs, activations: tf.Tensor) -> Any:
-        with self.session():
-            return self._run(self._head, activations)
 
     def _named_variables(self) -> dict[str, tf.Variable]:
         """The trained floating variables, by "features/" or "head/", their number and their own name."""
@@ -135,38 +100,86 @@ class PairAdapter(ModelAdapter):
     def weights(self) -> dict[str, tf.Tensor]:
         return {name: variable.read_value() for name, variable in self._named_variables().items()}
 
-    def with_weights(self, weights: Mapping[str, tf.Tensor]) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def with_weights(self, weights: Mapping[str, tf.Tensor]) -> Iterator[None]:
         variables = self._named_variables()
-        return engine.assigned({variables[name].ref(): values for name, values in weights.items()})
+        before = {variables[name].ref(): variables[name].read_value() for name in weights}
+        with self.session(), self.touching(functools.partial(assign, before)):
+            assign({variables[name].ref(): values for name, values in weights.items()})
+            yield
+
+    # --- its layer
+
+    def find(self, layer: Any) -> str:
+        if not isinstance(layer, str) or split_call(layer)[0] != LAYER:
+            raise unknown_layer(layer, [LAYER], self.model_name)
+        call_number(layer, 1, self.model_name)
+        return layer
+
+    @in_session
+    def layers(self, inputs: Inputs) -> list[LayerInfo]:
+        with engine.on(self._device):
+            activations = self._activations(rows_of(inputs, 0, 1))
+        images = max(leaves(inputs), key=lambda each: each.ndim)
+        spatial = has_space(activations.shape, spatial_size(images, self.input_channel_axis))
+        axis = self.input_channel_axis
+        return mark_default([LayerInfo(LAYER, "function", tuple(activations.shape), spatial, channel_axis=axis)])
+
+    # --- running it
+
+    @in_session
+    def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: tf.Tensor | None) -> Capture:
+        with engine.on(self._device):
+            activations = self._activations(inputs)
+            if len(activations.shape) < 3:
+                raise no_spatial_layer(self.model_name)
+            if score is None:
+                return self._captured(layers, self._run(self._head, activations), activations, None)
+            with engine.recording(targets) as tape:
+                tape.watch(activations)
+                outputs = self._run(self._head, activations)
+            (gradients,) = engine.gradients(tape, score, outputs, targets, [activations])
+        if gradients is None:
+            raise UnconnectedError(unconnected_words(LAYER, self.model_name, "stop_gradient, NumPy"))
+        return self._captured(layers, outputs, activations, gradients)
+
+    def _captured(self, layers: Sequence[str], outputs: Any, activations: tf.Tensor, gradients: Any) -> Capture:
+        captured = LayerCapture(activations, gradients, self.input_channel_axis)
+        return Capture(outputs, dict.fromkeys(layers, captured))
+
+    @in_session
+    def forward(self, inputs: Inputs) -> Any:
+        with engine.on(self._device):
+            return self._run(self._head, self._activations(inputs))
+
+    @in_session
+    def forward_with(self, inputs: Inputs, layer: str, activations: tf.Tensor) -> Any:
+        with engine.on(self._device):
+            return self._run(self._head, activations)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = engine.compiled(function, jit_compile=self._jit_compile)
 
         def run(*arguments: Any) -> Any:
-            with self.session():
+            with engine.on(self._device):
                 return compiled(*arguments)
 
-        return run
+        return lambda *arguments: self.session()(run)(*arguments)
 
     def _activations(self, inputs: Inputs) -> tf.Tensor:
         activations = self._run(self._features, inputs)
         if not tf.is_tensor(activations) or not activations.dtype.is_floating:
             raise InvalidValueError(
-                f"The first function of {self.model_name} returned a {type(activations).__qualname__}, and a "
-                "floating-point tensor of activations was expected."
+                f"The first function of {self.model_name} must return a floating-point tensor of activations: got a "
+                f"{type(activations).__qualname__}."
             )
         return activations
 
     def _run(self, function: Callable[..., Any], inputs: Inputs) -> Any:
         try:
-            if isinstance(inputs, Mapping):
-                return function(**inputs)
-            return function(*inputs) if isinstance(inputs, tuple) else function(inputs)
+            return call_with(function, inputs)
         except engine.RUN_ERRORS as error:
-            shapes = ", ".join(f"{tuple(each.shape)} ({each.dtype.name})" for each in leaves(inputs))
-            raise InvalidValueError(
-                f"{self.model_name} cannot run on inputs of shape {shapes}: {error.message.splitlines()[0]}"
-            ) from error
+            raise cannot_run(self.model_name, inputs, error.message) from error
 
 
 def _at_inference(function: Callable[..., Any]) -> Callable[..., Any]:

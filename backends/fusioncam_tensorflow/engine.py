@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from fusioncam_core.errors import InvalidTypeError
-from fusioncam_core.models.adapter import Score
+from fusioncam_core.models.adapter import Execution, Score, not_an_array
 
 CPU_BATCH, GPU_BATCH = 8, 64
 """How many images at once suit a device. MobileNetV2 takes half as long per image at 8 as at 1 or 32 on two cores."""
@@ -34,28 +33,15 @@ def on(device: str | None) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if device is None else tf.device(device)
 
 
-def batch_size(device: str | None) -> int:
-    """How many images at once suit the device, or the one that TensorFlow takes by itself."""
+def execution(device: str | None) -> Execution:
+    """How the device likes to work, or the one that TensorFlow takes by itself."""
     on_cpu = not tf.config.list_logical_devices("GPU") if device is None else "CPU" in device
-    return CPU_BATCH if on_cpu else GPU_BATCH
+    return Execution(CPU_BATCH if on_cpu else GPU_BATCH, fixed_shapes=True, memory_errors=MEMORY_ERRORS)
 
 
 def floating(variables: Iterable[tf.Variable]) -> list[tf.Variable]:
     """The trained variables of a floating dtype."""
     return [variable for variable in variables if variable.trainable and variable.dtype.is_floating]
-
-
-@contextlib.contextmanager
-def assigned(values: Mapping[tf.Variable, tf.Tensor]) -> Iterator[None]:
-    """A context in which variables, as (reference, value) pairs, have other values."""
-    before = {reference: reference.deref().read_value() for reference in values}
-    try:
-        for reference, value in values.items():
-            reference.deref().assign(value)
-        yield
-    finally:
-        for reference, value in before.items():
-            reference.deref().assign(value)
 
 
 def as_tensor(values: Any, dtype: Any, device: str | None) -> tf.Tensor:
@@ -65,10 +51,7 @@ def as_tensor(values: Any, dtype: Any, device: str | None) -> tf.Tensor:
         TypeError: for anything but an array of NumPy or a tensor.
     """
     if not isinstance(values, np.ndarray | tf.Tensor | tf.Variable):
-        raise InvalidTypeError(
-            f"Images are a NumPy array or a TensorFlow tensor, and a {type(values).__module__}."
-            f"{type(values).__qualname__} came."
-        )
+        raise not_an_array(values, "a TensorFlow tensor")
     with on(device):
         tensor = tf.convert_to_tensor(values)
         return tf.cast(tensor, dtype) if tensor.dtype.is_floating else tensor
@@ -81,19 +64,24 @@ def recording(targets: tf.Tensor | None) -> tf.GradientTape:
 
 
 def gradients(
-    tape: tf.GradientTape, score: Score, outputs: Any, targets: tf.Tensor | None, activations: tf.Tensor
-) -> tf.Tensor | None:
-    """(K, *activations.shape) of each target's score, by one backward pass a target; None if no score depends on them.
+    tape: tf.GradientTape, score: Score, outputs: Any, targets: tf.Tensor | None, activations: Sequence[tf.Tensor]
+) -> list[tf.Tensor | None]:
+    """(K, *shape) of each target's score for each layer's activations, by one backward pass a target.
 
-    With a head of ordinary size that loop takes as long as `tape.jacobian`, which would trace anew in every call.
+    None for a layer on which no score depends. With a head of ordinary size that loop takes as long as
+    `tape.jacobian`, which would trace anew in every call.
     """
     with tape:
         # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
         scores = tf.unstack(tf.reduce_sum(score(outputs, targets), axis=0))
-    each = [tape.gradient(value, activations) for value in scores]
-    if all(gradient is None for gradient in each):
+    rows = [tape.gradient(value, list(activations)) for value in scores]
+    return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)]
+
+
+def _stacked(gradients: Sequence[tf.Tensor | None], like: tf.Tensor) -> tf.Tensor | None:
+    if all(each is None for each in gradients):
         return None
-    return tf.stack([tf.zeros_like(activations) if one is None else tf.convert_to_tensor(one) for one in each])
+    return tf.stack([tf.zeros_like(like) if each is None else tf.convert_to_tensor(each) for each in gradients])
 
 
 def compiled(function: Callable[..., Any], *, jit_compile: bool) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ maximum, minimum, where, logical_not = tf.maximum, tf.minimum, tf.where, tf.logi
 reshape, broadcast_to, expand_dims = tf.reshape, tf.broadcast_to, tf.expand_dims
 matrix_transpose = tf.linalg.matrix_transpose
 ones_like, zeros_like = tf.ones_like, tf.zeros_like
-min, max, sum, mean = tf.reduce_min, tf.reduce_max, tf.reduce_sum, tf.reduce_mean
+min, max, sum, prod, mean = tf.reduce_min, tf.reduce_max, tf.reduce_sum, tf.reduce_prod, tf.reduce_mean
 all, any = tf.reduce_all, tf.reduce_any
 
 _KINDS = {

@@ -14,14 +14,14 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 
 
 @hookimpl
-def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) -> Any:
+def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """A `PairAdapter` for a pair (features, head); Keras models have a plugin of their own."""
     if "tensorflow" not in sys.modules or options.get("framework", "tensorflow") != "tensorflow":
         return None
     if _is_pair(model) and ("framework" in options or any(map(_has_tensorflow_in_it, model))):
         from fusioncam_tensorflow.adapter import PairAdapter
 
-        return PairAdapter(model, layer, options)
+        return PairAdapter(model, options)
     if _is_module(model):
         raise InvalidTypeError(
             f"A tf.Module has no layers that can be looked into, and a {type(model).__qualname__} came. Give two "
@@ -65,6 +65,6 @@ def fusioncam_array_namespace(array: Any) -> Any:
 def fusioncam_describe_models() -> str:
     """Pairs of functions."""
     return (
-        'TensorFlow: functions (features, head), with framework="tensorflow" where nothing in them is '
-        'TensorFlow\'s: pip install "fusioncam[tensorflow]"'
+        'TensorFlow: functions (features, head), with backend_options={"framework": "tensorflow"} '
+        'where nothing in them is TensorFlow\'s: pip install "fusioncam[tensorflow]"'
     )

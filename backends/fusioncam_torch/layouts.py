@@ -33,6 +33,10 @@ class Layouts:
         self._used = CONTIGUOUS
         self._refused = False
 
+    def reset(self) -> None:
+        """Inputs are left as they are given."""
+        self._used = CONTIGUOUS
+
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[None]:
         """A context in which `run` takes this format."""

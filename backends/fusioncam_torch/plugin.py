@@ -15,14 +15,14 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 
 
 @hookimpl
-def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) -> Any:
+def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """A `TorchAdapter` for any `torch.nn.Module`."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
         return None
     from fusioncam_torch.adapter import TorchAdapter
 
-    return TorchAdapter(model, layer, options)
+    return TorchAdapter(model, options)
 
 
 @hookimpl

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
+
+Touch = Callable[[Callable[[], object]], None]
+"""Registers a step back, before what it undoes is done."""
 
 
 class _Buffer(NamedTuple):
@@ -15,49 +19,47 @@ class _Buffer(NamedTuple):
     copy: torch.Tensor
 
 
-class InferenceState:
-    """A context in which the module is in eval mode; modes and buffers are as before outside.
+def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
+    """The modules are in eval mode from now on; modes and buffers are put back by what `touch` is told.
 
-    It can be entered again inside itself; the outermost exit restores, also after an exception. Modes are
-    set as attributes because a model may override `train`, for example to keep some layers frozen.
+    Modes are set as attributes because a model may override `train`, for example to keep some layers frozen. The
+    thread's own modes come back as well, should an interrupt keep a context from doing so.
     """
-
-    def __init__(self, module: torch.nn.Module):
-        self._module = module
-        self._depth = 0
-        self._training: list[torch.nn.Module] = []
-        self._buffers: list[_Buffer] = []
-
-    def __enter__(self) -> None:
-        self._depth += 1
-        if self._depth > 1:
-            return
-        self._buffers = [
-            _Buffer(owner, name, buffer, buffer.detach().clone())
-            for owner in self._module.modules()
-            for name, buffer in owner._buffers.items()
-            if buffer is not None
-        ]
-        self._training = [module for module in self._module.modules() if module.training]
-        for module in self._training:
-            module.training = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._depth -= 1
-        if self._depth:
-            return
-        for module in self._training:
-            module.training = True
-        for buffer in self._buffers:
-            _put_back(buffer)
-        self._training, self._buffers = [], []
+    touch(functools.partial(torch.set_grad_enabled, torch.is_grad_enabled()))
+    touch(functools.partial(_put_back_buffers, _buffers(modules)))
+    training = [module for module in modules if module.training]
+    touch(functools.partial(_set_training, training, True))
+    _set_training(training, False)
 
 
-def _put_back(buffer: _Buffer) -> None:
-    """The same tensor object with the same values; untouched if they never changed."""
-    buffer.owner._buffers[buffer.name] = buffer.tensor
-    if not torch.equal(buffer.tensor, buffer.copy):
-        with torch.no_grad():
-            buffer.tensor.copy_(buffer.copy)
+def _set_training(modules: list[torch.nn.Module], training: bool) -> None:
+    for module in modules:
+        module.training = training
+
+
+def _buffers(modules: list[torch.nn.Module]) -> list[_Buffer]:
+    return [
+        _Buffer(owner, name, buffer, buffer.detach().clone())
+        for owner in modules
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+
+
+def _put_back_buffers(buffers: list[_Buffer]) -> None:
+    """The same tensor objects with the same values; untouched if they never changed."""
+    for buffer in buffers:
+        buffer.owner._buffers[buffer.name] = buffer.tensor
+        if not torch.equal(buffer.tensor, buffer.copy):
+            with torch.no_grad():
+                buffer.tensor.copy_(buffer.copy)
+
+
+def exchange(parameters: dict[str, torch.nn.Parameter], values: dict[str, Any]) -> None:
+    """Other tensors in the parameters' place, which are never written to.
+
+    What autocast keeps of them is of no use then.
+    """
+    for name, value in values.items():
+        parameters[name].data = value
+    torch.clear_autocast_cache()

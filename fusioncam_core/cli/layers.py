@@ -30,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     blank = require("PIL.Image", "Making an input for the model").new("RGB", (224, 224))
     layers = explainer.layers(preprocessing(blank)[np.newaxis])
     shown = [layer for layer in layers if layer.spatial or arguments.all]
-    default = None if loaded.layer is None else explainer.adapter.layer_name
+    default = None if loaded.layer is None else (explainer.layer_names or (None,))[0]
     say("\n".join(layer_table(shown, default)), sys.stdout)
     return 0

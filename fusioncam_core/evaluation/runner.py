@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -16,13 +17,15 @@ from fusioncam_core.errors import EmptyMapWarning, InvalidTypeError, InvalidValu
 from fusioncam_core.evaluation.ground_truth import GroundTruth, Masks
 from fusioncam_core.evaluation.results import Evaluation, Problem, Values
 from fusioncam_core.evaluation.store import PROBABILITY_TOLERANCE, Entry, Key, Store, digest, fingerprint
-from fusioncam_core.explainers import EXPLAINERS, Explainer
-from fusioncam_core.explainers.batch import batch_size
+from fusioncam_core.explainers.base import Explainer
+from fusioncam_core.explainers.options import MethodOptions
+from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.measures import FAITHFULNESS, find_metric
 from fusioncam_core.metrics.metric import Measured, Metric
-from fusioncam_core.models.inputs import Inputs, map_leaves, prepare
+from fusioncam_core.models.inputs import Inputs, batch_length, map_leaves, prepare
 from fusioncam_core.models.targets import check_range, read_targets
+from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation
 
 Methods = Sequence[str | Explainer] | Mapping[str, "str | Explainer | tuple[str, Mapping[str, Any]]"]
@@ -59,7 +62,8 @@ def evaluate(
     preprocessing: Callable[[Any], Any] | None = None,
     prefetch: int = 2,
     progress: bool | None = None,
-    **keywords: Any,
+    backend_options: Mapping[str, Any] | None = None,
+    **keywords: Unpack[MethodOptions],
 ) -> Evaluation:
     """Compare methods on images by metrics.
 
@@ -79,6 +83,7 @@ def evaluate(
         preprocessing: of photographs.
         prefetch: how many groups of images are read ahead.
         progress: a bar that counts images times methods.
+        backend_options: for the model's backend.
         **keywords: of all methods given by name, such as `baseline` or `batch_size`; `budget` and `tolerance` of those
             that know them.
 
@@ -91,7 +96,8 @@ def evaluate(
         ValueError: for unknown names, metrics that need masks and have none, several targets an image, or a folder
             with values of another model.
     """
-    explainers = _explainers(model, methods, layer, keywords)
+    adapter = adapt_model(model, backend_options)
+    explainers = _explainers(adapter, methods, layer, keywords)
     measures = _distinct([find_metric(each) for each in metrics])
     ground_truth = GroundTruth(masks, preprocessing)
     if masks is None and any(metric.needs_ground_truth for metric in measures):
@@ -99,7 +105,7 @@ def evaluate(
         raise InvalidValueError(f"{needing} compare maps with masks of the objects, and none came: give masks=.")
     run = _Run(explainers, measures, ground_truth, Store(None if out is None else Path(out)))
     first = next(iter(explainers.values()))
-    size = first.adapter.batch_size if first.batch_size == "auto" else int(first.batch_size)
+    size = first.adapter.execution.batch_size if first.batch_size == "auto" else int(first.batch_size)
     several = first.masked_input is not None
     groups = read(source, first.adapter, several, preprocessing, size, run.unreadable)
     wanted, total = SourceTargets(targets), length(source)
@@ -128,10 +134,10 @@ def _label(method: Any) -> str:
 def _explainer(model: Any, method: Any, layer: Any, keywords: Mapping[str, Any]) -> Explainer:
     if isinstance(method, Explainer):
         return method
+    if inspect.isclass(method) and issubclass(method, Explainer):
+        method = method.name
     name, options = method if isinstance(method, tuple) else (method, {})
-    if name not in EXPLAINERS:
-        raise InvalidValueError(f"A method is one of {', '.join(map(repr, EXPLAINERS))}, and {name!r} came.")
-    kind = EXPLAINERS[name]
+    kind = find_method(name)
     limits = () if kind.takes_budget else ("budget", "tolerance")
     general = {key: value for key, value in keywords.items() if key not in limits}
     return kind(model, layer, **{**general, **options})
@@ -240,12 +246,11 @@ class _Run:
             return
         self._note_zeros(label, explanation, rows)
         explained = ExplainedBatch(explainer, inputs, explanation)
-        with explainer.adapter.session():
-            for metric in self._metrics:
-                try:
-                    self._measured(label, metric, explained, rows)
-                except ValueError as error:
-                    self._problems += [Problem(row.name, label, metric.name, str(error)) for row in rows]
+        for metric in self._metrics:
+            try:
+                explainer.session()(self._measured)(label, metric, explained, rows)
+            except ValueError as error:
+                self._problems += [Problem(row.name, label, metric.name, str(error)) for row in rows]
 
     def _measured(self, label: str, metric: Metric, explained: ExplainedBatch, rows: list[_Row]) -> None:
         keys = [Key(row.digest, row.target, self._methods[label], self._measure(metric, row)) for row in rows]
@@ -326,10 +331,9 @@ def plain_classes(
         ValueError: if the targets are not one class an image, or one that the model does not have.
     """
     adapter, xp = explainer.adapter, explainer.adapter.namespace
-    classes = _one_class_an_image(targets, batch_size(inputs))
+    classes = _one_class_an_image(targets, batch_length(inputs))
     scores = explainer.scores.behind(adapter.ending(inputs, explainer.scores.output))
-    with adapter.session():
-        logits = scores.logits(adapter.forward(inputs))
+    logits = scores.logits(adapter.forward(inputs))
     asked = scores.default_targets(logits)
     if classes is not None:
         check_range(classes, int(logits.shape[1]), adapter.model_name)
@@ -368,7 +372,7 @@ def _curve(entry: Entry | None, points: np.ndarray[Any, Any]) -> np.ndarray[Any,
 
 def _rows(inputs: Inputs, numbers: list[int]) -> Inputs:
     """Some of the images."""
-    if numbers == list(range(batch_size(inputs))):
+    if numbers == list(range(batch_length(inputs))):
         return inputs
     return map_leaves(lambda each: _taken(each, numbers), inputs)
 

@@ -101,8 +101,8 @@ def fingerprint(thing: Any) -> str:
     from fusioncam_core.explainers.base import Explainer
 
     if isinstance(thing, Explainer):
-        options = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
-        ignored = ("adapters", "progress", "batch_size")
+        options = {**thing.get_params(), "layer": None if thing.get_params()["layer"] is None else thing.layer_names}
+        ignored = ("model", "progress", "batch_size")
         words = {name: fingerprint(value) for name, value in options.items() if name not in ignored}
         return f"{thing.name}({', '.join(f'{name}={value}' for name, value in sorted(words.items()))})"
     if hasattr(thing, "shape"):

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, Unpack
 
 from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.explainers.batch import Batch, batch_size
+from fusioncam_core.explainers import registry
+from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.dataset import explain_many
 from fusioncam_core.explainers.diagnostics import warn_of_empty_maps, warn_of_probabilities, warn_of_zero_gradients
-from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter
-from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Span, require_batch_size
+from fusioncam_core.explainers.options import (
+    COMBINES,
+    DEFAULTS,
+    ExplainerOptions,
+    bound_arguments,
+    own_parameters,
+    require_known,
+    same,
+    shown,
+)
+from fusioncam_core.models.adapter import LayerInfo
+from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
-from fusioncam_core.models.inputs import Inputs, leaf, map_leaves, prepare
-from fusioncam_core.models.layout import Reshape
-from fusioncam_core.models.masking import Baseline, MaskedScorer, MaskedSteps, erased_images, spatial_size
-from fusioncam_core.models.outputs import ClassScores, FunctionScores, OutputKind, Scores, Task
+from fusioncam_core.models.inputs import Inputs, batch_length, leaf, prepare, rows_of
+from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
+from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores
+from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation, join
 
-COMBINATIONS = {"mean": "mean", "max": "max", "product": "prod"}
-"""How the maps of several layers become one: the word, and the array API's name for it."""
+Family = Literal["gradient", "region", "ensemble"]
 
+ARRAY_WORDS = {"mean": "mean", "max": "max", "product": "prod"}
+"""How the maps of several layers become one: the word, and the array API's name for it."""
 
 NO_LAYER = "none"
 """What an explanation names as its layer if its method needs none."""
@@ -54,11 +65,15 @@ class Result:
 class Explainer(ABC):
     """A method for one model and layer: call it with images.
 
+    A method of your own is a subclass with `name`, `title`, `family`, `paper` and what it needs, and one method,
+    `explain`: docs/tutorials/own_method.md. By its name it can be asked for like any other.
+
     Args:
         model: a model of any framework with a plugin, or a `ModelAdapter`.
         layer: a layer's name or the layer itself; None for the last one in execution order whose output
             has spatial extent (one more run of one image finds it) or, in a model with rows of tokens, the last one
-            whose patches matter to the outputs (a few more runs of one image, forwards and backwards). A list of
+            whose patches matter to the outputs (a few more runs of one image, forwards and backwards). Of a layer that
+            runs several times, `name#0`, `name#1`, ... are its calls, and the name alone means the last one. A list of
             layers explains each and combines the maps; the parts are then the maps of the layers, by name.
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
             (one logit: class 1 is `z`, class 0 is `-z`).
@@ -75,7 +90,9 @@ class Explainer(ABC):
         baseline: what an erased pixel is, in the model's input space: "zero", "blur", a number, one value
             a channel, or an image.
         progress: a progress bar: True, False, or None to show it when somebody watches a terminal.
-        **options: keywords for the model's backend, such as `channels="last"`.
+        backend_options: for the model's backend, such as `{"channels": "last"}`.
+
+    Explainers of the same class, model and arguments are equal. They pickle and copy as far as the model does.
 
     Raises:
         TypeError: if no plugin adapts the model, or for an unknown option.
@@ -84,51 +101,80 @@ class Explainer(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    family: ClassVar[Family]
+    paper: ClassVar[str] = ""
     needs_gradients: bool = False
     needs_masks: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = True
     takes_budget: ClassVar[bool] = False
+    option_defaults: ClassVar[ExplainerOptions] = DEFAULTS
 
-    def __init__(
-        self,
-        model: Any,
-        layer: Any = None,
-        *,
-        task: Task = "multiclass",
-        output_kind: OutputKind = "logits",
-        output: int | str | None = None,
-        masked_input: int | str | None = None,
-        reshape: Reshape = None,
-        combine: str = "mean",
-        batch_size: BatchSize = "auto",
-        baseline: Baseline = "zero",
-        progress: bool | None = None,
-        **options: Any,
-    ):
-        self.batch_size = require_batch_size(batch_size)
-        self.scores = ClassScores(task, output_kind, output)
-        self.masked_input = masked_input
-        self.reshape = reshape
-        self.baseline = baseline
-        self.progress = progress
-        if combine not in COMBINATIONS:
-            raise InvalidValueError(f"combine is one of {', '.join(map(repr, COMBINATIONS))}, and {combine!r} came.")
-        self.combine = combine
-        layers = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
-        self._at: Callable[[Any], ModelAdapter] = lambda layer: adapt_model(model, layer, **options)
-        self.adapters: list[ModelAdapter] = [self._at(each) for each in layers]
-        # As words, by which evaluations tell explainers apart; of a layer that was found it is the model that tells.
-        self.layer = None if layer is None else tuple(adapter.layer_name for adapter in self.adapters)
-        self._given = isinstance(model, ModelAdapter)
-        self._chosen = layer is not None or self._given or not self.needs_layer
-        self._searched = False
-        self._default: str | None = None
-        self._steps: dict[Scores, MaskedSteps] = {}
+    _arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        if "name" in vars(cls):
+            registry.register(cls)
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Self:
+        """The explainer, with the arguments it is made with on record."""
+        explainer = super().__new__(cls)
+        explainer._arguments = bound_arguments(cls, arguments, keywords)
+        return explainer
+
+    def __init__(self, model: Any, layer: Any = None, **options: Unpack[ExplainerOptions]):
+        require_known(options, DEFAULTS, type(self))
+        chosen: ExplainerOptions = {**self.option_defaults, **options}
+        self.batch_size = require_batch_size(chosen["batch_size"])
+        self.scores = ClassScores(chosen["task"], chosen["output_kind"], chosen["output"])
+        self.masked_input = chosen["masked_input"]
+        self.reshape = chosen["reshape"]
+        self.baseline = chosen["baseline"]
+        self.progress = chosen["progress"]
+        self.combine = chosen["combine"]
+        if self.combine not in COMBINES:
+            raise InvalidValueError(f"combine is one of {', '.join(map(repr, COMBINES))}: got {self.combine!r}.")
+        self.adapter = adapt_model(model, chosen["backend_options"])
+        given = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
+        named = tuple(self.adapter.find(each) for each in given) if layer is not None and self.needs_layer else None
+        self._layers: tuple[str, ...] | None = named if self.needs_layer else ()
+        self._steps = MaskedSteps(self.adapter, self.masked_input, self.batch_size)
 
     @property
-    def adapter(self) -> ModelAdapter:
-        """The adapter of the (first) layer."""
-        return self.adapters[0]
+    def layer_names(self) -> tuple[str, ...] | None:
+        """The explained layers; none for a method that needs none, None while the default one is not found yet."""
+        return self._layers
+
+    # --- an explainer as a value
+
+    def get_params(self) -> dict[str, Any]:
+        """The constructor's arguments and their values, the model and the layer first.
+
+        `type(explainer)(**explainer.get_params())` makes an equal one.
+        """
+        known = {"layer": None, **own_parameters(type(self)), **self.option_defaults}
+        if self.takes_budget:
+            known |= {"budget": None, "tolerance": None}
+        return {"model": None, **known, **self._arguments}
+
+    def __repr__(self) -> str:
+        given = {name: each for name, each in self._arguments.items() if name != "model"}
+        words = [self.adapter.model_name, *(f"{name}={shown(each)}" for name, each in given.items())]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), self._arguments)
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, Explainer):
+            return NotImplemented
+        first, second = self.get_params(), other.get_params()
+        return same(first, second)
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self._arguments["model"])))
+
+    # --- the method
 
     @abstractmethod
     def explain(self, batch: Batch) -> Result:
@@ -138,40 +184,48 @@ class Explainer(ABC):
         """How many steps the method tells `batch.advance` of; None if it cannot know."""
         return int(batch.activations.shape[0] * batch.activations.shape[1]) if self.needs_masks else 0
 
+    # --- the layers
+
+    def session(self) -> Opened:
+        """A context in which the calling thread has the model to itself, at inference."""
+        return self.adapter.session()
+
+    @in_session
     def layers(self, images: Any) -> list[LayerInfo]:
         """The model's layers in the order they run on the images, the default one marked.
 
         Raises:
             TypeError, ValueError: as for a call.
         """
-        first = _rows(prepare(self.adapter, images, self.masked_input), 0, 1)
-        with self.adapter.session():
-            listed = self.adapter.layers(first)
-        name = None if self._given else self._default_layer(listed, first)
-        return listed if name is None else [replace(layer, default=layer.name == name) for layer in listed]
+        first = rows_of(prepare(self.adapter, images, self.masked_input), 0, 1)
+        listed = self.adapter.layers(first)
+        name = self._default_layer(listed, first, ())
+        return [replace(layer, default=layer.name == name) for layer in listed]
 
-    def _default_layer(self, listed: list[LayerInfo], first: Inputs, targets: Targets | None = None) -> str | None:
-        """The layer for `layer=None`, found by runs of one image, once; None where the adapter's own choice stands."""
-        if not self._searched:
-            functions = () if targets is None else targets.functions
-            self._default = default_layer(
-                listed,
-                self._at,
-                first,
-                FunctionScores(functions) if functions else AnyOutput(self.scores.output),
-                size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
-                reshape=self.reshape,
-            )
-            self._searched = True
-        return self._default
+    def _default_layer(
+        self, listed: list[LayerInfo], first: Inputs, functions: tuple[Callable[[Any], Array], ...]
+    ) -> str | None:
+        """The layer for `layer=None`, found by runs of one image; None if the model has none to explain."""
+        return default_layer(
+            listed,
+            self.adapter,
+            first,
+            FunctionScores(functions) if functions else AnyOutput(self.scores.output),
+            size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
+            reshape=self.reshape,
+        )
 
-    def _choose_layer(self, inputs: Inputs, targets: Targets) -> None:
-        """Once, if no layer was named: move to the default one where that is not the adapter's own choice."""
-        if not self._chosen:
-            first = _rows(inputs, 0, 1)
-            name = self._default_layer(self.adapter.layers(first), first, targets)
-            self.adapters = self.adapters if name is None else [self._at(name)]
-            self._chosen = True
+    def _layers_for(self, inputs: Inputs, targets: Targets) -> tuple[str, ...]:
+        """The names of the explained layers; if none was named, the default one is found, once."""
+        if self._layers is None:
+            first = rows_of(inputs, 0, 1)
+            name = self._default_layer(self.adapter.layers(first), first, targets.functions)
+            if name is None:
+                raise self.adapter.no_default_layer(first)
+            self._layers = (name,)
+        return self._layers
+
+    # --- a call
 
     def __call__(self, images: Any, targets: Any = None) -> Explanation:
         """Explain every image.
@@ -181,7 +235,8 @@ class Explainer(ABC):
                 framework or of NumPy. One image without the batch axis is a batch of one.
             targets: None (each image's top class), one class, (B,) classes, (B, K) for K classes an image, "top5"
                 for as many top classes, a function of the model's raw outputs for n images that returns (n,)
-                scores, or a list of K such functions (`fusioncam_core.objectives` has ready ones).
+                scores, or a list of K such functions (`fusioncam_core` has ready ones, such as
+                `Contrast`).
 
         Returns:
             An explanation with maps (B, *spatial), or (B, K, *spatial) for K targets, in [0, 1].
@@ -228,22 +283,18 @@ class Explainer(ABC):
         """
         return explain_many(self, source, targets, preprocessing=preprocessing, prefetch=prefetch, progress=progress)
 
+    @in_session
     def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
         inputs = prepare(self.adapter, images, self.masked_input)
-        wanted = read_targets(targets, batch_size(inputs))
-        self._choose_layer(inputs, wanted)
-        with contextlib.ExitStack() as sessions:
-            for adapter in self.adapters:
-                sessions.enter_context(adapter.session())
-            # Images that are seen together share chunks of masks.
-            size = self.adapter.batch_size if self.batch_size == "auto" else self.batch_size
-            batching = ModelBatching(self.adapter, size)
+        wanted = read_targets(targets, batch_length(inputs))
+        # Images that are seen together share chunks of masks.
+        size = self.adapter.execution.batch_size if self.batch_size == "auto" else self.batch_size
 
-            def explain(span: Span) -> Explanation:
-                start, stop = span.start, span.start + span.count
-                return self._explain_rows(_rows(inputs, start, stop), wanted.rows(start, stop), progress)
+        def explain(span: Span) -> Explanation:
+            start, stop = span.start, span.start + span.count
+            return self._explain_rows(rows_of(inputs, start, stop), wanted.rows(start, stop), progress)
 
-            parts = [part for part, _ in batching.over(batch_size(inputs), explain)]
+        parts = [part for part, _ in ModelBatching(self.adapter, size).over(batch_length(inputs), explain)]
         explanation = join(parts, self.adapter.namespace)
         warn_of_empty_maps(explanation)
         return explanation
@@ -252,47 +303,50 @@ class Explainer(ABC):
         result, batches = self.run(inputs, targets, progress)
         return self._explanation(result, batches, several=targets.several)
 
+    @in_session
     def run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         """The result for inputs that `prepare` gave, and what was seen of them at each layer."""
-        self._choose_layer(inputs, targets)
-        results, batches = [], []
-        for adapter in self.adapters:
-            batch = self.see(inputs, targets, adapter)
+        results, batches = [], self.see(inputs, targets)
+        for batch in batches:
             watched = progress if self.needs_masks else False
             with progress_bar(self.mask_count(batch), self.title, watched) as batch.advance:
                 results.append(self.explain(batch))
-            batches.append(batch)
         return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
 
-    def see(self, inputs: Inputs, targets: Targets, adapter: ModelAdapter | None = None) -> Batch:
-        """The batch at this explainer's layer: one forward pass, and one backward pass if the method needs it."""
-        adapter = self.adapter if adapter is None else adapter
-        xp, images = adapter.namespace, leaf(inputs, self.masked_input)
+    def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:
+        """The batch at each of the layers: one forward pass, and one backward pass if the method needs it."""
+        layers = self._layers_for(inputs, targets)
+        adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
         scores = self._scores_of(inputs, targets)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
-        if self.needs_layer:
-            capture = adapter.capture(inputs, scores if self.needs_gradients else None, asked)
-        else:
-            capture = Capture(adapter.forward(inputs), None, None)
-        logits = require_finite(scores.logits(capture.outputs), "model's outputs", xp)
+        capture = adapter.capture(inputs, layers, scores if self.needs_gradients else None, asked) if layers else None
+        outputs = adapter.forward(inputs) if capture is None else capture.outputs
+        logits = require_finite(scores.logits(outputs), "model's outputs", xp)
         warn_of_probabilities(logits, scores, adapter)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)
-        batch = Batch(
-            adapter,
-            scores,
-            inputs,
-            asked,
-            logits,
-            capture,
-            self._masked(scores, inputs, asked),
-            which=self.masked_input,
-            reshape=self.reshape,
-        )
-        warn_of_zero_gradients(batch, several=targets.several)
-        return batch
+        masked = self._masked(scores, inputs, asked)
+        batches = [
+            Batch(
+                adapter,
+                layer,
+                scores,
+                inputs,
+                asked,
+                logits,
+                None if capture is None else capture.layers[layer],
+                masked.sharing(),
+                which=self.masked_input,
+                reshape=self.reshape,
+                evaluations=0 if number else batch_length(inputs),
+            )
+            for number, layer in enumerate(layers or (NO_LAYER,))
+        ]
+        for batch in batches:
+            warn_of_zero_gradients(batch, several=targets.several)
+        return batches
 
     def _scores_of(self, inputs: Inputs, targets: Targets) -> Scores:
         if targets.functions:
@@ -302,17 +356,14 @@ class Explainer(ABC):
 
     def _masked(self, scores: Scores, inputs: Inputs, targets: Array) -> MaskedScorer:
         images, channel_axis = leaf(inputs, self.masked_input), self.adapter.input_channel_axis
-        key = replace(scores, top=1) if isinstance(scores, ClassScores) else scores
-        if key not in self._steps:
-            self._steps[key] = MaskedSteps(self.adapter, key, self.masked_input, self.batch_size)
         return MaskedScorer(
-            self.adapter,
+            self._steps,
             scores,
-            self._steps[key],
             inputs,
             targets,
-            which=self.masked_input,
-            erased=erased_images(images, self.baseline, channel_axis, self.adapter.namespace),
+            erased=erased_images(
+                images, "zero" if self.baseline is None else self.baseline, channel_axis, self.adapter.namespace
+            ),
         )
 
     def _explanation(self, result: Result, batches: list[Batch], *, several: bool) -> Explanation:
@@ -324,7 +375,7 @@ class Explainer(ABC):
 
         return Explanation(
             method=self.name,
-            layer=", ".join(adapter.layer_name for adapter in self.adapters) if self.needs_layer else NO_LAYER,
+            layer=", ".join(each.layer for each in batches),
             model=self.adapter.model_name,
             maps=shaped(result.maps),
             targets=shaped(batch.targets),
@@ -342,19 +393,18 @@ class Explainer(ABC):
         )
 
 
+def _made_again(kind: type[Explainer], arguments: Mapping[str, Any]) -> Explainer:
+    return kind(**arguments)
+
+
 def _combined(results: list[Result], batches: list[Batch], combine: str) -> Result:
     """The maps of several layers as one, and each as a part."""
     xp, spatial_ndim = batches[0].xp, len(batches[0].size)
     maps = xp.stack([result.maps for result in results], axis=0)
-    united = normalise(getattr(xp, COMBINATIONS[combine])(maps, axis=0), spatial_ndim=spatial_ndim)
-    parts = {batch.adapter.layer_name: result.maps for batch, result in zip(batches, results, strict=True)}
+    united = normalise(getattr(xp, ARRAY_WORDS[combine])(maps, axis=0), spatial_ndim=spatial_ndim)
+    parts = {batch.layer: result.maps for batch, result in zip(batches, results, strict=True)}
     if results[0].masks_run is None or results[0].uncertainty is None:
         return Result(united, parts)
     masks_run = xp.sum(xp.stack([result.masks_run for result in results]), axis=0)
-    return Result(
-        united, parts, masks_run=masks_run, uncertainty=xp.max(xp.stack([r.uncertainty for r in results]), axis=0)
-    )
-
-
-def _rows(inputs: Inputs, start: int, stop: int) -> Inputs:
-    return map_leaves(lambda each: each[start:stop, ...], inputs)
+    largest = xp.max(xp.stack([result.uncertainty for result in results]), axis=0)
+    return Result(united, parts, masks_run=masks_run, uncertainty=largest)

@@ -1,4 +1,4 @@
-"""What a method sees of one batch: activations, gradients, and the model under masks."""
+"""What a method sees of one batch at one layer: activations, gradients, and the model under masks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.inputs import Inputs, Which, leaf, leaves, map_leaves, with_leaf
+from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, map_leaves, with_leaf
 from fusioncam_core.models.layout import Layout, Reshape, find_layout
 from fusioncam_core.models.masking import MaskedScorer, spatial_size
 from fusioncam_core.models.outputs import Scores
 
 if TYPE_CHECKING:
-    from fusioncam_core.models.adapter import Capture, ModelAdapter
+    from fusioncam_core.models.adapter import LayerCapture, ModelAdapter
 
 
 class Batch:
     """One batch of images and its targets, at one layer of the model.
 
     Attributes:
-        adapter: of the model and layer.
+        adapter: of the model.
+        layer: its name; "none" for methods that need no layer.
         xp: the namespace.
         inputs: (B, ...) of the model.
         images: (B, ...) the explained input.
@@ -42,17 +43,20 @@ class Batch:
     def __init__(
         self,
         adapter: ModelAdapter,
+        layer: str,
         scores: Scores,
         inputs: Inputs,
         targets: Array,
         logits: Array,
-        capture: Capture,
+        capture: LayerCapture | None,
         masked: MaskedScorer,
         *,
         which: Which,
         reshape: Reshape = None,
+        evaluations: int = 0,
     ):
         self.adapter = adapter
+        self.layer = layer
         self.xp: Namespace = adapter.namespace
         self.scores = scores
         self.inputs = inputs
@@ -63,17 +67,19 @@ class Batch:
         self.logits = logits
         self.masked = masked
         self.advance: Callable[[int], object] = _ignore
-        self.captured: Array = capture.activations
+        self._capture = capture
         self._reshape = reshape
-        self._plain_evaluations = batch_size(inputs)
-        self.activations: Array = None if self.captured is None else self._channels_first(self.captured)
-        self.gradients = None if capture.gradients is None else self._gradients_first(capture.gradients)
+        self._plain_evaluations = evaluations
+        gradients = None if capture is None else capture.gradients
+        self.captured: Array = None if capture is None else capture.activations
+        self.activations: Array = None if capture is None else self._channels_first(capture.activations)
+        self.gradients: Array | None = None if gradients is None else self._gradients_first(gradients)
 
     @functools.cached_property
     def layout(self) -> Layout:
         """Where channels and positions are in the layer's output."""
-        axis, name = self.adapter.activation_channel_axis, self.adapter.layer_name
-        return find_layout(self.captured.shape, self.size, axis, self._reshape, name)
+        assert self._capture is not None
+        return find_layout(self.captured.shape, self.size, self._capture.channel_axis, self._reshape, self.layer)
 
     @property
     def target_scores(self) -> Array:
@@ -89,7 +95,7 @@ class Batch:
 
     @property
     def evaluations(self) -> int:
-        """The images the model was run on so far, masked and plain."""
+        """The images the model was run on so far, masked and plain; a pass that several layers share counts once."""
         return self._plain_evaluations + self.masked.evaluations
 
     def count(self, images: int) -> None:
@@ -99,8 +105,8 @@ class Batch:
     def capture(self, images: Array) -> tuple[Array, Array]:
         """The activations and gradients of the same targets for other images (B, ...) in the explained ones' place."""
         inputs = with_leaf(self.inputs, self._which, images)
-        captured = self.adapter.capture(inputs, self.scores, self.targets)
-        self.count(batch_size(inputs))
+        captured = self.adapter.capture(inputs, [self.layer], self.scores, self.targets).layers[self.layer]
+        self.count(batch_length(inputs))
         return self._channels_first(captured.activations), self._gradients_first(captured.gradients)
 
     def ablated_scores(self, rows: Array, channels: np.ndarray[Any, Any], count: int) -> Array:
@@ -113,7 +119,7 @@ class Batch:
         captured = xp.take(self.captured, rows, axis=0)
         ablated = captured * constant_like(self._all_but(channels), captured, xp)
         inputs = map_leaves(lambda each: xp.take(each, rows, axis=0), self.inputs)
-        logits = self.scores.logits(self.adapter.forward_with(inputs, ablated))
+        logits = self.scores.logits(self.adapter.forward_with(inputs, self.layer, ablated))
         self.count(count)
         return xp.take_along_axis(logits, xp.take(self.targets, rows, axis=0), axis=1)
 
@@ -133,7 +139,7 @@ class Batch:
         fitting = [axis for axis in range(1, len(shape)) if shape[axis] == channels]
         if len(fitting) != 1:
             raise InvalidValueError(
-                f"{at_layer('The output', self.adapter)} has shape {shape}, and which of its axes holds the {channels} "
+                f"{self.at_layer('The output')} has shape {shape}, and which of its axes holds the {channels} "
                 "channels that reshape= makes of it is not plain, so that none can be switched off. Give reshape= as a "
                 "grid, or take another method."
             )
@@ -149,17 +155,11 @@ class Batch:
         return self.xp.stack(each, axis=1)
 
     def _finite_float(self, values: Array, what: str) -> Array:
-        return require_finite(self.xp.astype(values, self.xp.float32), at_layer(what, self.adapter), self.xp)
+        return require_finite(self.xp.astype(values, self.xp.float32), self.at_layer(what), self.xp)
 
-
-def batch_size(inputs: Inputs) -> int:
-    """How many images the inputs hold."""
-    return int(leaves(inputs)[0].shape[0])
-
-
-def at_layer(what: str, adapter: ModelAdapter) -> str:
-    """The words for something at the explained layer, with the layer's and the model's names."""
-    return f"{what} at layer {adapter.layer_name!r} of {adapter.model_name}"
+    def at_layer(self, what: str) -> str:
+        """The words for something at the explained layer, with the layer's and the model's names."""
+        return f"{what} at layer {self.layer!r} of {self.adapter.model_name}"
 
 
 def _ignore(count: int) -> None:

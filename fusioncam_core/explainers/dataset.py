@@ -25,7 +25,7 @@ def explain_many(
 ) -> Iterator[Explanation]:
     """As `Explainer.explain_many`."""
     adapter = explainer.adapter
-    size = adapter.batch_size if explainer.batch_size == "auto" else int(explainer.batch_size)
+    size = adapter.execution.batch_size if explainer.batch_size == "auto" else int(explainer.batch_size)
     groups = regrouped(read(source, adapter, explainer.masked_input is not None, preprocessing, size), size)
     wanted = SourceTargets(targets)
     with progress_bar(length(source), f"{explainer.title}, images", progress) as advance:

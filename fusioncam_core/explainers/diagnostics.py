@@ -9,7 +9,7 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, to_numpy
 from fusioncam_core.errors import EmptyMapWarning
-from fusioncam_core.explainers.batch import Batch, at_layer
+from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.outputs import ClassScores, Scores
 from fusioncam_core.results.explanation import Explanation
@@ -39,7 +39,7 @@ def warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
     empty = np.argwhere(zero if several else zero[:, 0])
     if len(empty):
         warnings.warn(
-            f"The gradient {at_layer('of the score', batch.adapter)} is zero everywhere for {_places(empty)}: the "
+            f"The gradient {batch.at_layer('of the score')} is zero everywhere for {_places(empty)}: the "
             "gradient map is zeros. A saturated softmax or sigmoid at the end of the model does that (explain its "
             "logits), or a layer that the score does not depend on.",
             EmptyMapWarning,

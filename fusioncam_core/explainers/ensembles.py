@@ -3,84 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
-from fusioncam_core.approximation.budget import require_limits
 from fusioncam_core.arrays.checks import require_percentage, require_word
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.explainers.base import Explainer, Result
+from fusioncam_core.explainers.base import Explainer, Family, Result
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.region import Budgeted, ScoreCAM
+from fusioncam_core.explainers.options import BUDGET, BudgetOptions, limits_of
+from fusioncam_core.explainers.region import ScoreCAM
+from fusioncam_core.explainers.registry import find_method, methods
 from fusioncam_core.methods.fusion import Contributions, Variant, _fusion_cam
 from fusioncam_core.methods.union import _denoised_cam, _union_cam
 from fusioncam_core.models.outputs import FunctionScores
 from fusioncam_core.models.targets import Targets
 
+PartOptions = Mapping[str, Any] | None
+"""Keywords of a part that is given by name."""
+
 
 class _Ensemble(Explainer):
     """A method made of others.
 
-    One given by name shares this explainer's layer and one run of it; one given as an explainer sees the images itself.
+    One given by name shares this explainer's layer and one run of it, and gets its options; one given as an explainer
+    sees the images itself.
     """
 
+    family = "ensemble"
     needs_masks = True
     takes_budget = True
     region: Explainer
 
-    def __init__(
-        self,
-        model: Any,
-        layer: Any = None,
-        *,
-        budget: int | None = None,
-        tolerance: float | None = None,
-        **keywords: Any,
-    ):
-        limits = require_limits(budget, tolerance)
-        self._limits: dict[str, Any] = {name: value for name, value in limits._asdict().items() if value is not None}
-        super().__init__(model, layer, **keywords)
+    def __init__(self, model: Any, layer: Any = None, **options: Unpack[BudgetOptions]):
+        _, left = limits_of(type(self), options)
+        self._limits: dict[str, Any] = {
+            name: value for name, value in options.items() if name in BUDGET and value is not None
+        }
+        # What a part is told besides its own options; the rest is the ensemble's to do.
+        self._shared = {name: value for name, value in left.items() if name not in ("progress", "backend_options")}
+        super().__init__(model, layer, **left)
         self._named: list[Explainer] = []
 
     def mask_count(self, batch: Batch) -> int | None:
         """The region method's."""
-        return self.region.mask_count(batch) if self.region in self._named else None
+        return self.region.mask_count(batch) if any(self.region is each for each in self._named) else None
 
-    def _part(self, role: str, given: str | Explainer, **keywords: Any) -> Explainer:
-        """The method for a role, "gradient" or "region", by its name (then with these keywords) or as it was given."""
-        from fusioncam_core.explainers import registry
+    def _part(self, role: Family, given: str | Explainer, options: PartOptions, **own: Any) -> Explainer:
+        """The method for a role, "gradient" or "region", by its name (then with these options) or as it was given."""
+        if isinstance(given, Explainer):
+            return self._given_part(role, given, options)
+        method = find_method(given, role, role)
+        self._named.append(
+            method(self.adapter, **{**self._shared, **self._limits_of(role, method), **own, **(options or {})})
+        )
+        return self._named[-1]
 
-        known = registry.GRADIENT_METHODS if role == "gradient" else registry.REGION_METHODS
-        if isinstance(given, str):
-            if given not in known:
-                raise InvalidValueError(f"{role} is one of {_listed(known)}, and {given!r} came.")
-            self._named.append(known[given](self.adapter, **self._limits_of(role, known[given]), **keywords))
-            return self._named[-1]
+    def _given_part(self, role: Family, part: Explainer, options: PartOptions) -> Explainer:
         if role == "region" and self._limits:
             raise InvalidValueError(
                 f"{' and '.join(self._limits)} came with a region explainer: give them to that one."
             )
-        if not isinstance(given, Explainer):
-            raise InvalidTypeError(
-                f"{role} is the name of a method or an explainer, and a {type(given).__qualname__} came. The "
-                f"names are {_listed(known)}."
-            )
-        if given.name not in known:
-            raise InvalidValueError(f"{role} is an explainer of {_listed(known)}, and one of {given.name!r} came.")
-        self._require_the_same_model(role, given)
-        return given
+        if options is not None:
+            raise InvalidTypeError(f"{role}_options came with a {role} explainer: give them to that one.")
+        if part.family != role:
+            known = ", ".join(map(repr, methods(role)))
+            raise InvalidValueError(f"{role} is an explainer of {known}: got one of {part.name!r}.")
+        self._require_the_same_model(role, part)
+        return part
 
-    def _limits_of(self, role: str, method: type[Explainer]) -> dict[str, Any]:
+    def _limits_of(self, role: Family, method: type[Explainer]) -> dict[str, Any]:
         """The keywords of a named method that say how far it goes."""
         if role == "gradient" or not self._limits:
             return {}
-        if not issubclass(method, Budgeted):
+        if not method.takes_budget:
             raise InvalidValueError(
                 f"{method.title} runs all of its masks: {' and '.join(self._limits)} cannot limit it."
             )
         return self._limits
 
-    def _require_the_same_model(self, role: str, part: Explainer) -> None:
+    def _require_the_same_model(self, role: Family, part: Explainer) -> None:
         """Refuse a part that reads other inputs or outputs, as far as that can be told."""
         if part.adapter.namespace is not self.adapter.namespace:
             raise InvalidValueError(
@@ -91,22 +92,17 @@ class _Ensemble(Explainer):
             if getattr(part, name) != getattr(self, name):
                 raise InvalidValueError(
                     f"The {role} method was made with {getattr(part, name)} and the {self.name} with "
-                    f"{getattr(self, name)}: give both the same task, outputs, output and masked_input."
+                    f"{getattr(self, name)}: give both the same task, output_kind, output and masked_input."
                 )
 
     def _result(self, part: Explainer, batch: Batch) -> Result:
         """A part's maps (B, K, *size): of what was seen already, or by its own look at the images."""
-        if part in self._named:
+        if any(part is each for each in self._named):
             return part.explain(batch)
-        with part.adapter.session():
-            result, batches = part.run(batch.inputs, _targets(batch), part.progress)
+        result, batches = part.run(batch.inputs, _targets(batch), part.progress)
         for each in batches:
             batch.count(each.evaluations)
         return result
-
-
-def _listed(names: Mapping[str, object]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def _targets(batch: Batch) -> Targets:
@@ -125,6 +121,8 @@ class FusionCAM(_Ensemble):
             the paper. A name shares this explainer's layer and one run of it; an explainer sees the images itself,
             with its own layer, baseline and batch size.
         region: a region method, likewise; Score-CAM in the paper.
+        gradient_options, region_options: keywords of a part that is given by name, such as `{"samples": 50}`. Those of
+            this explainer that the part knows as well, its baseline among them, reach it anyway.
         percentile: values of the gradient map below it are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic) or
             "unnormalised" (the authors' later package, xplaincam).
@@ -139,6 +137,8 @@ class FusionCAM(_Ensemble):
 
     name = "fusion-cam"
     title = "Fusion-CAM"
+    paper = "arXiv 2603.05386"
+    needs_gradients = True
 
     def __init__(
         self,
@@ -147,18 +147,20 @@ class FusionCAM(_Ensemble):
         *,
         gradient: str | Explainer = "grad-cam",
         region: str | Explainer = "score-cam",
+        gradient_options: PartOptions = None,
+        region_options: PartOptions = None,
         percentile: float = 10,
         contributions: Contributions = "clipped",
         variant: Variant = "published",
-        **keywords: Any,
+        **options: Unpack[BudgetOptions],
     ):
         self.percentile = require_percentage(percentile)
         self.contributions = require_word(contributions, "contributions", Contributions)
         self.variant = require_word(variant, "variant", Variant)
-        super().__init__(model, layer, **keywords)
-        self.gradient = self._part("gradient", gradient)
+        super().__init__(model, layer, **options)
+        self.gradient = self._part("gradient", gradient, gradient_options)
         weighed = {"channel_weights": "regression"} if variant == "calibrated" and region == ScoreCAM.name else {}
-        self.region = self._part("region", region, **weighed)
+        self.region = self._part("region", region, region_options, **weighed)
         self.needs_gradients = any(part.needs_gradients for part in self._named)
 
     def explain(self, batch: Batch) -> Result:
@@ -187,6 +189,7 @@ class UnionCAM(_Ensemble):
     Args:
         model, layer, and every keyword of `Explainer`.
         region: a region method, by name or as an explainer, as for `FusionCAM`; Score-CAM in the paper.
+        region_options: its keywords, if it is given by name.
         percentile: gradients below this percentile of their channel are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic, which can
             invert a map) or "unnormalised" (the authors' later package, xplaincam).
@@ -198,6 +201,7 @@ class UnionCAM(_Ensemble):
 
     name = "union-cam"
     title = "Union-CAM"
+    paper = "doi 10.3389/fnbot.2024.1490198"
     needs_gradients = True
 
     def __init__(
@@ -206,14 +210,15 @@ class UnionCAM(_Ensemble):
         layer: Any = None,
         *,
         region: str | Explainer = "score-cam",
+        region_options: PartOptions = None,
         percentile: float = 10,
         contributions: Contributions = "clipped",
-        **keywords: Any,
+        **options: Unpack[BudgetOptions],
     ):
         self.percentile = require_percentage(percentile)
         self.contributions = require_word(contributions, "contributions", Contributions)
-        super().__init__(model, layer, **keywords)
-        self.region = self._part("region", region)
+        super().__init__(model, layer, **options)
+        self.region = self._part("region", region, region_options)
 
     def explain(self, batch: Batch) -> Result:
         """The union of both maps, or the region map, with both and the union in the parts."""

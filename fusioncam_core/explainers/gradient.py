@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fusioncam_core.arrays.namespaces import Array, constant_like
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
+from fusioncam_core.explainers.options import ExplainerOptions
 from fusioncam_core.methods.eigen import _eigen_cam, _eigengrad_cam
 from fusioncam_core.methods.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
 from fusioncam_core.methods.smooth import _smooth_grad_cam_plus_plus
@@ -39,6 +40,8 @@ class GradCAM(_FromGradients):
 
     name = "grad-cam"
     title = "Grad-CAM"
+    family = "gradient"
+    paper = "arXiv 1610.02391"
     formula = staticmethod(_grad_cam)
 
 
@@ -47,6 +50,8 @@ class GradCAMPlusPlus(_FromGradients):
 
     name = "grad-cam++"
     title = "Grad-CAM++"
+    family = "gradient"
+    paper = "arXiv 1710.11063"
     formula = staticmethod(_grad_cam_plus_plus)
 
 
@@ -55,6 +60,8 @@ class XGradCAM(_FromGradients):
 
     name = "xgrad-cam"
     title = "XGrad-CAM"
+    family = "gradient"
+    paper = "arXiv 2008.02312"
     formula = staticmethod(_xgrad_cam)
 
 
@@ -63,6 +70,8 @@ class LayerCAM(_FromGradients):
 
     name = "layer-cam"
     title = "LayerCAM"
+    family = "gradient"
+    paper = "doi 10.1109/TIP.2021.3089943"
     formula = staticmethod(_layer_cam)
 
 
@@ -71,6 +80,8 @@ class HiResCAM(_FromGradients):
 
     name = "hires-cam"
     title = "HiResCAM"
+    family = "gradient"
+    paper = "arXiv 2011.08891"
     formula = staticmethod(_hires_cam)
 
 
@@ -79,6 +90,7 @@ class EigenGradCAM(_FromGradients):
 
     name = "eigengrad-cam"
     title = "EigenGrad-CAM"
+    family = "gradient"
     formula = staticmethod(_eigengrad_cam)
 
 
@@ -87,6 +99,8 @@ class EigenCAM(Explainer):
 
     name = "eigen-cam"
     title = "Eigen-CAM"
+    family = "gradient"
+    paper = "arXiv 2008.00299"
 
     def explain(self, batch: Batch) -> Result:
         """`N(U(A v_1))`."""
@@ -114,6 +128,8 @@ class SmoothGradCAMPlusPlus(Explainer):
 
     name = "smooth-grad-cam++"
     title = "Smooth Grad-CAM++"
+    family = "gradient"
+    paper = "arXiv 1908.01224"
     needs_gradients = True
 
     def __init__(
@@ -124,14 +140,14 @@ class SmoothGradCAMPlusPlus(Explainer):
         samples: int = 20,
         std: float = 0.15,
         seed: int = 0,
-        **keywords: Any,
+        **options: Unpack[ExplainerOptions],
     ):
         if not 0 < std < math.inf:
             raise InvalidValueError(f"std is a positive share of the image's range, and {std!r} came.")
         self.samples = require_count(samples, "samples")
         self.std = std
         self.seed = require_count(seed, "seed", least=0)
-        super().__init__(model, layer, **keywords)
+        super().__init__(model, layer, **options)
 
     def explain(self, batch: Batch) -> Result:
         """`N(U(relu(sum_k w_k A_k)))` with the weights of Grad-CAM++ from averaged powers of the gradients."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
-from fusioncam_core.approximation.budget import Scored, require_limits, score_channels
+from fusioncam_core.approximation.budget import Scored, score_channels
 from fusioncam_core.arrays.checks import require_count, require_finite, require_word
 from fusioncam_core.arrays.namespaces import Array, constant_like, to_numpy
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
+from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
 from fusioncam_core.methods.ablation import _ablation_cam
 from fusioncam_core.methods.groups import Grouping, _group_cam, check_groups, group_maps
 from fusioncam_core.methods.rise import RandomMasks, _rise, check_random_masks
 from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
 from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam, formula
-from fusioncam_core.models.masking import Baseline, MaskedScorer, blurred_images
+from fusioncam_core.models.masking import MaskedScorer, blurred_images
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, above_black, gathered, scored
 
 GROUP_BLUR = 25
@@ -33,23 +34,16 @@ class Budgeted(Explainer):
         model, layer, and every keyword of `Explainer`.
         budget: the most masks run of each image; None for all. What the others would score is predicted.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
-            in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.cams.budget`).
+            in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.approximation`).
     """
 
     needs_masks = True
     takes_budget = True
 
-    def __init__(
-        self,
-        model: Any,
-        layer: Any = None,
-        *,
-        budget: int | None = None,
-        tolerance: float | None = None,
-        **keywords: Any,
-    ):
-        self.limits = require_limits(budget, tolerance)
-        super().__init__(model, layer, **keywords)
+    def __init__(self, model: Any, layer: Any = None, **options: Unpack[BudgetOptions]):
+        limits, options_left = limits_of(type(self), options)
+        self.limits = limits
+        super().__init__(model, layer, **options_left)
 
     _samples: int = 1
     """Masks a channel."""
@@ -88,10 +82,19 @@ class ScoreCAM(Budgeted):
 
     name = "score-cam"
     title = "Score-CAM"
+    family = "region"
+    paper = "arXiv 1910.01279"
 
-    def __init__(self, model: Any, layer: Any = None, *, channel_weights: ChannelWeights = "softmax", **keywords: Any):
+    def __init__(
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        channel_weights: ChannelWeights = "softmax",
+        **options: Unpack[BudgetOptions],
+    ):
         self.channel_weights = require_word(channel_weights, "channel_weights", ChannelWeights)
-        super().__init__(model, layer, **keywords)
+        super().__init__(model, layer, **options)
 
     def explain(self, batch: Batch) -> Result:
         """`N(relu(U(sum_k softmax(s)_k A_k)))`; `N(relu(U(sum_k p_k N(A_k))))`; `N(relu(U(regression)))`."""
@@ -150,8 +153,11 @@ class GroupCAM(Explainer):
 
     name = "group-cam"
     title = "Group-CAM"
+    family = "region"
+    paper = "arXiv 2103.13859"
     needs_gradients = True
     needs_masks = True
+    option_defaults: ClassVar[ExplainerOptions] = {**DEFAULTS, "baseline": None}
 
     def __init__(
         self,
@@ -162,16 +168,14 @@ class GroupCAM(Explainer):
         grouping: Grouping = "order",
         percentile: float = 0,
         seed: int = 0,
-        baseline: Baseline | None = None,
-        **keywords: Any,
+        **options: Unpack[ExplainerOptions],
     ):
         check_groups(groups, grouping, percentile, seed)
         self.groups = groups
         self.grouping = grouping
         self.percentile = percentile
         self.seed = seed
-        self.blurs = baseline is None
-        super().__init__(model, layer, baseline="zero" if baseline is None else baseline, **keywords)
+        super().__init__(model, layer, **options)
 
     def mask_count(self, batch: Batch) -> int:
         """One a target and group."""
@@ -202,7 +206,7 @@ class GroupCAM(Explainer):
         return result
 
     def _erasing(self, batch: Batch) -> MaskedScorer:
-        if not self.blurs:
+        if self.baseline is not None:
             return batch.masked
         axis = batch.adapter.input_channel_axis
         return batch.masked.erasing(blurred_images(batch.images, GROUP_BLUR, GROUP_BLUR, axis, batch.xp))
@@ -217,6 +221,8 @@ class AblationCAM(Explainer):
 
     name = "ablation-cam"
     title = "Ablation-CAM"
+    family = "region"
+    paper = "WACV 2020, Desai and Ramaswamy"
     needs_masks = True
 
     def explain(self, batch: Batch) -> Result:
@@ -293,14 +299,26 @@ class SSCAM(_Sampled):
 
     name = "ss-cam"
     title = "SS-CAM"
+    family = "region"
+    paper = "arXiv 2006.14255"
 
     def __init__(
-        self, model: Any, layer: Any = None, *, samples: int = 35, std: float = 2.0, seed: int = 0, **keywords: Any
+        self,
+        model: Any,
+        layer: Any = None,
+        *,
+        samples: int = 35,
+        std: float = 2.0,
+        seed: int = 0,
+        **options: Unpack[BudgetOptions],
     ):
+        self.samples = samples
+        self.std = std
+        self.seed = seed
         self._samples = require_count(samples, "samples")
         self._share = 1 / samples
         self._vary = add_noise(std, seed)
-        super().__init__(model, layer, **keywords)
+        super().__init__(model, layer, **options)
 
 
 class ISCAM(_Sampled):
@@ -320,12 +338,15 @@ class ISCAM(_Sampled):
 
     name = "is-cam"
     title = "IS-CAM"
+    family = "region"
+    paper = "arXiv 2010.03023"
 
-    def __init__(self, model: Any, layer: Any = None, *, steps: int = 10, **keywords: Any):
+    def __init__(self, model: Any, layer: Any = None, *, steps: int = 10, **options: Unpack[BudgetOptions]):
+        self.steps = steps
         self._samples = require_count(steps, "steps", least=2) - 1
         self._share = 1 / steps
         self._vary = grow(steps)
-        super().__init__(model, layer, **keywords)
+        super().__init__(model, layer, **options)
 
 
 class RISE(Explainer):
@@ -347,6 +368,8 @@ class RISE(Explainer):
 
     name = "rise"
     title = "RISE"
+    family = "region"
+    paper = "arXiv 1806.07421"
     needs_masks = True
     needs_layer = False
 
@@ -359,12 +382,15 @@ class RISE(Explainer):
         cells: int = 7,
         probability: float = 0.5,
         seed: int = 0,
-        **keywords: Any,
+        **options: Unpack[ExplainerOptions],
     ):
         check_random_masks(masks, cells, probability, seed)
         self.masks = masks
+        self.cells = cells
+        self.probability = probability
+        self.seed = seed
         self._random_masks = functools.partial(RandomMasks, masks, cells=cells, probability=probability, seed=seed)
-        super().__init__(model, layer, **keywords)
+        super().__init__(model, layer, **options)
 
     def mask_count(self, batch: Batch) -> int:
         """All masks of all images."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fusioncam_core.arrays.checks import require_finite, require_float, require_map, require_percentage, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
@@ -143,11 +143,10 @@ def fuse(first: Array, second: Array, *, weights: tuple[Array, Array] | None = N
             maps * _over_space(weight, spatial_ndim, xp=xp)
             for maps, weight in zip((first, second), weights, strict=True)
         )
-    return _fuse(first, second, spatial_ndim, xp=xp)
+    return _fuse(first, second, _similarity(first, second, xp=xp), spatial_ndim, xp=xp)
 
 
-def _fuse(a: Array, b: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
-    s = _similarity(a, b, xp=xp)
+def _fuse(a: Array, b: Array, s: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
     return _normalise(s * xp.maximum(a, b) + (1 - s) * (a + b) / 2, spatial_ndim, xp=xp)
 
 
@@ -232,10 +231,10 @@ def check_maps(spatial_ndim: int, **maps: Array) -> Namespace:
 
 
 def _fusion_cam(
-    gradient: Array,
-    region: Array,
-    probability: Callable[[Array], Array],
-    baseline: Array,
+    g: Array,
+    r: Array,
+    p: Callable[[Array], Array],
+    p_0: Array,
     percentile: float,
     mode: Contributions,
     variant: Variant,
@@ -243,37 +242,70 @@ def _fusion_cam(
     *,
     xp: Namespace,
 ) -> Fusion:
-    def over_space(values: Array) -> Array:
+    """Steps 1 to 3 in the paper's symbols; `p` gives the probabilities of the image times a mask, `p_0` of black."""
+
+    def over(values: Array) -> Array:
         return _over_space(values, spatial_ndim, xp=xp)
 
-    denoised = _denoise(gradient, percentile, spatial_ndim, xp=xp)
-    p_d, p_r = probability(denoised), probability(region)
-    w_d, w_r = _contribution_weights(p_d - baseline, p_r - baseline, mode, xp=xp)
-    union = _normalise(over_space(w_d) * denoised + over_space(w_r) * region, spatial_ndim, xp=xp)
-    parts = {"gradient": gradient, "denoised": denoised, "region": region, "union": union}
-    weights = {
-        "probability_baseline": baseline,
-        "probability_denoised": p_d,
-        "probability_region": p_r,
-        "contribution_denoised": p_d - baseline,
-        "contribution_region": p_r - baseline,
-        "weight_denoised": w_d,
-        "weight_region": w_r,
-    }
+    d = _denoise(g, percentile, spatial_ndim, xp=xp)
+    p_d, p_r = p(d), p(r)
+    beta_d, beta_r = p_d - p_0, p_r - p_0
+    w_d, w_r = _contribution_weights(beta_d, beta_r, mode, xp=xp)
+    u = _normalise(over(w_d) * d + over(w_r) * r, spatial_ndim, xp=xp)
     if variant == "calibrated":
-        return Fusion(xp.sqrt(union), parts, weights)
-    p_u = probability(union)
+        return _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, fusion=xp.sqrt(u)).named()
+    p_u = p(u)
+    beta_u = p_u - p_0
     # The published second step weighs the union's contribution against the region's *normalised* weight.
-    v_u, v_r = _contribution_weights(p_u - baseline, w_r, mode, xp=xp)
-    a, b = over_space(v_u) * union, over_space(v_r) * region
-    return Fusion(
-        maps=_fuse(a, b, spatial_ndim, xp=xp),
-        parts={**parts, "similarity": _similarity(a, b, xp=xp)},
-        weights={
-            **weights,
-            "probability_union": p_u,
-            "contribution_union": p_u - baseline,
-            "fusion_weight_union": v_u,
-            "fusion_weight_region": v_r,
-        },
-    )
+    v_u, v_r = _contribution_weights(beta_u, w_r, mode, xp=xp)
+    a, b = over(v_u) * u, over(v_r) * r
+    s = _similarity(a, b, xp=xp)
+    fusion = _fuse(a, b, s, spatial_ndim, xp=xp)
+    return _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, p_u, beta_u, v_u, v_r, s, fusion).named()
+
+
+class _Symbols(NamedTuple):
+    """What Fusion-CAM works out, in that order and in the paper's symbols; None for what its variant leaves out.
+
+    `g`, `d`, `r`, `u`, the similarity `s` and `fusion` are maps (..., *spatial). Of each map there is a probability
+    (...) under it, a contribution `beta`, a weight `w` in the union and `v` in the fusion; `p_0` is the black image's.
+    """
+
+    g: Array
+    r: Array
+    p_0: Array
+    d: Array
+    p_d: Array
+    p_r: Array
+    beta_d: Array
+    beta_r: Array
+    w_d: Array
+    w_r: Array
+    u: Array
+    p_u: Array = None
+    beta_u: Array = None
+    v_u: Array = None
+    v_r: Array = None
+    s: Array = None
+    fusion: Array = None
+
+    def named(self) -> Fusion:
+        parts = {"gradient": self.g, "denoised": self.d, "region": self.r, "union": self.u, "similarity": self.s}
+        weights = {
+            "probability_baseline": self.p_0,
+            "probability_denoised": self.p_d,
+            "probability_region": self.p_r,
+            "contribution_denoised": self.beta_d,
+            "contribution_region": self.beta_r,
+            "weight_denoised": self.w_d,
+            "weight_region": self.w_r,
+            "probability_union": self.p_u,
+            "contribution_union": self.beta_u,
+            "fusion_weight_union": self.v_u,
+            "fusion_weight_region": self.v_r,
+        }
+        return Fusion(self.fusion, _worked_out(parts), _worked_out(weights))
+
+
+def _worked_out(values: dict[str, Array]) -> dict[str, Array]:
+    return {name: each for name, each in values.items() if each is not None}

@@ -103,40 +103,38 @@ def union_cam(
 
 
 def _union_cam(
-    denoised: Array,
-    region: Array,
-    probability: Callable[[Array], Array],
-    baseline: Array,
+    d: Array,
+    r: Array,
+    p: Callable[[Array], Array],
+    p_0: Array,
     mode: Contributions,
     spatial_ndim: int,
     *,
     xp: Namespace,
 ) -> Fusion:
-    def over_space(values: Array) -> Array:
+    """The paper's formulas in the symbols of Fusion-CAM's."""
+
+    def over(values: Array) -> Array:
         return _over_space(values, spatial_ndim, xp=xp)
 
-    p_d, p_r = probability(denoised), probability(region)
-    w_d, w_r = _contribution_weights(
-        p_d - baseline, p_r - baseline, "clipped" if mode == "clipped" else "unnormalised", xp=xp
-    )
-    union = _normalise(over_space(w_d) * denoised + over_space(w_r) * region, spatial_ndim, xp=xp)
-    p_u = probability(union)
+    p_d, p_r = p(d), p(r)
+    beta_d, beta_r = p_d - p_0, p_r - p_0
+    w_d, w_r = _contribution_weights(beta_d, beta_r, "clipped" if mode == "clipped" else "unnormalised", xp=xp)
+    u = _normalise(over(w_d) * d + over(w_r) * r, spatial_ndim, xp=xp)
+    p_u = p(u)
     united = p_u > p_r
-    maps = xp.where(over_space(united), union, region)
+    maps = xp.where(over(united), u, r)
     if mode == "signed":
-        maps = _normalise(over_space(xp.where(united, p_u, p_r) - baseline) * maps, spatial_ndim, xp=xp)
-    return Fusion(
-        maps=maps,
-        parts={"denoised": denoised, "region": region, "union": union},
-        weights={
-            "probability_baseline": baseline,
-            "probability_denoised": p_d,
-            "probability_region": p_r,
-            "probability_union": p_u,
-            "contribution_denoised": p_d - baseline,
-            "contribution_region": p_r - baseline,
-            "contribution_union": p_u - baseline,
-            "weight_denoised": w_d,
-            "weight_region": w_r,
-        },
-    )
+        maps = _normalise(over(xp.where(united, p_u, p_r) - p_0) * maps, spatial_ndim, xp=xp)
+    weights = {
+        "probability_baseline": p_0,
+        "probability_denoised": p_d,
+        "probability_region": p_r,
+        "probability_union": p_u,
+        "contribution_denoised": beta_d,
+        "contribution_region": beta_r,
+        "contribution_union": p_u - p_0,
+        "weight_denoised": w_d,
+        "weight_region": w_r,
+    }
+    return Fusion(maps, {"denoised": d, "region": r, "union": u}, weights)

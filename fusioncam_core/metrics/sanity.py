@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, to_numpy
-from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.models.inputs import prepare
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.adapter import HasWeights
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
@@ -71,16 +71,27 @@ def randomisation_check(
         ValueError: if the model has no weights, for several targets an image, or as a call does.
     """
     adapter = explainer.adapter
-    layers = _layers(list(adapter.weights()))
+    if not isinstance(adapter, HasWeights):
+        raise InvalidTypeError(
+            f"The weights of {adapter.model_name} cannot be looked at: its backend does not give them."
+        )
+    check = explainer.session()(_randomisation_check)  # nobody else may meet the model without its weights
+    return check(explainer, adapter, images, targets, stages, seed)
+
+
+def _randomisation_check(
+    explainer: Explainer, adapter: HasWeights, images: Any, targets: Any, stages: int | None, seed: int
+) -> Randomisation:
+    own_weights = adapter.weights()
+    layers = _layers(list(own_weights))
     if not layers:
-        raise InvalidValueError(f"{adapter.model_name} has no weights that could be randomised.")
-    running = [each.name for each in adapter.layers(prepare(adapter, images, None))]
-    layers = _last_first(layers, running)
+        raise InvalidValueError(f"{explainer.adapter.model_name} has no weights that could be randomised.")
+    layers = _last_first(layers, [each.name for each in explainer.layers(images)])
     plain = explainer(images, targets)
     if len(plain.targets.shape) > 1:
         raise InvalidValueError("A sanity check has one class an image: None, one class or (B,) classes.")
     classes, own = to_numpy(plain.targets), to_numpy(plain.maps)
-    shuffled = _shuffled(adapter.weights(), seed, adapter.namespace)
+    shuffled = _shuffled(own_weights, seed, explainer.adapter.namespace)
     names, found = [], []
     for count in _points(len(layers), stages):
         changed = {name: shuffled[name] for _, weights in layers[:count] for name in weights}

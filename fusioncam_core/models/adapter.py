@@ -1,23 +1,64 @@
-"""The narrow waist: all that the core asks of a framework, for one model and one of its layers."""
+"""The narrow waist: all that the core asks of a framework, for one model."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from fusioncam_core.arrays.namespaces import Array, Namespace
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.inputs import Inputs, Which
+from fusioncam_core.models.inputs import Inputs, Which, leaves
+from fusioncam_core.models.session import ModelSession, Opened, session_of
 
 Score = Callable[[Any, Array], Array]
 """(the model's raw outputs, targets (B, K)) -> the scores (B, K) to differentiate."""
 
 Ending = Literal["softmax", "sigmoid"]
 """The activation by which a model turns its logits into probabilities."""
+
+CHANNELS = {"first": 1, "last": -1}
+"""The words for where channels are, and their axis in a batch."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a model's device likes to work.
+
+    Attributes:
+        batch_size: how many images at once probably suit it: where the search for the fastest number starts.
+        fixed_shapes: whether every call of a compiled function should have the same shapes, because a new shape costs
+            a compilation; the core then pads the last chunk.
+        memory_formats: the ways in which the inputs' values may lie in memory, by names for `memory_format`. The
+            outputs are the same; which is faster is found out by running them.
+        memory_errors: what the framework raises when the device's memory is full, among other things perhaps.
+    """
+
+    batch_size: int = 16
+    fixed_shapes: bool = False
+    memory_formats: tuple[str, ...] = ("as given",)
+    memory_errors: tuple[type[Exception], ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """What one pass leaves behind of one layer.
+
+    Attributes:
+        activations: the layer's output in its own layout, batch first, detached.
+        gradients: (K, *activations.shape): of each target's score with respect to the activations; None when no score
+            was asked for.
+        channel_axis: 1 or -1: where the channels are, as far as the backend can tell.
+    """
+
+    activations: Array
+    gradients: Array | None
+    channel_axis: int
 
 
 @dataclass(frozen=True)
@@ -26,14 +67,11 @@ class Capture:
 
     Attributes:
         outputs: the model's outputs as it returned them, detached.
-        activations: of the layer, in its own layout, batch first, detached.
-        gradients: (K, *activations.shape): of each target's score with respect to the activations; None
-            when no score was asked for.
+        layers: of each layer asked for, by the name it was asked by.
     """
 
     outputs: Any
-    activations: Array
-    gradients: Array | None
+    layers: Mapping[str, LayerCapture]
 
 
 @dataclass(frozen=True)
@@ -46,6 +84,8 @@ class LayerInfo:
         shape: of the output, batch first.
         spatial: whether the output has channels and more than one position in space.
         default: whether `layer=None` takes this one.
+        channel_axis: 1 or -1: where the channels of the output are, as far as the backend can tell.
+        calls: how often it ran; `name#0`, `name#1`, ... are its calls, and `name` alone is the last one.
     """
 
     name: str
@@ -53,74 +93,82 @@ class LayerInfo:
     shape: tuple[int, ...]
     spatial: bool
     default: bool = False
+    channel_axis: int = 1
+    calls: int = 1
 
 
 class ModelAdapter(ABC):
-    """One model and one layer, in the words that the core understands.
+    """One model, in the words that the core understands; layers are arguments.
 
     An adapter never changes what it was given. Parameters, buffers, train or eval mode, `requires_grad`,
-    stored gradients, hooks and layers are as before after every call, also when the call raised. The
-    model runs as at inference (no dropout, running averages), and its last call of the layer counts.
+    stored gradients, hooks and layers are as before after every call, also when the call raised or was interrupted.
+    The model runs as at inference (no dropout, running averages). Methods that run the model do so inside of its
+    session (`fusioncam_core.models.session.in_session` opens it where that is not so yet), and taps of a layer act on
+    the session's thread alone.
 
     `inputs` below is an array of the framework, batch first, or a tuple or dict of such arrays for a model with
-    several inputs (passed by position or by name).
+    several inputs (passed by position or by name). A `layer` is a name as `find` gives it.
 
     Attributes:
         namespace: the array words for the model's arrays.
         model_name: for messages.
         input_channel_axis: 1 or -1, in batched inputs.
-        fixed_chunks: whether every call of a compiled function should have the same shapes, because a new
-            shape costs a compilation; the core then pads the last chunk.
-        batch_size: how many images at once probably suit the device: where the search for the fastest number starts.
-        memory_formats: the ways in which the inputs' values may lie in memory, by names for `memory_format`. The
-            outputs are the same; which is faster is found out by running them.
-        memory_errors: what the framework raises when the device's memory is full, among other things perhaps.
+        execution: how the model's device likes to work.
     """
 
     namespace: Namespace
     model_name: str
     input_channel_axis: int = 1
-    fixed_chunks: bool = False
-    batch_size: int = 16
-    memory_formats: tuple[str, ...] = ("as given",)
-    memory_errors: tuple[type[Exception], ...] = ()
+    execution: Execution = Execution()
 
-    @property
-    @abstractmethod
-    def layer_name(self) -> str:
-        """The path of the layer. With `layer=None` it is known once the model has run."""
-
-    @property
-    @abstractmethod
-    def activation_channel_axis(self) -> int:
-        """1 or -1: where the channels of the layer's activations are."""
+    # --- the model as a whole
 
     @abstractmethod
     def as_array(self, values: Any) -> Array:
         """One input on the model's device; floating values get the model's floating dtype, others keep theirs.
 
         Raises:
-            TypeError: for anything but an array of NumPy or of the framework.
+            InvalidTypeError: for anything but an array of NumPy or of the framework.
         """
 
     @abstractmethod
     def input_ndim(self, which: Which) -> int | None:
         """The axes of a batch of the named input (None: of the only one), or None if the model does not tell."""
 
-    def session(self) -> AbstractContextManager[None]:
-        """A context the core keeps open during one explanation; it may be entered again inside itself.
+    @property
+    def anchor(self) -> Any:
+        """The object by which other adapters of the same model are known to be of it."""
+        return self
 
-        What must be put back afterwards (modes, buffers) can be put back once at its outermost exit, rather
-        than after each of the thousands of forward passes in it. Every method works outside of it too.
+    @cached_property
+    def _session(self) -> ModelSession:
+        return session_of(self.anchor)
+
+    def session(self) -> Opened:
+        """A context in which the calling thread has the model to itself, at inference; it may be entered inside itself.
+
+        The core keeps it open during one explanation: what must be put back afterwards (modes, buffers) is put back
+        once at its outermost exit, rather than after each of the thousands of forward passes in it.
         """
-        return nullcontext()
+        return self._session.opened(self.begin)
+
+    def begin(self) -> None:  # noqa: B027 - a model without modes has nothing to begin with
+        """Put the model into inference; `self.touch(undo)` comes before whatever is changed."""
+
+    def touch(self, undo: Callable[[], object]) -> None:
+        """Register a step back, which may be taken twice, for the end of the session."""
+        self._session.touch(undo)
+
+    def touching(self, undo: Callable[[], object]) -> AbstractContextManager[None]:
+        """The same for the end of a context inside the session."""
+        return self._session.touching(undo)
 
     def memory_format(self, name: str) -> AbstractContextManager[None]:
-        """A context in which `forward` lays its inputs out in memory in that way, one of `memory_formats`."""
+        """A context in which `forward` lays its inputs out in memory in that way, one of `execution.memory_formats`."""
         return nullcontext()
 
     def ran_out_of_memory(self, error: Exception) -> bool:
-        """Whether one of the `memory_errors` says that the device's memory is full; what can be freed is freed."""
+        """Whether an error of `execution.memory_errors` says that the memory is full; what can be freed is freed."""
         return True
 
     def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
@@ -135,23 +183,41 @@ class ModelAdapter(ABC):
         """
         return None
 
-    @abstractmethod
-    def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        """The layers in the order they ran on the inputs, the default marked."""
+    # --- its layers
 
     @abstractmethod
-    def capture(self, inputs: Inputs, score: Score | None, targets: Array | None) -> Capture:
-        """One forward pass, and one backward pass from the scores to the layer only.
+    def find(self, layer: Any) -> str:
+        """The name of what a user gave as layer: a name, with `#0`, `#1`, ... for one of its calls, or an object.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: if it is no part of the model, as far as that is known before a run.
+        """
+
+    @abstractmethod
+    def layers(self, inputs: Inputs) -> list[LayerInfo]:
+        """The layers in the order of their last calls on the inputs, the backend's choice of a default marked."""
+
+    def no_default_layer(self, inputs: Inputs) -> InvalidValueError:
+        """The error for a model in which no layer can be explained."""
+        return no_spatial_layer(self.model_name)
+
+    # --- running it
+
+    @abstractmethod
+    def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: Array | None) -> Capture:
+        """One forward pass, and one backward pass from the scores to the layers only.
 
         Args:
             inputs: a batch.
+            layers: one or more names; of a layer that runs several times and is named without a call, the last one.
             score: of the raw outputs and the targets; None leaves the backward pass out. It is the same
                 object (or an equal one) from call to call, so that a compiler can key on it.
             targets: (B, K) integers for `score`, or None if `score` chooses.
 
         Raises:
-            ValueError: if the model cannot run on inputs of this shape or the layer did not run.
-            UnconnectedError: if the scores do not depend on the layer.
+            InvalidValueError: if the model cannot run on inputs of this shape or a layer did not run.
+            UnconnectedError: if the scores do not depend on a layer.
+            GradientsUnavailableError: if a score came and the model cannot be differentiated.
         """
 
     @abstractmethod
@@ -159,33 +225,58 @@ class ModelAdapter(ABC):
         """The model's raw outputs at inference; nothing is kept for a gradient."""
 
     @abstractmethod
-    def forward_with(self, inputs: Inputs, activations: Array) -> Any:
+    def forward_with(self, inputs: Inputs, layer: str, activations: Array) -> Any:
         """The raw outputs when the layer's output is replaced by `activations`, in the layer's own layout."""
-
-    def weights(self) -> Mapping[str, Array]:
-        """The model's trained floating arrays, by names that begin with their layers' names.
-
-        The order is that of the model's own list, usually from its inputs to its outputs.
-
-        Raises:
-            TypeError: for a model whose weights cannot be looked at.
-        """
-        raise InvalidTypeError(f"The weights of {self.model_name} cannot be looked at: its backend does not give them.")
-
-    def with_weights(self, weights: Mapping[str, Array]) -> AbstractContextManager[None]:
-        """A context in which the model runs with other values of the weights named, and has its own again afterwards.
-
-        Raises:
-            TypeError: for a model whose weights cannot be changed.
-        """
-        raise InvalidTypeError(f"The weights of {self.model_name} cannot be changed: its backend does not do it.")
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, of arrays and made of array words and `forward`, as the framework runs it fastest."""
         return function
 
 
-def unknown_layer(name: object, known: Iterable[str], model_name: str) -> ValueError:
+@runtime_checkable
+class HasWeights(Protocol):
+    """An adapter of a model whose weights can be looked at and exchanged."""
+
+    def weights(self) -> Mapping[str, Array]:
+        """The model's trained floating arrays, by names that begin with their layers' names.
+
+        The order is that of the model's own list, usually from its inputs to its outputs.
+        """
+
+    def with_weights(self, weights: Mapping[str, Array]) -> AbstractContextManager[None]:
+        """A context, inside the session, in which the model runs with other values of the weights named.
+
+        It does so for all adapters of the model. Afterwards the model has its own weights again.
+        """
+
+
+# --- what backends share
+
+
+def split_call(layer: str) -> tuple[str, int | None]:
+    """The layer's name and its call: ("backbone", 1) of "backbone#1", ("backbone", None) of "backbone"."""
+    found = re.fullmatch(r"(.+)#(\d+)", layer)
+    return (found[1], int(found[2])) if found else (layer, None)
+
+
+def call_number(layer: str, calls: int, model_name: str) -> int:
+    """Which call of a layer that ran so often its name means, counted from 0: the last one if it does not say.
+
+    Raises:
+        InvalidValueError: if it did not run, or not as often.
+    """
+    name, call = split_call(layer)
+    if not calls:
+        raise InvalidValueError(f"The layer {name!r} of {model_name} did not run on these inputs.")
+    if call is not None and call >= calls:
+        raise InvalidValueError(
+            f"The layer {name!r} of {model_name} ran {calls} time{'s' * (calls != 1)}: expected a call from #0 to "
+            f"#{calls - 1}, got {layer!r}."
+        )
+    return calls - 1 if call is None else call
+
+
+def unknown_layer(name: object, known: Iterable[str], model_name: str) -> InvalidValueError:
     """The error for a layer that the model does not have; it offers the nearest names."""
     names = list(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names[-3:]
@@ -195,7 +286,26 @@ def unknown_layer(name: object, known: Iterable[str], model_name: str) -> ValueE
     )
 
 
-def no_spatial_layer(model_name: str) -> ValueError:
+def not_a_part(layer: object, model_name: str) -> InvalidValueError:
+    """The error for an object that is not in the model."""
+    return InvalidValueError(f"The {type(layer).__qualname__} given as layer is not a part of {model_name}.")
+
+
+def no_array_in(layer: str, model_name: str, output: object = None) -> InvalidValueError:
+    """The error for a layer that returned nothing to explain."""
+    kind = "" if output is None else f" a {type(output).__qualname__}, and"
+    return InvalidValueError(f"The layer {layer!r} of {model_name} returned{kind} no floating-point array.")
+
+
+def unconnected_words(layer: str, model_name: str, cuts: str = "detach, no_grad, NumPy") -> str:
+    """What to say where the scores do not depend on a layer; `cuts` are the framework's ways to cut a gradient."""
+    return (
+        f"The scores of {model_name} do not depend on the layer {layer!r}, or the model cuts the gradient behind it "
+        f"({cuts}). Take a layer on the way to the outputs."
+    )
+
+
+def no_spatial_layer(model_name: str) -> InvalidValueError:
     """The error for a model in which nothing has spatial extent."""
     return InvalidValueError(
         f"No layer of {model_name} has an output with channels and more than one position in space, so there "
@@ -204,39 +314,53 @@ def no_spatial_layer(model_name: str) -> ValueError:
     )
 
 
+def not_an_array(values: object, expected: str) -> InvalidTypeError:
+    """The error for what is no array of NumPy or of the framework; `expected` such as "a PyTorch tensor"."""
+    kind = type(values)
+    return InvalidTypeError(f"Images are a NumPy array or {expected}: got a {kind.__module__}.{kind.__qualname__}.")
+
+
+def cannot_run(model_name: str, inputs: Inputs, reason: str) -> InvalidValueError:
+    """The error for inputs on which the model does not run, with the first line of what it said itself."""
+    shapes = ", ".join(f"{tuple(each.shape)} ({_dtype_name(each.dtype)})" for each in leaves(inputs))
+    first_line = next(iter(reason.splitlines()), "")
+    return InvalidValueError(f"{model_name} cannot run on inputs of shape {shapes}: {first_line}")
+
+
+def _dtype_name(dtype: Any) -> str:
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
+
+
+def channel_axis(channels: object, default: int) -> int:
+    """1 or -1 for the words "first" and "last"; the default for None.
+
+    Raises:
+        InvalidValueError: for another word.
+    """
+    if channels is None:
+        return default
+    if channels not in CHANNELS:
+        raise InvalidValueError(f"channels is 'first' or 'last': got {channels!r}.")
+    return CHANNELS[str(channels)]
+
+
 def mark_default(layers: Sequence[LayerInfo], besides: Container[str] = ()) -> list[LayerInfo]:
     """The layers with the last spatial one, besides those named, marked as the default."""
     spatial = (index for index, layer in enumerate(layers) if layer.spatial and layer.name not in besides)
     last = max(spatial, default=None)
-    return [
-        LayerInfo(layer.name, layer.kind, layer.shape, layer.spatial, default=index == last)
-        for index, layer in enumerate(layers)
-    ]
+    return [replace(layer, default=index == last) for index, layer in enumerate(layers)]
 
 
 def reject_options(options: Mapping[str, Any], known: Sequence[str], backend: str) -> None:
-    """Refuse keywords that a backend does not know.
+    """Refuse options that a backend does not know.
 
     Raises:
-        TypeError: naming the first unknown keyword, the backend and what it knows.
+        InvalidTypeError: naming the first unknown one, the backend and what it knows.
     """
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, [*known, *CORE_KEYWORDS], n=1)
+            near = difflib.get_close_matches(name, known, n=1)
             raise InvalidTypeError(
                 f"The {backend} backend has no option {name!r}"
                 + (f"; did you mean {near[0]!r}?" if near else f" (it knows {', '.join(known) or 'none'}).")
             )
-
-
-CORE_KEYWORDS = (
-    "layer",
-    "percentile",
-    "batch_size",
-    "baseline",
-    "contributions",
-    "progress",
-    "task",
-    "outputs",
-)
-"""The explainers' own keywords, offered when one of them was misspelt."""

@@ -126,7 +126,7 @@ class ModelBatching(Batching):
     """
 
     def __init__(self, adapter: ModelAdapter, size: int):
-        super().__init__(size, fixed=adapter.fixed_chunks)
+        super().__init__(size, fixed=adapter.execution.fixed_shapes)
         self._adapter = adapter
         self._started_with = size
 
@@ -138,7 +138,7 @@ class ModelBatching(Batching):
             span = self.span(start, total, self.size)
             try:
                 result = work(span)
-            except self._adapter.memory_errors as error:
+            except self._adapter.execution.memory_errors as error:
                 self._halve(error)
                 continue
             yield result, span.count
@@ -233,13 +233,13 @@ class AutoBatching(ModelBatching):
     tried once the compilation is a small share of the work.
 
     Args:
-        adapter: of the model that works; its `batch_size` is tried first.
+        adapter: of the model that works; the batch size of its `execution` is tried first.
     """
 
     def __init__(self, adapter: ModelAdapter):
-        super().__init__(adapter, adapter.batch_size)
-        self._best = Setting(adapter.memory_formats[0], adapter.batch_size)
-        self._search: Search | None = _search(self._best, adapter.memory_formats)
+        super().__init__(adapter, adapter.execution.batch_size)
+        self._best = Setting(adapter.execution.memory_formats[0], adapter.execution.batch_size)
+        self._search: Search | None = _search(self._best, adapter.execution.memory_formats)
         self._timing = PairedTiming(*next(self._search))
         self._worked = 0.0
         self._prepared = 0.0
@@ -271,7 +271,7 @@ class AutoBatching(ModelBatching):
             try:
                 with self._adapter.memory_format(way.memory_format):
                     result = work(span)
-            except self._adapter.memory_errors as error:
+            except self._adapter.execution.memory_errors as error:
                 self._give_up(way, error)
                 continue
             if tried is not None:
@@ -290,7 +290,7 @@ class AutoBatching(ModelBatching):
 
     def _is_worth_trying(self, left: int) -> bool:
         """Whether compiling for one more size takes little of the time that the work takes."""
-        if not self._adapter.fixed_chunks or not self._timing.is_new:
+        if not self._adapter.execution.fixed_shapes or not self._timing.is_new:
             return True
         expected = self._worked + left * self._timing.seconds_an_image(self._best)
         # What was spent on others than the first one, and as much as that one took for the next.

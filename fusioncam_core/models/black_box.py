@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like
-from fusioncam_core.errors import GradientsUnavailableError, InvalidTypeError, InvalidValueError
-from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter, Score
-from fusioncam_core.models.inputs import Inputs, Which
-
-AXES = {"first": 1, "last": -1}
+from fusioncam_core.errors import GradientsUnavailableError, InvalidTypeError
+from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter, Score, channel_axis, not_an_array
+from fusioncam_core.models.inputs import Inputs, Which, call_with
 
 
 class BlackBox(ModelAdapter):
@@ -40,25 +38,22 @@ class BlackBox(ModelAdapter):
     ):
         if not callable(function):
             raise InvalidTypeError(f"A function of images was expected, and a {type(function).__qualname__} came.")
-        if channels not in AXES:
-            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
         self._function = function
         self._input_ndim = input_ndim
         self._like = np.zeros((), dtype=np.float32) if like is None else like
         self.namespace = array_namespace(self._like)
         if not self._is_floating(self._like):
             raise InvalidTypeError(f"like is an array of a floating-point dtype, and one of {self._like.dtype} came.")
-        self.input_channel_axis = AXES[channels]
+        self.input_channel_axis = channel_axis(channels, 1)
         self.model_name = getattr(function, "__name__", type(function).__qualname__)
 
     @property
-    def layer_name(self) -> str:
-        """Raises TypeError: there are no layers."""
-        raise self._no_layers()
+    def anchor(self) -> Any:
+        """The function, or the object whose method it is."""
+        return getattr(self._function, "__self__", self._function)
 
-    @property
-    def activation_channel_axis(self) -> int:
-        """Raises TypeError: there are no layers."""
+    def find(self, layer: Any) -> str:
+        """Raises InvalidTypeError: there are no layers."""
         raise self._no_layers()
 
     def as_array(self, values: Any) -> Array:
@@ -71,10 +66,7 @@ class BlackBox(ModelAdapter):
             floating = np.issubdtype(values.dtype, np.floating)
             return constant_like(values, self._like, self.namespace) if floating else self.namespace.asarray(values)
         if array_namespace(values) is not self.namespace:
-            raise InvalidTypeError(
-                f"Images are a NumPy array or one like {type(self._like).__qualname__}, and a "
-                f"{type(values).__module__}.{type(values).__qualname__} came."
-            )
+            raise not_an_array(values, f"one like {type(self._like).__qualname__}")
         return self.namespace.astype(values, self._like.dtype) if self._is_floating(values) else values
 
     def _is_floating(self, array: Array) -> bool:
@@ -88,7 +80,7 @@ class BlackBox(ModelAdapter):
         """None are known."""
         return []
 
-    def capture(self, inputs: Inputs, score: Score | None, targets: Array | None) -> Capture:
+    def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: Array | None) -> Capture:
         """Raises GradientsUnavailableError if a score is to be differentiated, else TypeError: there are no layers."""
         if score is None:
             raise self._no_layers()
@@ -99,11 +91,9 @@ class BlackBox(ModelAdapter):
 
     def forward(self, inputs: Inputs) -> Any:
         """What the function returns."""
-        if isinstance(inputs, Mapping):
-            return self._function(**inputs)
-        return self._function(*inputs) if isinstance(inputs, tuple) else self._function(inputs)
+        return call_with(self._function, inputs)
 
-    def forward_with(self, inputs: Inputs, activations: Array) -> Any:
+    def forward_with(self, inputs: Inputs, layer: str, activations: Array) -> Any:
         """Raises TypeError: there are no layers."""
         raise self._no_layers()
 

@@ -7,7 +7,6 @@ normalisation is taken, which for a vision transformer is the one that the last 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,29 +41,34 @@ class AnyOutput:
 
 def default_layer(
     listed: list[LayerInfo],
-    at: Callable[[str], ModelAdapter],
+    adapter: ModelAdapter,
     inputs: Inputs,
     score: Score,
     *,
     size: tuple[int, ...],
     reshape: Reshape,
 ) -> str | None:
-    """The layer to explain when none is named, or None where the backend's own choice stands.
+    """The layer to explain when none is named: the backend's own choice, but in models that have rows of tokens.
 
     Costs a forward and a backward pass of one image for each layer that is looked at: three in a vision transformer
     with a class token, one in a transformer that pools its patches, none in a model without rows of tokens.
 
     Args:
         listed: the model's layers in the order they ran, the backend's own choice marked.
-        at: gives the adapter of a layer.
+        adapter: of the model.
         inputs: one image, as a batch.
         score: what a layer has to matter for.
         size: the spatial size of the explained input.
         reshape: what the user says of the layer; a grid says which layers are rows of tokens.
+
+    Returns:
+        Its name; None if no layer has spatial extent.
     """
     layers = _candidates(listed, size, reshape)
-    chosen = (layer.name for layer in layers if _patches_matter(at(layer.name), inputs, score, size, reshape))
-    return next(chosen, layers[0].name) if layers else None
+    if not layers:
+        return next((layer.name for layer in listed if layer.default), None)
+    chosen = (layer.name for layer in layers if _patches_matter(adapter, layer.name, inputs, score, size, reshape))
+    return next(chosen, layers[0].name)
 
 
 def _candidates(listed: list[LayerInfo], size: tuple[int, ...], reshape: Reshape) -> list[LayerInfo]:
@@ -83,13 +87,14 @@ def _candidates(listed: list[LayerInfo], size: tuple[int, ...], reshape: Reshape
 
 
 def _patches_matter(
-    adapter: ModelAdapter, inputs: Inputs, score: Score, size: tuple[int, ...], reshape: Reshape
+    adapter: ModelAdapter, layer: str, inputs: Inputs, score: Score, size: tuple[int, ...], reshape: Reshape
 ) -> bool:
     """Whether the score has a gradient at any patch of the layer."""
     try:
-        gradients: Array = adapter.capture(inputs, score, None).gradients
+        captured = adapter.capture(inputs, [layer], score, None).layers[layer]
     except UnconnectedError:
         return False
-    axis, xp = adapter.activation_channel_axis, adapter.namespace
-    layout = find_layout(gradients.shape[1:], size, axis, reshape, adapter.layer_name)
+    gradients: Array = captured.gradients
+    xp = adapter.namespace
+    layout = find_layout(gradients.shape[1:], size, captured.channel_axis, reshape, layer)
     return bool(xp.any(layout.channels_first(gradients[0, ...], xp=xp) != 0))

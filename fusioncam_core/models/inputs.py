@@ -48,6 +48,23 @@ def leaves(inputs: Inputs) -> list[Array]:
     return list(inputs) if isinstance(inputs, tuple) else [inputs]
 
 
+def call_with(function: Callable[..., Any], inputs: Inputs, *more: Any, **keywords: Any) -> Any:
+    """The function of one array, of several by position (before `more`), or of several by name."""
+    if isinstance(inputs, Mapping):
+        return function(*more, **inputs, **keywords)
+    return function(*inputs, *more, **keywords) if isinstance(inputs, tuple) else function(inputs, *more, **keywords)
+
+
+def rows_of(inputs: Inputs, start: int, stop: int) -> Inputs:
+    """The inputs of some neighbouring images."""
+    return map_leaves(lambda each: each[start:stop, ...], inputs)
+
+
+def batch_length(inputs: Inputs) -> int:
+    """How many images the inputs hold."""
+    return int(leaves(inputs)[0].shape[0])
+
+
 def prepare(adapter: ModelAdapter, images: Any, which: Which) -> Inputs:
     """The images as the model takes them: on its device, of its dtype, with a batch axis.
 

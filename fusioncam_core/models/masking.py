@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Span, make_batching
 from fusioncam_core.models.inputs import Inputs, Which, leaf, map_leaves, with_leaf
-from fusioncam_core.models.outputs import Scores
+from fusioncam_core.models.outputs import ClassScores, Scores
 
 Baseline = Any
 """What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
@@ -53,21 +54,12 @@ def masked_step(adapter: ModelAdapter, scores: Scores, which: Which = None, *, n
     return adapter.compile(masked_logits)
 
 
-class MaskedSteps:
-    """The compiled steps of one model and one reading of its outputs, each made when it is first asked for.
+class Steps:
+    """The compiled steps of one model and one reading of its outputs, each made when it is first asked for."""
 
-    Args:
-        adapter: of the model.
-        scores: what the outputs mean.
-        which: the explained one of several inputs.
-        batch_size: the most images at once, or "auto".
-    """
-
-    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which = None, batch_size: BatchSize = "auto"):
+    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which):
         self._adapter, self._scores = adapter, scores
         self._made = functools.partial(masked_step, adapter, scores, which)
-        self._batch_size = batch_size
-        self._batchings: dict[tuple[int, ...], ModelBatching] = {}
 
     @functools.cached_property
     def normalised(self) -> Step:
@@ -89,11 +81,39 @@ class MaskedSteps:
 
         return adapter.compile(logits)
 
+
+class MaskedSteps:
+    """The compiled steps of one model, and how many images they take at once.
+
+    Of the readings of its outputs the latest by classes and the latest by functions are kept: a program for every
+    function that was ever explained would hold on to all that those functions hold.
+
+    Args:
+        adapter: of the model.
+        which: the explained one of several inputs.
+        batch_size: the most images at once, or "auto".
+    """
+
+    def __init__(self, adapter: ModelAdapter, which: Which = None, batch_size: BatchSize = "auto"):
+        self.adapter = adapter
+        self.which = which
+        self._batch_size = batch_size
+        self._batchings: dict[tuple[int, ...], ModelBatching] = {}
+        self._latest: dict[type, tuple[Scores, Steps]] = {}
+
+    def of(self, scores: Scores) -> Steps:
+        """The steps of one reading of the outputs; how many top classes are asked for is no part of it."""
+        key = replace(scores, top=1) if isinstance(scores, ClassScores) else scores
+        latest = self._latest.get(type(key))
+        if latest is None or latest[0] != key:
+            latest = self._latest[type(key)] = (key, Steps(self.adapter, key, self.which))
+        return latest[1]
+
     def batching(self, images: Array) -> ModelBatching:
         """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
         shape = tuple(int(length) for length in images.shape[1:])
         if shape not in self._batchings:
-            self._batchings[shape] = make_batching(self._adapter, self._batch_size)
+            self._batchings[shape] = make_batching(self.adapter, self._batch_size)
         return self._batchings[shape]
 
 
@@ -101,12 +121,10 @@ class MaskedScorer:
     """Scores and probabilities of one batch of images under masks.
 
     Args:
-        adapter: of the model.
-        scores: what the outputs mean.
-        steps: of these two.
+        steps: of the model.
+        scores: what its outputs mean.
         inputs: (B, ...) of the model.
         targets: (B, K) integers.
-        which: the explained one of several inputs.
         erased: what `erased_images` gave for the explained input.
 
     Attributes:
@@ -114,33 +132,28 @@ class MaskedScorer:
         evaluations: the images the model has been run on so far, through this object.
     """
 
-    def __init__(
-        self,
-        adapter: ModelAdapter,
-        scores: Scores,
-        steps: MaskedSteps,
-        inputs: Inputs,
-        targets: Array,
-        *,
-        which: Which,
-        erased: Array | None,
-    ):
-        self.adapter = adapter
-        self.batching = steps.batching(leaf(inputs, which))
+    def __init__(self, steps: MaskedSteps, scores: Scores, inputs: Inputs, targets: Array, *, erased: Array | None):
+        self.adapter = steps.adapter
+        self.batching = steps.batching(leaf(inputs, steps.which))
         self.evaluations = 0
         self._scores = scores
-        self._steps = steps
+        self._steps = steps.of(scores)
         self._inputs = inputs
-        self._which = which
+        self._which = steps.which
         self._targets = targets
         self._erased = erased
+        self._black: list[Array] = []
+
+    def sharing(self) -> MaskedScorer:
+        """The same, counting its evaluations from 0; the wholly erased images are run by one of them for all."""
+        other = copy.copy(self)
+        other.evaluations = 0
+        return other
 
     def erasing(self, erased: Array | None) -> MaskedScorer:
         """The same with another erased image, counting its evaluations from 0."""
-        other = copy.copy(self)
-        other.evaluations = 0
-        other._erased = erased
-        other.__dict__.pop("black_logits", None)
+        other = self.sharing()
+        other._erased, other._black = erased, []
         return other
 
     def _logits(self, maps: Array, owners: Array, *, normalised: bool = True) -> Array:
@@ -152,7 +165,7 @@ class MaskedScorer:
     def _rows(self, owners: Array) -> Inputs:
         """The inputs (n, ...) of the images `owners`; the explained input of a single image is not copied."""
         xp, images = self.adapter.namespace, leaf(self._inputs, self._which)
-        single = int(images.shape[0]) == 1 and not self.adapter.fixed_chunks
+        single = int(images.shape[0]) == 1 and not self.adapter.execution.fixed_shapes
         if single and self._which is None:
             return images
         rows = map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs)
@@ -227,9 +240,14 @@ class MaskedScorer:
         found = self.batching.over(len(owners), work, search=False)
         return xp.concat([each[:count, ...] for each, count in found], axis=0)
 
-    @functools.cached_property
+    @property
     def black_logits(self) -> Array:
         """The logits (B, classes) of the wholly erased images; run once for all images if that is zero."""
+        if not self._black:
+            self._black.append(self._run_black())
+        return self._black[0]
+
+    def _run_black(self) -> Array:
         xp = self.adapter.namespace
         batch = int(self._targets.shape[0])
         images = leaf(self._inputs, self._which)

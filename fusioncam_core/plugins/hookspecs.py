@@ -8,12 +8,15 @@ mine" needs no import (`sys.modules` tells whether the framework is loaded at al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from fusioncam_core.arrays.namespaces import Namespace
+    from fusioncam_core.explainers.base import Explainer
+    from fusioncam_core.metrics.metric import Metric
     from fusioncam_core.models.adapter import ModelAdapter
     from fusioncam_core.plugins.loading import LoadedModel
 
@@ -23,29 +26,38 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 
 
 @hookspec(firstresult=True)
-def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) -> ModelAdapter | None:
-    """An adapter for the model and one of its layers, or None when the model is not yours.
+def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> ModelAdapter | None:
+    """An adapter for the model, or None when the model is not yours.
 
     Args:
         model: whatever the user wants explained.
-        layer: a name, an object of the framework, or None for the last layer with spatial extent.
-        options: further keywords of the explainer that only a backend understands; an adapter
-            raises TypeError for one it does not know.
+        options: the explainer's `backend_options`; an adapter raises InvalidTypeError for one it does not know.
 
     Raises:
-        ValueError, TypeError: if the model is yours, but the layer or an option is wrong.
+        InvalidValueError, InvalidTypeError: if the model is yours, but an option is wrong.
     """
 
 
+@hookspec
+def fusioncam_methods() -> Sequence[type[Explainer]]:
+    """Methods of yours: subclasses of `fusioncam_core.Explainer`, each asked for by its `name`.
+
+    They are imported here, not at the top of the plugin: the hook is called when a method is first looked up by name.
+    """
+
+
+@hookspec
+def fusioncam_metrics() -> Sequence[type[Metric]]:
+    """Metrics of yours: subclasses of `fusioncam_core.metrics.Metric`, each asked for by its `name`."""
+
+
 @hookspec(firstresult=True)
-def fusioncam_array_namespace(array: Any) -> Any | None:
+def fusioncam_array_namespace(array: Any) -> Namespace | None:
     """The array API namespace for an array of your framework, or None when it is not yours.
 
-    A namespace has the array API's names. It may also have `is_traced(array)` (whether a compiler is
-    recording, so that values cannot be looked at), `constant_like(values, like)` and
-    `indices_like(values, like)` (NumPy values as arrays on `like`'s device, where `asarray` needs help),
-    `kept(scores)` (how a chunk's scores are best kept until all are there) and `to_host(arrays)` (several arrays as
-    NumPy, where joining them first would cost a compilation for every number of them).
+    What a namespace must have is the protocol `fusioncam_core.arrays.namespaces.Namespace`, the names of the array API
+    that the core uses; what it may have besides, `OptionalWords` beside it. `WORDS` there is the list of the names, by
+    which to test yours.
     """
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
 from fusioncam_core.arrays.namespaces import register_finder
 from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.plugins import hookspecs
-
-if TYPE_CHECKING:
-    from fusioncam_core.models.adapter import ModelAdapter
 
 DISABLE_VARIABLE = "FUSIONCAM_DISABLE_PLUGINS"
 """Environment variable: names of plugins, separated by commas, that are not to be loaded."""
@@ -51,34 +49,35 @@ def ask_for_namespace(array: Any) -> Any | None:
 register_finder(ask_for_namespace)
 
 
-def adapt_model(model: Any, layer: Any = None, **options: Any) -> ModelAdapter:
+def ask_for_methods() -> list[Any]:
+    """The methods that plugins offer."""
+    return [each for offered in plugin_manager().hook.fusioncam_methods() for each in offered]
+
+
+def ask_for_metrics() -> list[Any]:
+    """The metrics that plugins offer."""
+    return [each for offered in plugin_manager().hook.fusioncam_metrics() for each in offered]
+
+
+def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) -> ModelAdapter:
     """The adapter of the first plugin that knows the model.
 
     Args:
         model: a model of any framework with a plugin, or an adapter (returned as it is).
-        layer: a layer's name or the layer itself; None for the last one with spatial extent.
-        **options: keywords for the backend, such as `channels="last"`.
+        backend_options: what only the backend understands, such as `{"channels": "last"}`.
 
     Raises:
         TypeError: if no plugin adapts the model, or an option is unknown.
-        ValueError: if the layer or an option is wrong.
+        ValueError: if an option is wrong.
     """
-    from fusioncam_core.models.adapter import ModelAdapter
-
+    options = {} if backend_options is None else dict(backend_options)
     if isinstance(model, ModelAdapter):
-        return _given_adapter(model, layer, options)
-    adapter: ModelAdapter | None = plugin_manager().hook.fusioncam_adapt_model(
-        model=model, layer=layer, options=options
-    )
+        if options:
+            raise InvalidTypeError(f"An adapter already has its options: leave {', '.join(options)} out.")
+        return model
+    adapter: ModelAdapter | None = plugin_manager().hook.fusioncam_adapt_model(model=model, options=options)
     if adapter is None:
         raise InvalidTypeError(_nobody_adapts(model))
-    return adapter
-
-
-def _given_adapter(adapter: ModelAdapter, layer: Any, options: Mapping[str, Any]) -> ModelAdapter:
-    if layer is not None or options:
-        given = ", ".join(["layer"] * (layer is not None) + list(options))
-        raise InvalidTypeError(f"An adapter already has its layer and options: leave {given} out.")
     return adapter
 
 

@@ -1,8 +1,8 @@
-"""An ONNX model and one of its tensors, seen through fusioncam's narrow waist: forward only."""
+"""An ONNX model, seen through fusioncam's narrow waist: forward only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,21 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, RuntimeException
 
 from fusioncam_core import Capture, GradientsUnavailableError, LayerInfo, ModelAdapter
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.adapter import mark_default, no_spatial_layer, reject_options, unknown_layer
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.adapter import (
+    LayerCapture,
+    call_number,
+    channel_axis,
+    mark_default,
+    not_an_array,
+    reject_options,
+    split_call,
+    unknown_layer,
+)
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
-AXES = {"first": 1, "last": -1}
 
 
 class OnnxAdapter(ModelAdapter):
@@ -30,53 +38,42 @@ class OnnxAdapter(ModelAdapter):
 
     Args:
         model: the path of a file, or a proto; neither is changed.
-        layer: the name of a tensor that a node makes, or None.
         options: `channels`, "first" (the default) or "last", of the model's inputs and of its layers; `providers`, of
             ONNX Runtime, by default those it has been built with.
 
     Raises:
-        ValueError: if there is no such tensor, or `channels` is another word.
-        TypeError: for another option.
+        InvalidValueError: if `channels` is another word.
+        InvalidTypeError: for another option.
     """
 
     namespace = array_api_compat.numpy
 
-    def __init__(self, model: str | Path | onnx.ModelProto, layer: str | None, options: Mapping[str, Any]):
+    def __init__(self, model: str | Path | onnx.ModelProto, options: Mapping[str, Any]):
         reject_options(options, ("channels", "providers"), "ONNX")
-        channels = options.get("channels", "first")
-        if channels not in AXES:
-            raise InvalidValueError(f"channels is 'first' or 'last', and {channels!r} came.")
-        self.input_channel_axis = AXES[channels]
+        self.input_channel_axis = channel_axis(options.get("channels"), 1)
         self._proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model)
         self._providers = options.get("providers", onnxruntime.get_available_providers())
         self.model_name = self._proto.graph.name or "ONNX model"
         self._kinds = {name: node.op_type for node in self._proto.graph.node for name in node.output if name}
-        if layer is not None and layer not in self._kinds:
-            raise unknown_layer(layer, self._kinds, self.model_name)
-        self._layer = layer
         self._session = self._start(self._proto)
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self._tapped: onnxruntime.InferenceSession | None = None
-        self._replaced: onnxruntime.InferenceSession | None = None
+        # Copies of the graph by the layers that they give, or take.
+        self._tapped: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+        self._replaced: dict[str, onnxruntime.InferenceSession] = {}
 
     # --- what the core asks about
 
-    @property
-    def layer_name(self) -> str:
-        """The tensor's name; with `layer=None` it is known once the model has run."""
-        if self._layer is None:
-            raise InvalidValueError("The default layer is found when the model runs: call capture or layers first.")
-        return self._layer
-
-    @property
-    def activation_channel_axis(self) -> int:
-        """As in the inputs: an exported graph keeps to one layout."""
-        return self.input_channel_axis
+    def find(self, layer: Any) -> str:
+        """The name of a tensor that a node makes; it is made once, so that `#0` is all there is."""
+        if not isinstance(layer, str) or split_call(layer)[0] not in self._kinds:
+            raise unknown_layer(layer, self._kinds, self.model_name)
+        call_number(layer, 1, self.model_name)
+        return layer
 
     def as_array(self, values: Any) -> np.ndarray:
         """A copy in the floating-point dtype of the graph's inputs; integers as they are."""
         if not isinstance(values, np.ndarray):
-            raise InvalidTypeError(f"Images are a NumPy array, and a {type(values).__qualname__} came.")
+            raise not_an_array(values, "none of another library")
         return values.astype(self._dtype()) if values.dtype.kind == "f" else values.copy()
 
     def input_ndim(self, which: int | str | None) -> int | None:
@@ -92,35 +89,40 @@ class OnnxAdapter(ModelAdapter):
         values = self._run(session, inputs, list(self._kinds))
         size = spatial_size(max(self._named(inputs).values(), key=np.ndim), self.input_channel_axis)
         listed = [
-            LayerInfo(name, kind, value.shape, has_space(value.shape, size))
+            LayerInfo(name, kind, value.shape, has_space(value.shape, size), channel_axis=self.input_channel_axis)
             for (name, kind), value in zip(self._kinds.items(), values, strict=True)
             if value.dtype.kind == "f"
         ]
         return mark_default(listed)
 
-    def capture(self, inputs: Any, score: Callable[..., Any] | None, targets: Any) -> Capture:
-        """The outputs and the layer's activations; with a score, GradientsUnavailableError."""
+    def capture(self, inputs: Any, layers: Sequence[str], score: Callable[..., Any] | None, targets: Any) -> Capture:
+        """The outputs and the layers' activations; with a score, GradientsUnavailableError."""
         if score is not None:
             raise GradientsUnavailableError(
                 f"{self.model_name} runs on ONNX Runtime, forward only: there are no gradients in it. Take a method "
                 "that needs none, such as ScoreCAM, or explain the model in the framework it was exported from."
             )
-        layer = self._resolve(inputs)
-        self._tapped = self._tapped or self._start(_with_outputs(self._proto, [layer]))
-        *outputs, activations = self._run(self._tapped, inputs, [*self._outputs, layer])
-        return Capture(self._packed(outputs), activations, None)
+        names = tuple(split_call(layer)[0] for layer in layers)
+        if names not in self._tapped:
+            self._tapped[names] = self._start(_with_outputs(self._proto, names))
+        values = self._run(self._tapped[names], inputs, [*self._outputs, *names])
+        outputs, activations = values[: len(self._outputs)], values[len(self._outputs) :]
+        axis = self.input_channel_axis
+        captured = {name: LayerCapture(each, None, axis) for name, each in zip(layers, activations, strict=True)}
+        return Capture(self._packed(outputs), captured)
 
     def forward(self, inputs: Any) -> Any:
         """The graph's only output, or all of them by name."""
         return self._packed(self._run(self._session, inputs, self._outputs))
 
-    def forward_with(self, inputs: Any, activations: np.ndarray) -> Any:
+    def forward_with(self, inputs: Any, layer: str, activations: np.ndarray) -> Any:
         """The same when all that reads the layer reads the activations instead."""
-        layer = self._resolve(inputs)
+        layer, _ = split_call(layer)
         name = f"{layer} (replaced)"
-        self._replaced = self._replaced or self._start(_with_replaced(self._proto, layer, name, self._dtype()))
+        if layer not in self._replaced:
+            self._replaced[layer] = self._start(_with_replaced(self._proto, layer, name, self._dtype()))
         named = {**self._named(inputs), name: activations}
-        return self._packed(self._run(self._replaced, named, self._outputs))
+        return self._packed(self._run(self._replaced[layer], named, self._outputs))
 
     # --- how
 
@@ -131,13 +133,6 @@ class OnnxAdapter(ModelAdapter):
         """Of the floating-point inputs, and so of the layers, but in graphs of mixed precision."""
         kinds = (FLOATS[each.type] for each in self._session.get_inputs() if each.type in FLOATS)
         return np.dtype(next(kinds, np.float32))
-
-    def _resolve(self, inputs: Any) -> str:
-        if self._layer is None:
-            self._layer = next((layer.name for layer in self.layers(inputs) if layer.default), None)
-            if self._layer is None:
-                raise no_spatial_layer(self.model_name)
-        return self._layer
 
     def _named(self, inputs: Any) -> dict[str, np.ndarray]:
         """The inputs by the names of the graph."""

@@ -15,7 +15,7 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 
 
 @hookimpl
-def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) -> Any:
+def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """An `OnnxAdapter` for the path of an .onnx file or an `onnx.ModelProto`.
 
     Raises:
@@ -30,7 +30,7 @@ def fusioncam_adapt_model(model: Any, layer: Any, options: Mapping[str, Any]) ->
         return None
     from fusioncam_onnx.adapter import OnnxAdapter
 
-    return OnnxAdapter(model, layer, options)
+    return OnnxAdapter(model, options)
 
 
 @hookimpl

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fusioncam_core
 from fusioncam_core import FusionCAM, GradCAM, GradientsUnavailableError, ScoreCAM, adapt_model, plugin_manager
 
 onnx = pytest.importorskip("onnx")
@@ -16,7 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 fusioncam_onnx = pytest.importorskip("fusioncam_onnx")
 
 helper = onnx.helper
-DATA = Path(__file__).parents[3] / "tests" / "data"
+DATA = Path(fusioncam_core.__file__).parent / "testing"
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,12 +1,19 @@
 """What every backend must do, in one place: a backend's tests subclass `AdapterContract`.
 
-The model is the shapes network of the golden vectors, in the backend's framework and with the same weights.
+The model is the shapes network of the golden vectors, in the backend's framework and with the same weights: conv1
+(3 -> 16, 3 x 3, padding 1), relu, max pool 2, conv2 (16 -> 32), relu, max pool 2, conv3 (32 -> 48), relu, conv4
+(48 -> 48), relu, mean over space, fc (48 -> 5), on inputs (3, 48, 48) in [0, 1]. `shapes_cnn.npz` has the weights in
+PyTorch's layout ("conv1.weight" out, in, h, w; "fc.weight" out, in), `shapes_golden.npz` what the authors' published
+code makes of 8 images, stage by stage.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +21,19 @@ import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, ModelAdapter, adapt_model
 from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
-from fusioncam_core.models.adapter import Capture
+from fusioncam_core.models.adapter import HasWeights, LayerCapture
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.masking import masked_step
 from fusioncam_core.models.outputs import ClassScores
 
 SCORES = ClassScores()
+
+DATA = Path(__file__).parent
+
+
+@functools.cache
+def _read(name: str) -> dict[str, Any]:
+    return dict(np.load(DATA / name))
 
 
 class BrokenModelError(Exception):
@@ -35,7 +49,8 @@ class AdapterContract:
         tolerance: of activations, logits and maps against the golden vectors.
         signed_tolerance: of what the signed weights multiply, similarity and fusion: those divide by a small sum.
         traces_once: whether `compile` records a function once a shape, or runs it as it is.
-        options: keywords for the adapter.
+        options: of the backend, as `backend_options`.
+        earlier_layer: the path of an earlier layer, if the backend can tap several.
     """
 
     layer: Any
@@ -44,6 +59,7 @@ class AdapterContract:
     signed_tolerance = 1e-5
     traces_once = False
     options: dict[str, Any] = {}  # noqa: RUF012 - read only
+    earlier_layer: Any = None
 
     def build(self, weights: dict[str, np.ndarray], *, broken: bool = False) -> Any:
         """The shapes network; if `broken`, it raises `BrokenModelError` behind the layer."""
@@ -63,16 +79,38 @@ class AdapterContract:
         images = shapes["images"]
         return images if self.channels == "first" else np.ascontiguousarray(np.moveaxis(images, 1, -1))
 
-    def adapter(self, model: Any, layer: Any = "given") -> ModelAdapter:
-        return adapt_model(model, self.layer if layer == "given" else layer, **self.options)
+    def adapter(self, model: Any) -> ModelAdapter:
+        return adapt_model(model, self.options)
 
-    def captured(self, adapter: ModelAdapter, shapes: dict[str, Any], targets: np.ndarray) -> Capture:
-        inputs = prepare(adapter, self.images(shapes), None)
-        return adapter.capture(inputs, SCORES, indices_like(targets, inputs, adapter.namespace))
+    def named(self, adapter: ModelAdapter) -> str:
+        """The layer as the adapter calls it."""
+        return adapter.find(self.layer)
 
-    def channels_first(self, adapter: ModelAdapter, values: Any, axis_offset: int = 0) -> np.ndarray:
+    def captured(self, adapter: ModelAdapter, shapes: dict[str, Any], targets: np.ndarray | None) -> LayerCapture:
+        """The layer of all images, with the gradients of the targets' scores."""
+        inputs, layer = prepare(adapter, self.images(shapes), None), self.named(adapter)
+        asked = None if targets is None else indices_like(targets, inputs, adapter.namespace)
+        return adapter.capture(inputs, [layer], SCORES, asked).layers[layer]
+
+    def channels_first(self, capture: LayerCapture, values: Any, axis_offset: int = 0) -> np.ndarray:
         values = to_numpy(values)
-        return values if adapter.activation_channel_axis == 1 else np.moveaxis(values, -1, 1 + axis_offset)
+        return values if capture.channel_axis == 1 else np.moveaxis(values, -1, 1 + axis_offset)
+
+    def activations(self, capture: LayerCapture) -> np.ndarray:
+        return self.channels_first(capture, capture.activations)
+
+    def gradients(self, capture: LayerCapture) -> np.ndarray:
+        return self.channels_first(capture, capture.gradients, axis_offset=1)
+
+    @pytest.fixture
+    def shapes(self) -> dict[str, Any]:
+        """The golden vectors of the shapes network."""
+        return _read("shapes_golden.npz")
+
+    @pytest.fixture
+    def shapes_weights(self) -> dict[str, Any]:
+        """Its weights, in PyTorch's layout."""
+        return _read("shapes_cnn.npz")
 
     @pytest.fixture
     def model(self, shapes_weights: dict[str, np.ndarray]) -> Any:
@@ -86,73 +124,99 @@ class AdapterContract:
 
     def test_activations_and_outputs(self, model: Any, shapes: dict[str, Any]) -> None:
         adapter = self.adapter(model)
-        capture = self.captured(adapter, shapes, shapes["target"][:, None])
-        activations = self.channels_first(adapter, capture.activations)
+        inputs, layer = prepare(adapter, self.images(shapes), None), self.named(adapter)
+        capture = adapter.capture(inputs, [layer], None, None)
+        assert capture.layers[layer].gradients is None
+        activations = self.activations(capture.layers[layer])
         np.testing.assert_allclose(activations, shapes["activations"], rtol=self.tolerance, atol=self.tolerance)
         np.testing.assert_allclose(to_numpy(SCORES.logits(capture.outputs)), shapes["logits"], atol=self.tolerance)
 
     def test_gradients_of_one_target(self, model: Any, shapes: dict[str, Any]) -> None:
-        adapter = self.adapter(model)
-        gradients = self.captured(adapter, shapes, shapes["target"][:, None]).gradients
+        capture = self.captured(self.adapter(model), shapes, shapes["target"][:, None])
+        gradients = self.gradients(capture)
         assert gradients.shape[0] == 1
-        gradients = self.channels_first(adapter, gradients, axis_offset=1)[0]
-        np.testing.assert_allclose(gradients, shapes["gradients"], atol=1e-7)
+        np.testing.assert_allclose(gradients[0], shapes["gradients"], atol=1e-7)
+        np.testing.assert_allclose(
+            self.activations(capture), shapes["activations"], rtol=self.tolerance, atol=self.tolerance
+        )
 
     def test_gradients_of_several_targets(
         self, model: Any, shapes: dict[str, Any], shapes_weights: dict[str, Any]
     ) -> None:
-        adapter = self.adapter(model)
         targets = np.tile([[4, 0, 2]], (8, 1))
-        gradients = self.channels_first(adapter, self.captured(adapter, shapes, targets).gradients, axis_offset=1)
+        gradients = self.gradients(self.captured(self.adapter(model), shapes, targets))
         # The head is a mean over 12 x 12 and one dense layer: the gradient is its weight over 144, everywhere.
         expected = shapes_weights["fc.weight"][[4, 0, 2]] / 144
         expected = np.broadcast_to(expected[:, None, :, None, None], (3, 8, 48, 12, 12))
         np.testing.assert_allclose(gradients, expected, atol=1e-7)
 
-    def test_gradient_is_left_out_when_no_score_is_asked(self, model: Any, shapes: dict[str, Any]) -> None:
-        adapter = self.adapter(model)
-        capture = adapter.capture(prepare(adapter, self.images(shapes), None), None, None)
-        assert capture.gradients is None
-
     def test_top_class_is_explained_without_targets(self, model: Any, shapes: dict[str, Any]) -> None:
         adapter = self.adapter(model)
-        capture = adapter.capture(prepare(adapter, self.images(shapes), None), SCORES, None)
         top = np.argmax(shapes["logits"], axis=1)[:, None]
-        np.testing.assert_allclose(
-            to_numpy(capture.gradients), to_numpy(self.captured(adapter, shapes, top).gradients), atol=1e-7
-        )
+        found, expected = (self.captured(adapter, shapes, targets).gradients for targets in (None, top))
+        np.testing.assert_allclose(to_numpy(found), to_numpy(expected), atol=1e-7)
 
     def test_frozen_model(self, model: Any, shapes: dict[str, Any]) -> None:
         adapter = self.adapter(self.freeze(model))
-        gradients = self.captured(adapter, shapes, shapes["target"][:, None]).gradients
-        gradients = self.channels_first(adapter, gradients, axis_offset=1)[0]
-        np.testing.assert_allclose(gradients, shapes["gradients"], atol=1e-7)
+        gradients = self.gradients(self.captured(adapter, shapes, shapes["target"][:, None]))
+        np.testing.assert_allclose(gradients[0], shapes["gradients"], atol=1e-7)
+
+    def test_several_layers_share_one_pass(self, model: Any, shapes: dict[str, Any]) -> None:
+        if self.earlier_layer is None:
+            pytest.skip("the backend taps one layer")
+        adapter = self.adapter(model)
+        inputs = prepare(adapter, self.images(shapes), None)
+        names = [adapter.find(self.earlier_layer), self.named(adapter)]
+        together = adapter.capture(inputs, names, SCORES, None).layers
+        for name in names:
+            alone = adapter.capture(inputs, [name], SCORES, None).layers[name]
+            assert alone.channel_axis == together[name].channel_axis
+            for one, other in zip(_on_host(together[name]), _on_host(alone), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7, err_msg=name)
+
+    def test_a_call_by_its_number(self, model: Any, shapes: dict[str, Any]) -> None:
+        adapter = self.adapter(model)
+        inputs, layer = prepare(adapter, self.images(shapes)[:1], None), self.named(adapter)
+        first = adapter.capture(inputs, [adapter.find(f"{layer}#0")], None, None).layers[f"{layer}#0"]
+        last = adapter.capture(inputs, [layer], None, None).layers[layer]
+        np.testing.assert_array_equal(to_numpy(first.activations), to_numpy(last.activations))
+        with pytest.raises(ValueError, match="ran 1 time: expected a call from #0 to #0, got"):
+            adapter.capture(inputs, [adapter.find(f"{layer}#1")], None, None)
 
     # --- other weights
 
-    def zeros(self, adapter: ModelAdapter) -> dict[str, Any]:
+    def weighted(self, model: Any) -> Any:
+        """The adapter, of a backend that gives weights."""
+        adapter = self.adapter(model)
+        assert isinstance(adapter, HasWeights)
+        return adapter
+
+    def zeros(self, adapter: Any) -> dict[str, Any]:
         return {name: 0 * values for name, values in adapter.weights().items()}
 
     def test_all_weights_are_listed(self, model: Any, shapes_weights: dict[str, Any]) -> None:
-        listed = Counter(np.size(to_numpy(each)) for each in self.adapter(model).weights().values())
+        listed = Counter(np.size(to_numpy(each)) for each in self.weighted(model).weights().values())
         assert Counter(each.size for each in shapes_weights.values()) <= listed
 
     def test_other_weights_for_a_while(self, model: Any, shapes: dict[str, Any]) -> None:
-        adapter = self.adapter(model)
+        adapter, beside = self.weighted(model), self.adapter(model)
         inputs = prepare(adapter, self.images(shapes), None)
         before, step = self.state(model), masked_step(adapter, SCORES)
         maps = constant_like(shapes["region_map"], SCORES.logits(adapter.forward(inputs)), adapter.namespace)
         plain = to_numpy(step(inputs, maps, None))
         with adapter.with_weights(self.zeros(adapter)):
-            np.testing.assert_array_equal(to_numpy(SCORES.logits(adapter.forward(inputs))), 0)
+            for each in (adapter, beside):  # another adapter of the model knows of it, too
+                np.testing.assert_array_equal(to_numpy(SCORES.logits(each.forward(inputs))), 0)
+                np.testing.assert_array_equal(to_numpy(self.captured(each, shapes, None).activations), 0)
             np.testing.assert_array_equal(to_numpy(step(inputs, maps, None)), 0, err_msg="compiled")
-            activations = adapter.capture(inputs, SCORES, None).activations
-            np.testing.assert_array_equal(to_numpy(activations), 0)
         np.testing.assert_array_equal(to_numpy(step(inputs, maps, None)), plain)
+        np.testing.assert_allclose(
+            to_numpy(SCORES.logits(beside.forward(inputs))), shapes["logits"], atol=self.tolerance
+        )
         _assert_same_state(before, self.state(model))
 
     def test_the_own_weights_come_back_after_an_error(self, model: Any) -> None:
-        adapter, before = self.adapter(model), self.state(model)
+        adapter, before = self.weighted(model), self.state(model)
         with pytest.raises(KeyboardInterrupt), adapter.with_weights(self.zeros(adapter)):
             raise KeyboardInterrupt
         _assert_same_state(before, self.state(model))
@@ -178,11 +242,11 @@ class AdapterContract:
 
     def test_replaced_activations(self, model: Any, shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
         adapter = self.adapter(model)
-        inputs = prepare(adapter, self.images(shapes), None)
-        activations = adapter.capture(inputs, None, None).activations
-        same = SCORES.logits(adapter.forward_with(inputs, activations))
+        inputs, layer = prepare(adapter, self.images(shapes), None), self.named(adapter)
+        activations = adapter.capture(inputs, [layer], None, None).layers[layer].activations
+        same = SCORES.logits(adapter.forward_with(inputs, layer, activations))
         np.testing.assert_allclose(to_numpy(same), shapes["logits"], atol=self.tolerance)
-        gone = SCORES.logits(adapter.forward_with(inputs, activations * 0))
+        gone = SCORES.logits(adapter.forward_with(inputs, layer, activations * 0))
         np.testing.assert_allclose(to_numpy(gone), np.tile(shapes_weights["fc.bias"], (8, 1)), atol=1e-6)
 
     def test_compile_records_once_a_shape(self, model: Any, shapes: dict[str, Any]) -> None:
@@ -204,27 +268,41 @@ class AdapterContract:
     def test_layers_are_listed_and_the_default_is_behind_the_last_activation(
         self, model: Any, shapes: dict[str, Any]
     ) -> None:
-        adapter = self.adapter(model, layer=None)
-        listed = adapter.layers(prepare(adapter, self.images(shapes), None))
-        default = [layer for layer in listed if layer.default]
-        assert len(default) == 1
-        assert default[0].spatial
-        capture = self.captured(adapter, shapes, shapes["target"][:, None])
-        assert adapter.layer_name == default[0].name
-        activations = self.channels_first(adapter, capture.activations)
+        adapter = self.adapter(model)
+        inputs = prepare(adapter, self.images(shapes), None)
+        (default,) = (layer for layer in adapter.layers(inputs) if layer.default)
+        assert default.spatial
+        assert default.calls == 1
+        capture = adapter.capture(inputs, [default.name], None, None).layers[default.name]
+        assert capture.channel_axis == default.channel_axis
+        activations = self.activations(capture)
         np.testing.assert_allclose(activations, shapes["activations"], rtol=self.tolerance, atol=self.tolerance)
 
     def test_unknown_layer_offers_the_nearest_names(self, model: Any, shapes: dict[str, Any]) -> None:
         wrong = f"{self.layer}x"
 
         def use_it() -> None:
-            adapter = self.adapter(model, layer=wrong)
-            adapter.capture(prepare(adapter, self.images(shapes), None), None, None)
+            adapter = self.adapter(model)
+            adapter.capture(prepare(adapter, self.images(shapes), None), [adapter.find(wrong)], None, None)
 
         with pytest.raises(ValueError, match="has no layer") as caught:
             use_it()
         assert repr(wrong) in str(caught.value)
         assert repr(str(self.layer)) in str(caught.value)
+
+    # --- one model, several threads
+
+    def test_another_thread_waits_for_the_session(self, model: Any, shapes: dict[str, Any]) -> None:
+        adapter, beside = self.adapter(model), self.adapter(model)
+        inputs = prepare(adapter, self.images(shapes)[:2], None)
+        beside.forward(inputs)  # whatever is compiled is
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            with adapter.session(), adapter.session():
+                waiting = pool.submit(beside.forward, inputs)
+                with pytest.raises(TimeoutError):
+                    waiting.result(timeout=0.2)
+            outputs = waiting.result(timeout=60)
+        np.testing.assert_allclose(to_numpy(SCORES.logits(outputs)), shapes["logits"][:2], atol=self.tolerance)
 
     # --- nothing is changed
 
@@ -245,28 +323,25 @@ class AdapterContract:
 
     def _uses(self, model: Any, shapes: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         adapter = self.adapter(model)
-        inputs = prepare(adapter, self.images(shapes)[:2], None)
+        inputs, layer = prepare(adapter, self.images(shapes)[:2], None), self.named(adapter)
 
         def replaced() -> Any:
-            like = adapter.as_array(np.zeros((2, *self._activation_shape(adapter)), dtype=np.float32))
-            return adapter.forward_with(inputs, like)
+            shape = (48, 12, 12) if self.channels == "first" else (12, 12, 48)
+            return adapter.forward_with(inputs, layer, adapter.as_array(np.zeros((2, *shape), dtype=np.float32)))
 
         return {
-            "capture": lambda: adapter.capture(inputs, SCORES, None),
+            "capture": lambda: adapter.capture(inputs, [layer], SCORES, None),
             "forward": lambda: adapter.forward(inputs),
             "forward_with": replaced,
             "layers": lambda: adapter.layers(inputs),
-            "explain": lambda: FusionCAM(adapter)(self.images(shapes)[:2]),
+            "explain": lambda: FusionCAM(adapter, layer)(self.images(shapes)[:2]),
         }
-
-    def _activation_shape(self, adapter: ModelAdapter) -> tuple[int, ...]:
-        return (48, 12, 12) if adapter.activation_channel_axis == 1 else (12, 12, 48)
 
     # --- the golden vectors, end to end
 
     @pytest.mark.parametrize("batch_size", [7, 64])
     def test_every_stage_of_fusion_cam(self, model: Any, shapes: dict[str, Any], batch_size: int) -> None:
-        cam = FusionCAM(model, self.layer, contributions="signed", batch_size=batch_size, **self.options)
+        cam = FusionCAM(model, self.layer, contributions="signed", batch_size=batch_size, backend_options=self.options)
         explanation = cam(self.images(shapes), shapes["target"]).numpy()
         stages = {
             "gradient": "grad_cam",
@@ -283,7 +358,7 @@ class AdapterContract:
             np.testing.assert_allclose(difference, 0, atol=self.signed_tolerance, err_msg=name)
 
     def test_weights_of_fusion_cam(self, model: Any, shapes: dict[str, Any]) -> None:
-        cam = FusionCAM(model, self.layer, contributions="signed", **self.options)
+        cam = FusionCAM(model, self.layer, contributions="signed", backend_options=self.options)
         weights = cam(self.images(shapes), shapes["target"]).numpy().weights
         names = ("weight_denoised", "weight_region"), ("fusion_weight_union", "fusion_weight_region")
         pairs = (shapes["contribution_weights"], self.tolerance), (shapes["fusion_weights"], self.signed_tolerance)
@@ -294,11 +369,16 @@ class AdapterContract:
             np.testing.assert_allclose((actual - expected) / enlarged, 0, atol=tolerance, err_msg=first)
 
     def test_maps_are_float32_of_the_framework(self, model: Any, shapes: dict[str, Any]) -> None:
-        explanation = GradCAM(model, self.layer, **self.options)(self.images(shapes), shapes["target"])
+        explanation = GradCAM(model, self.layer, backend_options=self.options)(self.images(shapes), shapes["target"])
         adapter = self.adapter(model)
         assert type(explanation.maps) is type(adapter.as_array(np.zeros(1, dtype=np.float32)))
         assert explanation.maps.dtype == adapter.namespace.float32
         np.testing.assert_allclose(to_numpy(explanation.maps), shapes["grad_cam"], atol=self.tolerance)
+
+
+def _on_host(capture: LayerCapture) -> tuple[np.ndarray, np.ndarray]:
+    """Activations and gradients."""
+    return to_numpy(capture.activations), to_numpy(capture.gradients)
 
 
 def _assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
