@@ -64,9 +64,10 @@ bench: $(BENCH)/.fusioncam-bench  ## Measure times, memory and accuracy beside o
 study: $(BENCH)/.fusioncam-bench  ## Compare all methods by all metrics: see docs/study.md
 	$(BENCH)/bin/python -m benchmarks.study --out study-out docs/study.md
 
-lint: $(DEV)  ## Check style and formatting
+lint: $(DEV)  ## Check style, formatting and which room imports which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 format: $(DEV)  ## Put style and formatting right
 	$(PY) -m ruff check --fix .

@@ -65,7 +65,8 @@ from fusioncam_core.models.target_functions import (
     Regression,
     SegmentationLogit,
 )
-from fusioncam_core.plugins.loading import LoadedModel, load_model
+from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.explanation import Explanation
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class FusionCamError(Exception):
     """The base of all errors that fusioncam raises itself. What a model raises on its own comes through as it is."""
@@ -52,3 +55,15 @@ class PreprocessingWarning(FusionCamWarning):
 
 class UnreadableImageWarning(FusionCamWarning):
     """A file among many that is no photograph: it is left out."""
+
+
+_PASSED_OVER = ("fusioncam_", "contextlib", "functools")
+"""Modules whose lines say nothing to a user: ours, and those through which we call ourselves."""
+
+
+def warn(message: str, category: type[FusionCamWarning]) -> None:
+    """Warn, with the place in the user's code that called us."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PASSED_OVER):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level - 1)

@@ -15,7 +15,8 @@ from fusioncam_core.data.preprocessing import Preprocessing, read_photograph
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import MissingExtra
 from fusioncam_core.extras import require
-from fusioncam_core.plugins.loading import LoadedModel, load_model
+from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import plugin_manager
 from fusioncam_core.plugins.python_models import hookimpl
 
@@ -44,7 +45,7 @@ class TestPythonSpecs:
 
     def test_loaded_model_is_returned_as_it_is(self, module):
         module(
-            "from fusioncam_core.loading import LoadedModel\n"
+            "from fusioncam_core import LoadedModel\n"
             "loaded = LoadedModel('a model', class_names=('cat', 'dog'), layer='conv', task='multilabel')\n"
             "def load():\n    return loaded\n"
         )

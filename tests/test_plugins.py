@@ -10,8 +10,15 @@ import numpy as np
 import pluggy
 import pytest
 
-from fusioncam_core import Capture, FusionCAM, GradCAM, LayerInfo, ModelAdapter, hookspecs, plugin_manager
+from fusioncam_core import Capture, Explainer, FusionCAM, GradCAM, LayerInfo, ModelAdapter, evaluate, plugin_manager
 from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.explainers import registry
+from fusioncam_core.explainers.base import Result
+from fusioncam_core.explainers.batch import Batch
+from fusioncam_core.explainers.registry import find_method
+from fusioncam_core.metrics import Measured, Metric
+from fusioncam_core.models.adapter import LayerCapture, unknown_layer
+from fusioncam_core.plugins import hookspecs
 from fusioncam_core.plugins.manager import DISABLE_VARIABLE
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
@@ -28,14 +35,17 @@ class BrightnessAdapter(ModelAdapter):
 
     namespace = np
     model_name = "Brightness"
-    layer_name = "image"
-    activation_channel_axis = 1
 
     def as_array(self, values: Any) -> Any:
         return np.asarray(values)
 
     def input_ndim(self, which: Any) -> int:
         return 4
+
+    def find(self, layer: Any) -> str:
+        if layer != "image":
+            raise unknown_layer(layer, ["image"], self.model_name)
+        return "image"
 
     def layers(self, inputs: Any) -> list[LayerInfo]:
         return [LayerInfo("image", "Input", inputs.shape, spatial=True, default=True)]
@@ -44,16 +54,16 @@ class BrightnessAdapter(ModelAdapter):
         half = inputs.shape[-1] // 2
         return np.stack([inputs[..., :half].mean(axis=(1, 2, 3)), inputs[..., half:].mean(axis=(1, 2, 3))], axis=1)
 
-    def forward_with(self, inputs: Any, activations: Any) -> Any:
+    def forward_with(self, inputs: Any, layer: str, activations: Any) -> Any:
         return self.forward(activations)
 
-    def capture(self, inputs: Any, score: Any, targets: Any) -> Capture:
+    def capture(self, inputs: Any, layers: Any, score: Any, targets: Any) -> Capture:
         outputs = self.forward(inputs)
         gradients = np.zeros((targets.shape[1], *inputs.shape), np.float32)
         half = inputs.shape[-1] // 2
         for (image, k), target in np.ndenumerate(targets):
             gradients[k, image, ..., half * target : half * (target + 1)] = 2 / inputs[0].size
-        return Capture(outputs, inputs, gradients)
+        return Capture(outputs, {layer: LayerCapture(inputs, gradients, 1) for layer in layers})
 
 
 class BrightnessPlugin:
@@ -61,9 +71,40 @@ class BrightnessPlugin:
     def fusioncam_adapt_model(self, model: Any) -> Any:
         return BrightnessAdapter() if isinstance(model, Brightness) else None
 
+    @hookimpl
+    def fusioncam_methods(self) -> list[type[Explainer]]:
+        class Positive(Explainer):
+            """Where the activations speak for the class, added up."""
+
+            name = "positive-gradients"
+            title = "Positive gradients"
+            family = "gradient"
+            needs_gradients = True
+
+            def explain(self, batch: Batch) -> Result:
+                weighed = batch.activations[:, None] * batch.required_gradients
+                return Result(weighed.clip(0).sum(axis=2) / weighed.max())
+
+        return [Positive]
+
+    @hookimpl
+    def fusioncam_metrics(self) -> list[type[Metric]]:
+        class Total(Metric):
+            """The sum of a map."""
+
+            name = "total"
+            title = "Total"
+            better = "lower"
+
+            def measure(self, explained: Any, ground_truth: Any = None) -> Measured:
+                return Measured(explained.maps.sum(axis=(-2, -1)))
+
+        return [Total]
+
 
 @pytest.fixture
-def registered() -> Iterator[None]:
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
     plugin = BrightnessPlugin()
     plugin_manager().register(plugin, name="brightness")
     yield
@@ -91,19 +132,24 @@ def test_importing_the_core_and_every_plugin_loads_no_framework() -> None:
     assert loaded.strip() == "[] True"
 
 
-def test_every_hook_is_documented_and_answered() -> None:
+def test_every_hook_is_documented_and_answered(registered: None) -> None:
     hooks = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("fusioncam_")}
     assert set(hooks) == {
         "fusioncam_adapt_model",
         "fusioncam_array_namespace",
         "fusioncam_load_model",
         "fusioncam_describe_models",
+        "fusioncam_methods",
+        "fusioncam_metrics",
     }
     for name, hook in hooks.items():
         assert inspect.getdoc(hook), name
         for argument in inspect.signature(hook).parameters:
             assert argument in str(hook.__doc__), f"{name} does not say what {argument} is"
-        assert getattr(plugin_manager().hook, name).get_hookimpls(), f"no plugin answers {name}"
+        answers = {each.plugin_name for each in getattr(plugin_manager().hook, name).get_hookimpls()}
+        if name not in ("fusioncam_methods", "fusioncam_metrics"):  # which are for others: fusioncam's own are built in
+            answers -= {"brightness"}
+        assert answers, f"no plugin answers {name}"
 
 
 def test_a_third_partys_plugin(registered: None) -> None:
@@ -114,6 +160,26 @@ def test_a_third_partys_plugin(registered: None) -> None:
     np.testing.assert_allclose(explanation.maps[0, 0], expected, atol=1e-6)
     assert explanation.model == "Brightness"
     np.testing.assert_allclose(to_numpy(explanation.scores), [[3, 1]])
+
+
+def test_a_third_partys_method(registered: None) -> None:
+    images = np.ones((1, 1, 2, 4), dtype=np.float32)
+    images[..., :2] = 3
+    method = find_method("positive-gradients", "gradient")
+    # Of class 1 the gradient is the same on all of the right half, and so are the activations there.
+    expected = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
+    np.testing.assert_allclose(method(Brightness())(images, 1).maps[0], expected)
+    explanation = FusionCAM(Brightness(), gradient="positive-gradients")(images, 1)
+    np.testing.assert_allclose(explanation.parts["gradient"][0], expected)
+    with pytest.raises(ValueError, match=r"A method is one of .*: got 'positive-gradient'\. Did you mean 'positive-gra"):
+        find_method("positive-gradient")
+
+
+def test_a_third_partys_metric(registered: None) -> None:
+    images = np.ones((1, 1, 2, 4), dtype=np.float32)
+    found = evaluate(Brightness(), images, methods=["grad-cam"], metrics=["total"], targets=[1], progress=False)
+    # Half of the eight pixels, of which every one is 1.
+    assert found.mean("grad-cam", "total").mean == pytest.approx(4)
 
 
 def test_nobody_adapts() -> None:
@@ -137,5 +203,10 @@ def test_plugins_are_disabled_by_name() -> None:
 def test_an_adapter_is_taken_as_it_is() -> None:
     adapter = BrightnessAdapter()
     assert GradCAM(adapter).adapter is adapter
-    with pytest.raises(TypeError, match="leave layer, channels out"):
-        GradCAM(adapter, "image", channels="last")
+    # Of no layer: explainers of several layers share it.
+    cam = GradCAM(adapter, "image")
+    assert (cam.adapter, cam.layer_names) == (adapter, ("image",))
+    with pytest.raises(ValueError, match=r"Brightness has no layer 'imag'\. Nearest names: 'image'"):
+        GradCAM(adapter, "imag")
+    with pytest.raises(TypeError, match="An adapter already has its options: leave channels, framework out"):
+        GradCAM(adapter, "image", backend_options={"channels": "last", "framework": "none"})

@@ -82,35 +82,106 @@ def test_in_place_activation_behind_the_layer() -> None:
     for inplace in (False, True):
         cam = FusionCAM(tiny(nn.ReLU(inplace=inplace)), "0")
         outputs.append(cam(image(2, 3, 8, 8)))
-        activations = cam.adapter.capture(image(2, 3, 8, 8), None, None).activations
+        activations = cam.adapter.capture(image(2, 3, 8, 8), ["0"], None, None).layers["0"].activations
         assert activations.min() < 0, "what was captured is the convolution's output, before the ReLU"
     torch.testing.assert_close(outputs[0].maps, outputs[1].maps)
 
 
-def test_the_last_call_of_a_layer_counts() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.conv = nn.Conv2d(3, 3, 3, padding=1)
-            self.act = nn.ReLU()
+class Twice(nn.Module):
+    """A convolution and an activation that run twice, and one between the calls that runs once."""
 
-        def forward(self, images: Any) -> Any:
-            first = self.act(self.conv(images))
-            return self.act(self.conv(first)).mean(dim=(2, 3))
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.between = nn.Conv2d(3, 3, 1)
+        self.act = nn.ReLU()
 
-    model, images = Twice().eval(), image(2, 3, 6, 6)
-    with torch.no_grad():
-        second = model.act(model.conv(model.act(model.conv(images))))
-    adapter = adapt_model(model, "act")
-    capture = adapter.capture(images, ClassScores(), torch.tensor([[1], [1]]))
-    torch.testing.assert_close(capture.activations, second)
-    expected = torch.zeros_like(second)
-    expected[:, 1] = 1 / 36
-    torch.testing.assert_close(capture.gradients[0], expected)
-    # Replaced activations are those of the last call too: the outputs are their means.
-    replaced = adapter.forward_with(images, torch.ones_like(second) * 2)
-    torch.testing.assert_close(replaced, torch.full((2, 3), 2.0))
+    def forward(self, images: Any) -> Any:
+        first = self.between(self.act(self.conv(images)))
+        return self.act(self.conv(first)).mean(dim=(2, 3))
+
+
+class TestCalls:
+    """`x#0`, `x#1`, ... are the calls of a layer, and `x` is the last one."""
+
+    @pytest.fixture
+    def twice(self) -> Any:
+        return Twice().eval()
+
+    def test_the_last_call_of_a_layer_counts(self, twice: Any) -> None:
+        images = image(2, 3, 6, 6)
+        with torch.no_grad():
+            second = twice.act(twice.conv(twice.between(twice.act(twice.conv(images)))))
+        adapter = adapt_model(twice)
+        capture = adapter.capture(images, ["act"], ClassScores(), torch.tensor([[1], [1]])).layers["act"]
+        torch.testing.assert_close(capture.activations, second)
+        expected = torch.zeros_like(second)
+        expected[:, 1] = 1 / 36
+        torch.testing.assert_close(capture.gradients[0], expected)
+        # Replaced activations are those of the last call too: the outputs are their means.
+        replaced = adapter.forward_with(images, "act", torch.ones_like(second) * 2)
+        torch.testing.assert_close(replaced, torch.full((2, 3), 2.0))
+
+    def test_several_layers_and_calls_in_one_pass(self, twice: Any) -> None:
+        images, targets = image(2, 3, 6, 6), torch.tensor([[0, 2], [1, 1]])
+        # By hand: the graph is begun anew at the first call, and goes on through the other layers.
+        with torch.no_grad():
+            first = twice.conv(images)
+        first.requires_grad_(True)
+        between = twice.between(twice.act(first))
+        second = twice.conv(between)
+        scores = twice.act(second).mean(dim=(2, 3)).gather(1, targets)
+        by_hand = {"conv#0": first, "between": between, "conv#1": second, "conv": second}
+        names = ["conv", "between", "conv#0", "conv#1"]
+        runs: list[int] = []
+        twice.register_forward_hook(lambda module, inputs, outputs: runs.append(1))
+        adapter = adapt_model(twice)
+        assert [adapter.find(name) for name in names] == names
+        capture = adapter.capture(images, names, ClassScores(), targets)
+        assert runs == [1]
+        assert list(capture.layers) == names
+        for name in names:
+            layer = capture.layers[name]
+            torch.testing.assert_close(layer.activations, by_hand[name].detach(), msg=name)
+            assert layer.gradients.shape == (2, *by_hand[name].shape)
+            for column in range(2):
+                score = scores[:, column].sum()
+                (expected,) = torch.autograd.grad(score, by_hand[name], retain_graph=True)
+                torch.testing.assert_close(layer.gradients[column], expected, msg=name)
+        assert not torch.equal(capture.layers["conv#0"].gradients, capture.layers["conv#1"].gradients)
+        for parameter in twice.parameters():
+            assert parameter.grad is None
+
+    def test_a_call_is_replaced(self, twice: Any) -> None:
+        images = image(2, 3, 6, 6)
+        adapter = adapt_model(twice)
+        with torch.no_grad():
+            expected = twice.act(twice.conv(twice.between(torch.ones(2, 3, 6, 6)))).mean(dim=(2, 3))
+        torch.testing.assert_close(adapter.forward_with(images, "act#0", torch.ones(2, 3, 6, 6)), expected)
+        twos = torch.full((2, 3, 6, 6), 2.0)
+        torch.testing.assert_close(adapter.forward_with(images, "act#1", twos), torch.full((2, 3), 2.0))
+
+    def test_calls_are_counted(self, twice: Any) -> None:
+        listed = {layer.name: layer for layer in GradCAM(twice).layers(image(1, 3, 6, 6))}
+        assert {name: layer.calls for name, layer in listed.items()} == {"conv": 2, "between": 1, "act": 2}
+        assert list(listed) == ["between", "conv", "act"], "a layer stands at the place of its last call"
+
+    def test_an_explainer_takes_a_call(self, twice: Any) -> None:
+        images = image(2, 3, 6, 6)
+        cam = GradCAM(twice, ["conv#0", "conv"])
+        assert cam.layer_names == ("conv#0", "conv")
+        explanation = cam(images, 1)
+        assert explanation.layer == "conv#0, conv"
+        for name in ("conv#0", "conv"):
+            torch.testing.assert_close(explanation.parts[name], GradCAM(twice, name)(images, 1).maps)
+        assert not torch.equal(explanation.parts["conv#0"], explanation.parts["conv"])
+
+    def test_a_call_that_there_is_not(self, twice: Any) -> None:
+        with pytest.raises(
+            ValueError, match="'conv' of Twice ran 2 times: expected a call from #0 to #1, got 'conv#2'"
+        ):
+            GradCAM(twice, "conv#2")(image(1, 3, 6, 6))
 
 
 def test_train_mode_is_explained_as_eval_mode_and_put_back() -> None:
@@ -160,7 +231,7 @@ def test_inputs_with_channels_last(model: Any, shapes: dict[str, Any]) -> None:
         def forward(self, images: Any) -> Any:
             return self.inner(images.permute(0, 3, 1, 2))
 
-    cam = FusionCAM(Permuting(), "inner.features", channels="last", contributions="signed")
+    cam = FusionCAM(Permuting(), "inner.features", contributions="signed", backend_options={"channels": "last"})
     explanation = cam(np.moveaxis(shapes["images"], 1, -1), shapes["target"]).numpy()
     np.testing.assert_allclose(explanation.maps, shapes["fusion_cam"], atol=NHWC)
 
@@ -173,12 +244,12 @@ def test_wrapped_models(model: Any, shapes: dict[str, Any], wrap: Callable[[Any]
     explanation = cam(shapes["images"], shapes["target"]).numpy()
     np.testing.assert_allclose(explanation.maps, shapes["fusion_cam"], atol=NHWC)
     assert explanation.model == "Shapes"
-    assert FusionCAM(wrap(model), "module.features").adapter.layer_name == "features"
+    assert FusionCAM(wrap(model), "module.features").layer_names == ("features",)
 
 
 def test_layer_as_a_module(model: Any, shapes: dict[str, Any]) -> None:
     cam = GradCAM(model, model.features[9])
-    assert cam.adapter.layer_name == "features.9"
+    assert cam.layer_names == ("features.9",)
     with pytest.raises(ValueError, match="The Conv2d given as layer is not a part of Shapes"):
         GradCAM(model, nn.Conv2d(3, 3, 3))
 
@@ -314,8 +385,8 @@ class TestMemoryFormats:
         model.register_forward_pre_hook(
             lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
         )
-        adapter = adapt_model(model, "features")
-        assert adapter.memory_formats == ("contiguous", "channels last")
+        adapter = adapt_model(model)
+        assert adapter.execution.memory_formats == ("contiguous", "channels last")
         images = torch.from_numpy(shapes["images"])
         plain = adapter.forward(images)
         with adapter.memory_format("channels last"):
@@ -333,7 +404,7 @@ class TestMemoryFormats:
             def forward(self, images: Any) -> Any:
                 return self.head(self.conv(images).view(len(images), -1))
 
-        adapter = adapt_model(Views(), "conv")
+        adapter = adapt_model(Views())
         images = torch.rand(2, 3, 8, 8)
         with adapter.memory_format("channels last"):
             torch.testing.assert_close(adapter.forward(images), adapter.forward(images))
@@ -342,8 +413,11 @@ class TestMemoryFormats:
         assert ScoreCAM(Views(), "conv")(images).maps.shape == (2, 8, 8)
 
     def test_no_convolutions_no_choice(self) -> None:
-        assert adapt_model(nn.Sequential(nn.Conv1d(3, 4, 3)), "0").memory_formats == ("contiguous",)
-        assert adapt_model(nn.Sequential(nn.Conv3d(3, 4, 3)), "0").memory_formats == ("contiguous", "channels last")
+        for convolution, formats in (
+            (nn.Conv1d(3, 4, 3), ("contiguous",)),
+            (nn.Conv3d(3, 4, 3), ("contiguous", "channels last")),
+        ):
+            assert adapt_model(nn.Sequential(convolution)).execution.memory_formats == formats
 
 
 class TestMemory:
@@ -392,7 +466,7 @@ class TestFasterPasses:
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
         expected = FusionCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
         before = module_state(model)
-        cam = FusionCAM(model, "features", batch_size=8, compile=True)
+        cam = FusionCAM(model, "features", batch_size=8, backend_options={"compile": True})
         for _ in range(2):
             explanation = cam(shapes["images"], shapes["target"])
         torch.testing.assert_close(explanation.maps, expected.maps, atol=1e-5, rtol=0)
@@ -403,7 +477,9 @@ class TestFasterPasses:
 
     def test_in_half_precision(self, model: Any, shapes: dict[str, Any]) -> None:
         exact = FusionCAM(model, "features")(shapes["images"], shapes["target"])
-        half = FusionCAM(model, "features", autocast="bfloat16")(shapes["images"], shapes["target"])
+        half = FusionCAM(model, "features", backend_options={"autocast": "bfloat16"})(
+            shapes["images"], shapes["target"]
+        )
         assert half.maps.dtype == torch.float32
         torch.testing.assert_close(half.scores, exact.scores, atol=0, rtol=0)
         torch.testing.assert_close(half.parts["gradient"], exact.parts["gradient"], atol=0, rtol=0)
@@ -420,4 +496,7 @@ class TestFasterPasses:
     )
     def test_unknown(self, model: Any, option: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
+            FusionCAM(model, backend_options=option)
+        (name,) = option
+        with pytest.raises(TypeError, match=rf"FusionCAM has no option '{name}'.* goes into backend_options=\{{"):
             FusionCAM(model, **option)

@@ -113,8 +113,7 @@ def test_every_kind_is_explained_alike(kind: str) -> None:
     for method in ("fusion-cam", "ablation-cam"):
         maps = [EXPLAINERS[method](model, layer)(images, [0, 1]).maps for layer in ("conv", "wrap")]
         torch.testing.assert_close(*maps)
-    adapter = adapt_model(model, "wrap")
-    gone = adapter.forward_with(images, torch.zeros(2, 4, 8, 8))
+    gone = adapt_model(model).forward_with(images, "wrap", torch.zeros(2, 4, 8, 8))
     torch.testing.assert_close(gone, model.head.bias.detach().expand(2, 3))
 
 

@@ -141,10 +141,11 @@ def test_a_patch_lights_up_where_it_is(images: np.ndarray, name: str, patch: tup
 class TestLayersThatReturnSeveralThings:
     def test_an_object_of_outputs_is_tapped(self, models: dict[str, Any], images: np.ndarray) -> None:
         inputs = torch.from_numpy(images)
-        whole, last = (adapt_model(models["swin"], f"swin.encoder{end}") for end in ("", ".layers.1"))
-        activations = whole.capture(inputs, None, None).activations
-        assert activations.shape == (2, 16, 32)
-        torch.testing.assert_close(activations, last.capture(inputs, None, None).activations)
+        names = ["swin.encoder", "swin.encoder.layers.1"]
+        captured = adapt_model(models["swin"]).capture(inputs, names, None, None).layers
+        whole, last = (captured[name].activations for name in names)
+        assert whole.shape == (2, 16, 32)
+        torch.testing.assert_close(whole, last)
         for method in ("grad-cam", "ablation-cam"):
             maps = [
                 EXPLAINERS[method](models["convnext"], f"convnext.encoder{end}")(images, [[0, 1, 2, 3, 4]] * 2).maps
@@ -154,16 +155,16 @@ class TestLayersThatReturnSeveralThings:
             assert maps[0].max() == 1
 
     def test_an_object_of_outputs_is_replaced(self, models: dict[str, Any], images: np.ndarray) -> None:
-        adapter = adapt_model(models["convnext"], "convnext.encoder")
+        adapter, layer = adapt_model(models["convnext"]), "convnext.encoder"
         inputs = torch.from_numpy(images)
-        activations = adapter.capture(inputs, None, None).activations
+        activations = adapter.capture(inputs, [layer], None, None).layers[layer].activations
         with torch.no_grad():
             plain = models["convnext"](inputs).logits
-        torch.testing.assert_close(adapter.forward_with(inputs, activations).logits, plain)
+        torch.testing.assert_close(adapter.forward_with(inputs, layer, activations).logits, plain)
         model = models["convnext"]
         with torch.no_grad():
             of_nothing = model.classifier(model.convnext.layernorm(torch.zeros(2, 16)))
-        torch.testing.assert_close(adapter.forward_with(inputs, activations * 0).logits, of_nothing)
+        torch.testing.assert_close(adapter.forward_with(inputs, layer, activations * 0).logits, of_nothing)
 
     def test_an_output_that_nothing_reads_is_no_default_and_an_error(
         self, models: dict[str, Any], images: np.ndarray

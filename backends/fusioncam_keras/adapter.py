@@ -137,8 +137,7 @@ class KerasAdapter(ModelAdapter):
         look = functools.partial(
             survey, self._parts, self._call, channel_axis=self.input_channel_axis, tracing=self._engine.tracing
         )
-        with self._engine.placed():
-            learned: Survey = self._engine.look(look, rows_of(inputs, 0, 1))
+        learned: Survey = self._engine.look(look, rows_of(inputs, 0, 1))
         return learned
 
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
@@ -186,8 +185,7 @@ class KerasAdapter(ModelAdapter):
         learned, names = self._survey(inputs), tuple(layers)
         tapped = [self._part(layer, learned) for layer in names]
         run = functools.partial(self._run_tapped, names)
-        with self._engine.placed():
-            captured: Captured = self._engine.capture(run, names, inputs, score, targets)
+        captured: Captured = self._engine.capture(run, names, inputs, score, targets)
         gradients = captured.gradients or [None] * len(names)
         for layer, gradient in zip(names, gradients, strict=True):
             if score is not None and gradient is None:
@@ -220,7 +218,7 @@ class KerasAdapter(ModelAdapter):
     @in_session
     def forward(self, inputs: Inputs) -> Any:
         self._survey(inputs)
-        with self._engine.placed(), self._engine.without_gradients():
+        with self._engine.without_gradients():
             return self._run(inputs)
 
     @in_session
@@ -228,17 +226,12 @@ class KerasAdapter(ModelAdapter):
         def replaced(place: int, array: Any) -> Any:
             return keras.ops.cast(activations, array.dtype)
 
-        with self._engine.placed(), self._engine.without_gradients():
+        with self._engine.without_gradients():
             return self._run_tapped((layer,), inputs, replaced)[0]
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = self._engine.compile(function)
-
-        def run(*arguments: Any) -> Any:
-            with self._engine.placed():
-                return compiled(*arguments)
-
-        return lambda *arguments: self.session()(run)(*arguments)
+        return lambda *arguments: self.session()(compiled)(*arguments)
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""

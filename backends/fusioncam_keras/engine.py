@@ -76,11 +76,7 @@ class Engine(ABC):
         return keras.ops.copy(value)
 
     def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:  # noqa: B027 - most need nothing
-        """What the framework needs at the beginning of a session, as `ModelAdapter.begin`."""
-
-    def placed(self) -> contextlib.AbstractContextManager[Any]:
-        """A context in which operations run on the model's device."""
-        return contextlib.nullcontext()
+        """What the framework needs at the beginning of a session, as `ModelAdapter.begin`; the model's device, too."""
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What the model is called in: nothing is assigned to its variables, seeds among them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from fusioncam_core.data.preprocessing import Preprocessing
-from fusioncam_core.errors import InvalidValueError, PreprocessingWarning
+from fusioncam_core.errors import InvalidValueError, PreprocessingWarning, warn
 from fusioncam_core.extras import require
 from fusioncam_core.models.outputs import Task
-from fusioncam_core.plugins.loading import LoadedModel
+from fusioncam_core.plugins.loaded_model import LoadedModel
 
 FRAMEWORKS = ("tensorflow", "torch", "jax")
 """What Keras can run on and be differentiated."""
@@ -99,12 +98,11 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
     height, width = shape[2:] if channel_axis == 1 else shape[1:-1]
     scales = _scales_itself(model)
     if not scales:
-        warnings.warn(
+        warn(
             f"'keras:{path}' has no Rescaling or Normalization layer, and its file does not say what was done to the "
             "images: they are scaled to [0, 1]. If it was trained on another range, load it in a function that returns "
             "(model, preprocessing) and name that as python:package.module:function.",
             PreprocessingWarning,
-            stacklevel=2,
         )
     channels = "first" if channel_axis == 1 else "last"
     return Preprocessing((height or 224, width or 224), mean=0.0, std=1.0 if scales else 255.0, channels=channels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,8 +32,8 @@ class TensorFlowEngine(Engine):
     def as_array(self, values: Any) -> tf.Tensor:
         return engine.as_tensor(values, self.dtype, self._device)
 
-    def placed(self) -> contextlib.AbstractContextManager[Any]:
-        return engine.on(self._device)
+    def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:
+        engine.work_on(self._device, touch)
 
     def tracing(self) -> object:
         return tf.compat.v1.get_default_graph()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from fusioncam_core.plugins.loading import LoadedModel
+    from fusioncam_core.plugins.loaded_model import LoadedModel
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
 

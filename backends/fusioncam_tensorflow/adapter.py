@@ -80,6 +80,7 @@ class PairAdapter(ModelAdapter):
 
     def begin(self) -> None:
         keep_values(self._variables, self.touch)
+        engine.work_on(self._device, self.touch)
 
     def as_array(self, values: Any) -> tf.Tensor:
         dtype = next((variable.dtype for variable in self._variables if variable.dtype.is_floating), tf.float32)
@@ -118,8 +119,7 @@ class PairAdapter(ModelAdapter):
 
     @in_session
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        with engine.on(self._device):
-            activations = self._activations(rows_of(inputs, 0, 1))
+        activations = self._activations(rows_of(inputs, 0, 1))
         images = max(leaves(inputs), key=lambda each: each.ndim)
         spatial = has_space(activations.shape, spatial_size(images, self.input_channel_axis))
         axis = self.input_channel_axis
@@ -129,16 +129,15 @@ class PairAdapter(ModelAdapter):
 
     @in_session
     def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: tf.Tensor | None) -> Capture:
-        with engine.on(self._device):
-            activations = self._activations(inputs)
-            if len(activations.shape) < 3:
-                raise no_spatial_layer(self.model_name)
-            if score is None:
-                return self._captured(layers, self._run(self._head, activations), activations, None)
-            with engine.recording(targets) as tape:
-                tape.watch(activations)
-                outputs = self._run(self._head, activations)
-            (gradients,) = engine.gradients(tape, score, outputs, targets, [activations])
+        activations = self._activations(inputs)
+        if len(activations.shape) < 3:
+            raise no_spatial_layer(self.model_name)
+        if score is None:
+            return self._captured(layers, self._run(self._head, activations), activations, None)
+        with engine.recording(targets) as tape:
+            tape.watch(activations)
+            outputs = self._run(self._head, activations)
+        (gradients,) = engine.gradients(tape, score, outputs, targets, [activations])
         if gradients is None:
             raise UnconnectedError(unconnected_words(LAYER, self.model_name, "stop_gradient, NumPy"))
         return self._captured(layers, outputs, activations, gradients)
@@ -149,22 +148,15 @@ class PairAdapter(ModelAdapter):
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
-        with engine.on(self._device):
-            return self._run(self._head, self._activations(inputs))
+        return self._run(self._head, self._activations(inputs))
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: tf.Tensor) -> Any:
-        with engine.on(self._device):
-            return self._run(self._head, activations)
+        return self._run(self._head, activations)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = engine.compiled(function, jit_compile=self._jit_compile)
-
-        def run(*arguments: Any) -> Any:
-            with engine.on(self._device):
-                return compiled(*arguments)
-
-        return lambda *arguments: self.session()(run)(*arguments)
+        return lambda *arguments: self.session()(compiled)(*arguments)
 
     def _activations(self, inputs: Inputs) -> tf.Tensor:
         activations = self._run(self._features, inputs)

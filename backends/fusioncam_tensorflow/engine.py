@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusioncam_core.models.adapter import Execution, Score, not_an_array
+from fusioncam_tensorflow.state import Touch
 
 CPU_BATCH, GPU_BATCH = 8, 64
 """How many images at once suit a device. MobileNetV2 takes half as long per image at 8 as at 1 or 32 on two cores."""
@@ -31,6 +32,13 @@ def device_of(variables: Iterable[tf.Variable]) -> str | None:
 def on(device: str | None) -> contextlib.AbstractContextManager[Any]:
     """A context in which operations run there. By itself TensorFlow takes the first GPU, wherever the model is."""
     return contextlib.nullcontext() if device is None else tf.device(device)
+
+
+def work_on(device: str | None, touch: Touch) -> None:
+    """The thread's operations run there from now on, until what `touch` is told is done."""
+    placed = contextlib.ExitStack()
+    touch(placed.close)
+    placed.enter_context(on(device))
 
 
 def execution(device: str | None) -> Execution:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.plugins.loading import LoadedModel
+from fusioncam_core.plugins.loaded_model import LoadedModel
 
 
 def load(library: str, name: str) -> LoadedModel:

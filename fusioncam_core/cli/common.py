@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.plugins.loading import LoadedModel, load_model
+from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_core.plugins.loading import load_model
 
 SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
 

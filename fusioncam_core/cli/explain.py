@@ -14,9 +14,9 @@ import numpy as np
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.data.preprocessing import Preprocessing, read_photograph
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.explainers import EXPLAINERS
+from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.extras import require
-from fusioncam_core.plugins.loading import LoadedModel
+from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.results.files import save_explanation
 from fusioncam_core.results.terminal import photograph_report
 
@@ -38,10 +38,10 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--targets", type=_targets, metavar="N[,N...]", help="classes, or top5 for as many (default: the top class)")
     add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
     listed = "`fusioncam methods` lists them (default: %(default)s)"
-    add("--method", choices=list(EXPLAINERS), default="fusion-cam", metavar="METHOD", help=listed)
+    add("--method", default="fusion-cam", metavar="METHOD", help=listed)
     add("--out", default="fusioncam-out", metavar="DIR", help="where the files go (default: %(default)s)")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
-    add("--budget", type=int, metavar="N", help="Score-CAM in any variant: at most N masks (default: all)")
+    add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
     add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
-    method = EXPLAINERS[arguments.method]
+    method = find_method(arguments.method, role="--method")
     options = {name: value for name in _FUSION_OPTIONS if (value := getattr(arguments, name)) is not None}
     if options and arguments.method != "fusion-cam":
         raise InvalidValueError(f"--{next(iter(options))} belongs to --method fusion-cam, not {arguments.method}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusioncam_core.cli.common import add_common, load, say
-from fusioncam_core.explainers import EXPLAINERS
+from fusioncam_core.explainers import GradCAM
 from fusioncam_core.extras import require
 from fusioncam_core.results.terminal import layer_table
 
@@ -26,7 +26,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List a model's layers in the order in which they run, and mark the one that is explained by default."""
     loaded, preprocessing = load(arguments.model)
-    explainer = EXPLAINERS["grad-cam"](loaded.model, loaded.layer, task=loaded.task, output_kind=loaded.output_kind)
+    explainer = GradCAM(loaded.model, loaded.layer, task=loaded.task, output_kind=loaded.output_kind)
     blank = require("PIL.Image", "Making an input for the model").new("RGB", (224, 224))
     layers = explainer.layers(preprocessing(blank)[np.newaxis])
     shown = [layer for layer in layers if layer.spatial or arguments.all]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.data.preprocessing import read_photograph
-from fusioncam_core.errors import InvalidValueError, UnreadableImageWarning
+from fusioncam_core.errors import InvalidValueError, UnreadableImageWarning, warn
 from fusioncam_core.models.inputs import Inputs, leaves, map_leaves
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ Unreadable = Callable[[str, str], None]
 
 def warn_of_unreadable(name: str, reason: str) -> None:
     """Says so in a warning."""
-    warnings.warn(f"{reason} It is left out.", UnreadableImageWarning, stacklevel=2)
+    warn(f"{reason} It is left out.", UnreadableImageWarning)
 
 
 def read(

@@ -21,14 +21,16 @@ from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.explainers.options import MethodOptions
 from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
-from fusioncam_core.metrics.measures import FAITHFULNESS, find_metric
-from fusioncam_core.metrics.metric import Measured, Metric
+from fusioncam_core.metrics.measures import FAITHFULNESS
+from fusioncam_core.metrics.metric import Measured, Metric, find_metric
 from fusioncam_core.models.inputs import Inputs, batch_length, map_leaves, prepare
 from fusioncam_core.models.targets import check_range, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation
 
-Methods = Sequence[str | Explainer] | Mapping[str, "str | Explainer | tuple[str, Mapping[str, Any]]"]
+Method = str | Explainer | type[Explainer] | tuple[str, Mapping[str, Any]]
+
+Methods = Sequence[str | Explainer | type[Explainer]] | Mapping[str, Method]
 
 METHODS = ("grad-cam", "score-cam", "fusion-cam")
 """What is compared if nothing else is asked for."""
@@ -52,7 +54,7 @@ def evaluate(
     model: Any,
     source: Any,
     methods: Methods = METHODS,
-    metrics: Sequence[str | Metric] = FAITHFULNESS,
+    metrics: Sequence[str | Metric | type[Metric]] = FAITHFULNESS,
     targets: Any = None,
     *,
     layer: Any = None,
@@ -70,9 +72,9 @@ def evaluate(
     Args:
         model: as explainers take it.
         source: images, as `Explainer.explain_many` takes them.
-        methods: names and explainers; or a mapping from what they are to be called to names, explainers, or pairs of
-            a name and options.
-        metrics: names (`fusioncam_core.metrics.METRICS`) and metrics with options, each kind once.
+        methods: names, explainers and their classes; or a mapping from what they are to be called to one of these, or to
+            a pair of one and options.
+        metrics: names (`fusioncam_core.metrics.METRICS`), metrics with options and their classes, each kind once.
         targets: the explained class of each image: None for the top ones, "labels", one class, or (N,) classes.
         layer: of the methods given by name.
         reference: the method that others are compared with; Fusion-CAM if it is there, else the first.
@@ -128,16 +130,15 @@ def _explainers(model: Any, methods: Methods, layer: Any, keywords: Mapping[str,
 
 
 def _label(method: Any) -> str:
-    return method.name if isinstance(method, Explainer) else str(method)
+    named = isinstance(method, Explainer) or (inspect.isclass(method) and issubclass(method, Explainer))
+    return str(method.name) if named else str(method)
 
 
 def _explainer(model: Any, method: Any, layer: Any, keywords: Mapping[str, Any]) -> Explainer:
     if isinstance(method, Explainer):
         return method
-    if inspect.isclass(method) and issubclass(method, Explainer):
-        method = method.name
-    name, options = method if isinstance(method, tuple) else (method, {})
-    kind = find_method(name)
+    given, options = method if isinstance(method, tuple) else (method, {})
+    kind = given if inspect.isclass(given) and issubclass(given, Explainer) else find_method(given)
     limits = () if kind.takes_budget else ("budget", "tolerance")
     general = {key: value for key, value in keywords.items() if key not in limits}
     return kind(model, layer, **{**general, **options})

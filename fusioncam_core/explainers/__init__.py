@@ -1,6 +1,8 @@
 """The explainers: a model, a layer and a method in one object, called with images."""
 
-from fusioncam_core.errors import FusionCamWarning
+import importlib
+import pkgutil
+
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.ensembles import FusionCAM, UnionCAM
@@ -28,7 +30,6 @@ __all__ = [
     "EigenGradCAM",
     "Explainer",
     "FusionCAM",
-    "FusionCamWarning",
     "GradCAM",
     "GradCAMPlusPlus",
     "GroupCAM",
@@ -40,3 +41,7 @@ __all__ = [
     "UnionCAM",
     "XGradCAM",
 ]
+
+# Methods put themselves into the registry: whatever file in this folder has one, it is found.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

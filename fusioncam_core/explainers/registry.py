@@ -2,71 +2,35 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.plugins.manager import ask_for_methods
+from fusioncam_core.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
 
-_methods: dict[str, type[Explainer]] = {}
-_builtin_package = __name__.partition(".")[0]
+EXPLAINERS: Registry[type[Explainer]] = Registry("method", ask_for_methods)
+"""The explainers by name: fusioncam's own, plugins', and those defined meanwhile."""
+
+register = EXPLAINERS.register
 
 
-def register(method: type[Explainer]) -> None:
-    """Let a method be asked for by its name. A class defined anew takes the place of the one of its name.
-
-    Raises:
-        InvalidValueError: if the name is one of fusioncam's own methods'.
-    """
-    before = _methods.get(method.name)
-    if before is not None and _is_builtin(before) and not _is_builtin(method):
-        raise InvalidValueError(
-            f"{method.__name__} is called {method.name!r}, as fusioncam's own {before.__name__}: give it another name."
-        )
-    _methods[method.name] = method
-
-
-def _is_builtin(method: type) -> bool:
-    return method.__module__.partition(".")[0] == _builtin_package
-
-
-def methods(family: str | None = None) -> Mapping[str, type[Explainer]]:
-    """The methods by name, of one family ("gradient", "region", "ensemble") or all; plugins' among them."""
-    for each in ask_for_methods():
-        if not (isinstance(each, type) and hasattr(each, "name")):
-            raise InvalidTypeError(f"A plugin offers {each!r} as a method: a subclass of Explainer was expected.")
-        _methods.setdefault(each.name, cast("type[Explainer]", each))
-    return {name: each for name, each in _methods.items() if family is None or each.family == family}
+def methods(family: str) -> Mapping[str, type[Explainer]]:
+    """The methods by name, of one family: "gradient", "region" or "ensemble"."""
+    return {name: each for name, each in EXPLAINERS.items() if each.family == family}
 
 
 def find_method(name: str, family: str | None = None, role: str = "A method") -> type[Explainer]:
-    """The method of that name, of that family.
+    """The method of that name, of that family or any.
 
     Raises:
         InvalidTypeError: if it is no text.
         InvalidValueError: if there is none; it names those there are.
     """
-    known = methods(family)
-    if not isinstance(name, str):
-        raise InvalidTypeError(
-            f"{role} is the name of a method or an explainer: got a {type(name).__qualname__}. The names are "
-            f"{', '.join(map(repr, known))}."
-        )
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InvalidValueError(f"{role} is one of {', '.join(map(repr, known))}: got {name!r}.{hint}")
-    return known[name]
-
-
-EXPLAINERS: Mapping[str, type[Explainer]] = MappingProxyType(_methods)
-"""fusioncam's own explainers by name, and those defined or asked of plugins meanwhile."""
+    return EXPLAINERS.find(name, role, None if family is None else methods(family))
 
 
 class Capabilities(NamedTuple):

@@ -5,6 +5,9 @@ with an explainer's maps and model; `fusioncam_core.evaluate` compares methods b
 `randomisation_check` stand by themselves.
 """
 
+import importlib
+import pkgutil
+
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
 from fusioncam_core.metrics.confidence import drop, gain, increase
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
@@ -24,7 +27,6 @@ from fusioncam_core.metrics.localisation import (
 from fusioncam_core.metrics.measures import (
     ADCC,
     FAITHFULNESS,
-    METRICS,
     AverageDrop,
     AverageGain,
     AverageIncrease,
@@ -37,6 +39,7 @@ from fusioncam_core.metrics.measures import (
 )
 from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.metrics.perturbing import ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
+from fusioncam_core.metrics.registry import METRICS
 from fusioncam_core.metrics.removal import area, ranks, removal_counts, removal_masks
 from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
 from fusioncam_core.metrics.sanity import Randomisation, randomisation_check, rank_correlation
@@ -90,3 +93,7 @@ __all__ = [
     "roc_auc",
     "union_masks",
 ]
+
+# Metrics put themselves into the registry: whatever file in this folder has one, it is found.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

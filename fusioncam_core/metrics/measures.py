@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
 from fusioncam_core.metrics.confidence import drop, gain, increase
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.localisation import energy_in_mask, iou, pointing_game, roc_auc
 from fusioncam_core.metrics.metric import Measured, Metric
-from fusioncam_core.metrics.perturbing import ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class AverageDrop(Metric):
 
     name = "average-drop"
     title = "Average drop"
+    paper = "arXiv 1710.11063"
     better = "lower"
     undefined = "the class has probability 0, or the map holds NaN"
 
@@ -39,6 +38,7 @@ class AverageIncrease(Metric):
 
     name = "average-increase"
     title = "Average increase"
+    paper = "arXiv 1710.11063"
     better = "higher"
     undefined = "the class has probability 0, or the map holds NaN"
 
@@ -53,6 +53,7 @@ class AverageGain(Metric):
 
     name = "average-gain"
     title = "Average gain"
+    paper = "arXiv 2301.07002"
     better = "higher"
     undefined = "the class has probability 1, or the map holds NaN"
 
@@ -67,6 +68,7 @@ class Coherency(Metric):
 
     name = "coherency"
     title = "Coherency"
+    paper = "arXiv 2104.10252"
     better = "higher"
     undefined = "the map, or the one of the image under it, is constant or holds NaN"
 
@@ -81,6 +83,7 @@ class Complexity(Metric):
 
     name = "complexity"
     title = "Complexity"
+    paper = "arXiv 2104.10252"
     better = "lower"
 
     def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
@@ -94,6 +97,7 @@ class ADCC(Metric):
 
     name = "adcc"
     title = "ADCC"
+    paper = "arXiv 2104.10252"
     better = "higher"
     undefined = "one of its three terms is"
 
@@ -136,6 +140,7 @@ class PointingGame(_Localisation):
 
     name = "pointing-game"
     title = "Pointing game"
+    paper = "arXiv 1608.00507"
 
     def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
         return pointing_game(maps, ground_truth, tolerance=self.tolerance, spatial_ndim=spatial_ndim)
@@ -147,6 +152,7 @@ class EnergyInMask(_Localisation):
 
     name = "energy-in-mask"
     title = "Energy in the mask"
+    paper = "arXiv 1910.01279"
     undefined = "the mask is empty, or the map is zero or holds NaN"
 
     def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
@@ -178,43 +184,5 @@ class MaskAUC(_Localisation):
         return roc_auc(maps, ground_truth, spatial_ndim=spatial_ndim)
 
 
-METRICS: Mapping[str, type[Metric]] = {
-    each.name: each
-    for each in (
-        AverageDrop,
-        AverageIncrease,
-        AverageGain,
-        Insertion,
-        Deletion,
-        ROAD,
-        Coherency,
-        Complexity,
-        ADCC,
-        Infidelity,
-        MaxSensitivity,
-        PointingGame,
-        EnergyInMask,
-        IoU,
-        MaskAUC,
-    )
-}
-"""All metrics of single images, by name."""
-
 FAITHFULNESS = ("average-drop", "average-increase", "insertion", "deletion")
 """What is measured if nothing else is asked for."""
-
-
-def find_metric(metric: str | Metric) -> Metric:
-    """A metric with its default options, of its name; or the one given.
-
-    Raises:
-        ValueError: for an unknown name.
-        TypeError: for anything else.
-    """
-    if isinstance(metric, Metric):
-        return metric
-    if not isinstance(metric, str):
-        raise InvalidTypeError(f"A metric is a name or a Metric, and a {type(metric).__qualname__} came.")
-    if metric not in METRICS:
-        raise InvalidValueError(f"A metric is one of {', '.join(map(repr, METRICS))}, and {metric!r} came.")
-    return METRICS[metric]()

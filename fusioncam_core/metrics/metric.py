@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array
+from fusioncam_core.metrics import registry
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
 
 Better = Literal["higher", "lower"]
@@ -24,10 +25,14 @@ class Measured(NamedTuple):
 class Metric(ABC):
     """A metric of maps. One value a map; what is undefined is NaN.
 
+    A metric of your own is a frozen dataclass with its options, these attributes and one method, `measure`:
+    docs/tutorials/own_method.md. By its name it can be asked for like any other.
+
     Attributes:
         name: by which it is asked for.
         title: as the papers write it.
         better: whether "higher" or "lower" values are.
+        paper: where it comes from.
         needs_ground_truth: whether it compares maps with masks of the object.
         undefined: when a value is NaN, in words.
     """
@@ -35,8 +40,14 @@ class Metric(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     better: ClassVar[Better]
+    paper: ClassVar[str] = ""
     needs_ground_truth: ClassVar[bool] = False
     undefined: ClassVar[str] = "the map holds NaN"
+
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        if "name" in vars(cls):
+            registry.register(cls)
 
     @abstractmethod
     def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
@@ -46,3 +57,17 @@ class Metric(ABC):
             explained: of the batch.
             ground_truth: (B, *size) masks of the objects, for metrics that need them.
         """
+
+
+def find_metric(metric: str | Metric | type[Metric]) -> Metric:
+    """A metric of its name, or of its class, with default options; or the one given.
+
+    Raises:
+        InvalidValueError: for an unknown name.
+        InvalidTypeError: for anything else.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, type) and issubclass(metric, Metric):
+        return metric()
+    return registry.METRICS.find(metric, "A metric")()

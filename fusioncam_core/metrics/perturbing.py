@@ -71,6 +71,7 @@ class Deletion(_Curve):
 
     name = "deletion"
     title = "Deletion"
+    paper = "arXiv 1806.07421"
     better = "lower"
     keeps = False
 
@@ -89,6 +90,7 @@ class Insertion(_Curve):
 
     name = "insertion"
     title = "Insertion"
+    paper = "arXiv 1806.07421"
     better = "higher"
     keeps = True
 
@@ -112,6 +114,7 @@ class ROAD(Metric):
 
     name = "road"
     title = "ROAD"
+    paper = "arXiv 2202.00449"
     better = "higher"
 
     def __post_init__(self) -> None:
@@ -175,6 +178,7 @@ class Infidelity(Metric):
 
     name = "infidelity"
     title = "Infidelity"
+    paper = "arXiv 1901.09392"
     better = "lower"
 
     def __post_init__(self) -> None:
@@ -225,6 +229,7 @@ class MaxSensitivity(Metric):
 
     name = "max-sensitivity"
     title = "Max-sensitivity"
+    paper = "arXiv 1901.09392"
     better = "lower"
     undefined = "the map is zero or holds NaN"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, to_numpy
-from fusioncam_core.errors import InvalidValueError, MemoryWarning
+from fusioncam_core.errors import InvalidValueError, MemoryWarning, warn
 
 if TYPE_CHECKING:
     from fusioncam_core.models.adapter import ModelAdapter
@@ -149,11 +148,10 @@ class ModelBatching(Batching):
         if self.size == 1 or not self._adapter.ran_out_of_memory(error):
             raise error
         if self.size == self._started_with:
-            warnings.warn(
+            warn(
                 f"The device's memory does not hold {self.size} images at once in {self._adapter.model_name}: going on "
                 f"with {self.size // 2}, or fewer if need be. Say batch_size= to start there.",
                 MemoryWarning,
-                stacklevel=2,
             )
         self.size //= 2
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
     from fusioncam_core.metrics.metric import Metric
     from fusioncam_core.models.adapter import ModelAdapter
-    from fusioncam_core.plugins.loading import LoadedModel
+    from fusioncam_core.plugins.loaded_model import LoadedModel
 
 PROJECT = "fusioncam"
 

@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.plugins.loading import LoadedModel
+from fusioncam_core.plugins.loaded_model import LoadedModel
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
 

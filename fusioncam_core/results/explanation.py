@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Explanation:
     """Maps of a batch of images; `T` below is () for one target an image and (K,) for K.
 
@@ -57,6 +59,14 @@ class Explanation:
     masks_run: Array | None = None
     uncertainty: Array | None = None
     names: tuple[str, ...] = ()
+
+    # Equal by the values of arrays, which have no hash.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        return all(_equal(getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
 
     def numpy(self) -> Explanation:
         """The same explanation with every array as NumPy."""
@@ -128,6 +138,15 @@ class Explanation:
             f"<Explanation of {self.model} by {self.method} at layer {self.layer!r}: maps {shape}, "
             f"{self.evaluations} model evaluations>"
         )
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """Whether two attributes are equal: arrays of one shape by their values, whatever their library; NaN equals NaN."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_equal(first[name], second[name]) for name in first)
+    if hasattr(first, "shape") and hasattr(second, "shape"):
+        return np.array_equal(to_numpy(first), to_numpy(second), equal_nan=True)
+    return bool(first == second)
 
 
 _ARRAYS = ("maps", "targets", "scores", "probabilities", "class_probabilities", "images", "masks_run", "uncertainty")

@@ -1,0 +1,16 @@
+"""All metrics by name. The classes put themselves in; plugins bring theirs when they are asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fusioncam_core.plugins.manager import ask_for_metrics
+from fusioncam_core.plugins.registry import Registry
+
+if TYPE_CHECKING:
+    from fusioncam_core.metrics.metric import Metric
+
+METRICS: Registry[type[Metric]] = Registry("metric", ask_for_metrics)
+"""The metrics of single images by name: fusioncam's own, plugins', and those defined meanwhile."""
+
+register = METRICS.register

@@ -1,0 +1,32 @@
+"""A model with all that is needed to explain photographs with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fusioncam_core.models.outputs import OutputKind, Task
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with all that is needed to explain photographs with it.
+
+    Attributes:
+        model: the model, of a framework that one of the plugins adapts.
+        preprocessing: turns a Pillow image into one model input, without a batch axis; usually a
+            `fusioncam_core.preprocessing.Preprocessing`. None where the loader does not know it.
+        class_names: a name for every class, in the order of the model's outputs, or None.
+        layer: the layer to explain, or None for the explainers' own choice.
+        name: what to call the model in reports, or None.
+        task, output_kind: what the model's outputs are, as the explainers take them.
+    """
+
+    model: Any
+    preprocessing: Callable[[Any], Any] | None = None
+    class_names: Sequence[str] | None = None
+    layer: Any = None
+    name: str | None = None
+    task: Task = "multiclass"
+    output_kind: OutputKind = "logits"
