@@ -135,12 +135,8 @@ class Namespace(Protocol):
     def sort(self, array: Array, /, *, axis: int = -1) -> Array:
         """The values along an axis in rising order."""
 
-    @property
-    def argsort(self) -> Callable[..., Array]:
-        """`argsort(array, /, *, axis=-1, descending=False, stable=True)`: the places that put an axis in order.
-
-        Equal values stay as they came. The signature is open because NumPy's own knows no `descending`.
-        """
+    def argsort(self, array: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+        """The places that put the values along an axis in order; equal ones stay as they came."""
 
     def take(self, array: Array, indices: Array, /, *, axis: int) -> Array:
         """The entries along an axis at the indices (n,)."""

@@ -72,8 +72,8 @@ def evaluate(
     Args:
         model: as explainers take it.
         source: images, as `Explainer.explain_many` takes them.
-        methods: names, explainers and their classes; or a mapping from what they are to be called to one of these, or to
-            a pair of one and options.
+        methods: names, explainers and their classes; or a mapping from what they are to be called to one of these, or
+            to a pair of one and options.
         metrics: names (`fusioncam_core.metrics.METRICS`), metrics with options and their classes, each kind once.
         targets: the explained class of each image: None for the top ones, "labels", one class, or (N,) classes.
         layer: of the methods given by name.
