@@ -51,7 +51,7 @@ demo: $(DEMO)  ## Explain two photographs with an ImageNet network
 
 test: lint typecheck  ## Run every check: ruff, mypy, pytest
 	$(CHECK) $(WORKERS) $(ARGS)
-	$(CHECK) examples/plugin_onnx
+	$(CHECK) -o pythonpath="examples/plugin_onnx examples/plugin_method" examples/plugin_onnx examples/plugin_method
 	KERAS_BACKEND=torch $(CHECK) $(WORKERS) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py -k "Functional or Subclassed"
 

@@ -25,7 +25,7 @@ from fusioncam_core.approximation.gaussian_process import GaussianProcess
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.explainers import ScoreCAM
-from fusioncam_core.methods.score import _score_cam
+from fusioncam_core.methods.score import _score_cam, formula
 from fusioncam_core.metrics import rank_correlation
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk
@@ -79,7 +79,7 @@ def _scored(zoo: Any, layer: str, path: Path) -> Case:
 
 
 def ours(case: Case, **limits: Any) -> tuple[np.ndarray, int, float]:
-    """The map of the library's own choice, the masks it ran, and its estimate."""
+    """The map of the library's own choice, the masks it ran, and how far it says the map may still move."""
 
     def score_maps(maps: np.ndarray, chunk: Chunk) -> np.ndarray:
         return case.scores[chunk.channels][:, None]
@@ -89,7 +89,7 @@ def ours(case: Case, **limits: Any) -> tuple[np.ndarray, int, float]:
         score_maps,
         lambda: np.full((1, 1), case.black, dtype=np.float32),
         limits=Limits(**limits),
-        channel_weights="softmax",
+        formula=formula("softmax"),
         batching=Batching(16),
         xp=np,
     )
@@ -110,7 +110,7 @@ def by_area_and_range(case: Case, budget: int) -> np.ndarray:
     return _alone(case, _foremost(case)[:budget])
 
 
-def by_area_and_range_foretold(case: Case, budget: int) -> np.ndarray:
+def by_area_and_range_predicted(case: Case, budget: int) -> np.ndarray:
     """The same channels, and the Gaussian process for the others: without rounds."""
     run = _foremost(case)[:budget]
     prediction = GaussianProcess(_masks(case).reshape(len(case.live), -1)).prediction(
@@ -142,7 +142,7 @@ def _alone(case: Case, run: np.ndarray) -> np.ndarray:
 STRATEGIES: dict[str, Callable[[Case, int], np.ndarray]] = {
     "largest area": by_area,
     "largest area × √range": by_area_and_range,
-    "the same, others predicted": by_area_and_range_foretold,
+    "the same, others predicted": by_area_and_range_predicted,
     "in rounds, others predicted (fusioncam)": lambda case, budget: ours(case, budget=budget)[0],
     "by true weights (an oracle)": by_their_true_weights,
 }
@@ -178,9 +178,9 @@ def stopped(found: Sequence[Case]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "tolerance": tolerance,
-                "passes_mean": float(np.mean([each[1] for each in results])),
-                "passes_most": max(each[1] for each in results),
-                "estimate_mean": float(np.mean([each[2] for each in results])),
+                "masks_run_mean": float(np.mean([each[1] for each in results])),
+                "masks_run_most": max(each[1] for each in results),
+                "uncertainty_mean": float(np.mean([each[2] for each in results])),
                 "change_mean": float(np.mean(errors)),
                 "change_largest": max(errors),
                 "share_within": float(np.mean([error <= tolerance for error in errors])),

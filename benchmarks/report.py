@@ -232,8 +232,8 @@ def budgets(layers: dict[str, Any]) -> Iterator[str]:
             [
                 (
                     row["tolerance"],
-                    f"{row['passes_mean']:.0f}, {row['passes_most']}",
-                    f"{row['estimate_mean']:.3f}",
+                    f"{row['masks_run_mean']:.0f}, {row['masks_run_most']}",
+                    f"{row['uncertainty_mean']:.3f}",
                     f"{row['change_mean']:.3f}, {row['change_largest']:.3f}",
                     f"{row['share_within']:.0%}",
                 )

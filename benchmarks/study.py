@@ -26,7 +26,7 @@ from examples.zoo.fashion_mnist import MEAN, STD, prepare, read_data_set
 from examples.zoo.photographs import foolbox_photographs
 from fusioncam_core import Evaluation, Explainer, FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
 from fusioncam_core.data.preprocessing import read_photograph
-from fusioncam_core.explainers.registry import EXPLAINERS
+from fusioncam_core.explainers.registry import EXPLAINERS, capabilities
 from fusioncam_core.metrics import (
     FAITHFULNESS,
     METRICS,
@@ -71,11 +71,14 @@ RIVALS: Mapping[str, Any] = {
 }
 """What the choice of a form was about."""
 
-EVERY: Mapping[str, Any] = {**{name: name for name in EXPLAINERS}, **RIVALS, "rise": ("rise", {"masks": 500})}
+NAMES = tuple(method.name for method in capabilities())
+"""Of all methods, in the order of `fusioncam methods`."""
+
+EVERY: Mapping[str, Any] = {**{name: name for name in NAMES}, **RIVALS, "rise": ("rise", {"masks": 500})}
 """All methods; random masks are 500, not 4000."""
 
 ON_PHOTOGRAPHS: Mapping[str, Any] = {
-    **{name: name for name in EXPLAINERS if name not in ("ablation-cam", "ss-cam", "is-cam", "rise")},
+    **{name: name for name in NAMES if name not in ("ablation-cam", "ss-cam", "is-cam", "rise")},
     **{name: (name, {"budget": BUDGET}) for name in ("score-cam", "union-cam", "fusion-cam")},
     CALIBRATED: ("fusion-cam", {"variant": "calibrated"}),
 }
@@ -140,8 +143,9 @@ def choice(out: Path) -> Iterator[str]:
     """One change at a time to the published form, on images that no other part has."""
     images, _ = read_data_set("train")
     given = prepare(images[:CHOSEN_ON], "first")
-    changes = _changes(fashion("resnet8"), {"baseline": BLACK})
-    yield from _table(evaluate(None, given, changes, ON_BLACK, out=out / "choice", reference="published"))
+    model = fashion("resnet8")
+    changes = _changes(model, {"baseline": BLACK})
+    yield from _table(evaluate(model, given, changes, ON_BLACK, out=out / "choice", reference="published"))
 
 
 def _changes(model: Any, options: Mapping[str, Any]) -> dict[str, Explainer]:

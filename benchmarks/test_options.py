@@ -15,8 +15,8 @@ from benchmarks.test_speed import settle
 from fusioncam_core import ScoreCAM
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "compile=True": {"compile": True},
-    "autocast='bfloat16'": {"autocast": "bfloat16"},
+    "compile=True": {"backend_options": {"compile": True}},
+    "autocast='bfloat16'": {"backend_options": {"autocast": "bfloat16"}},
 }
 
 

@@ -44,8 +44,7 @@ def beside_network(benchmark: Any, subject: Subject, cam: Any, call: Callable[[]
         subject.measure()
     way = subject.fastest_way()
     evaluations = call().evaluations
-    (steps,) = cam._steps.values()
-    (batching,) = steps._batchings.values()
+    (batching,) = cam._steps._batchings.values()
     calls: list[float] = []
     ratios: list[float] = []
 
@@ -96,7 +95,7 @@ def settle(cam: Any, image: Any) -> tuple[float, int]:
     cam(image)
     first = time.perf_counter() - start
     for calls in range(1, SEARCHES):
-        if all(batching.settled for steps in cam._steps.values() for batching in steps._batchings.values()):
+        if all(batching.settled for batching in cam._steps._batchings.values()):
             return first, calls
         cam(image)
     return first, SEARCHES
@@ -137,7 +136,7 @@ def test_given_batch(benchmark: Any, subject: Subject, rounds: int, method: Any)
 def test_five_classes(benchmark: Any, subject: Subject, rounds: int) -> None:
     cam = FusionCAM(subject.model, subject.layer)
     settle(cam, subject.image)
-    top = np.argsort(-np.asarray(cam(subject.image).numpy().outputs[0]))[None, :5]
+    top = np.argsort(-np.asarray(cam(subject.image).numpy().class_probabilities[0]))[None, :5]
 
     def one() -> float:
         start = time.perf_counter()

@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 
 from examples.zoo.efficientnet_lite0_torch import load
 from examples.zoo.photographs import photograph
-from fusioncam_core import EXPLAINERS, FusionCamWarning
+from fusioncam_core import EXPLAINERS, EmptyMapWarning
 from fusioncam_core.data.preprocessing import read_photograph
+from fusioncam_core.explainers.registry import capabilities
 from fusioncam_core.results.figures import overlay, png
 
 TARGET = 967  # espresso
@@ -41,10 +42,11 @@ def maps() -> tuple[Any, dict[str, np.ndarray]]:
     picture = read_photograph(photograph("coffee"))
     image = zoo.preprocessing(picture)
     found = {}
-    for name, explainer in EXPLAINERS.items():
-        explanation = explainer(zoo.model, **FEWER.get(name, {}))(image, TARGET).numpy()
-        found[explainer.title] = explanation.maps[0]
-        print(f"{explainer.title}: {explanation.evaluations} model evaluations")
+    for method in capabilities():
+        explainer = EXPLAINERS[method.name](zoo.model, **FEWER.get(method.name, {}))
+        explanation = explainer(image, TARGET).numpy()
+        found[method.title] = explanation.maps[0]
+        print(f"{method.title}: {explanation.evaluations} model evaluations")
     return zoo.preprocessing.window(picture), found
 
 
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="methods-out", metavar="DIR", help="where the picture goes")
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", FusionCamWarning)
+        warnings.simplefilter("error", EmptyMapWarning)
         window, found = maps()
     Path(options.out).mkdir(parents=True, exist_ok=True)
     file = Path(options.out) / "methods.png"

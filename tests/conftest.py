@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +12,103 @@ import pytest
 
 import fusioncam_core
 from fusioncam_core.models.batch_size import AutoBatching
-from libraries import LIBRARIES, REQUIRED, Library
+from libraries import EVERYTHING, LIBRARIES, REQUIRED, Library
 
 GOLDEN = Path(fusioncam_core.__file__).parent / "testing"
 DATA = Path(__file__).parent / "data"
 
 
+JAX_FILES = (
+    "test_jax_contract.py",
+    "test_jax.py",
+    "test_jax_flax.py",
+    "test_jax_equinox.py",
+    "test_eager_jax.py",
+)
+"""They share one worker, and so what JAX has compiled."""
+
+SLOWEST_FILES = (
+    *JAX_FILES,
+    "test_frameworks_agree.py",
+    "test_methods_agree.py",
+    "test_readme.py",
+    "test_zoo_fashion.py",
+    "test_keras.py",
+    "test_zoo.py",
+    "test_efficientnet.py",
+    "test_metrics_measures.py",
+    "test_keras_contract.py",
+    "test_tensorflow_contract.py",
+    "test_evaluation.py",
+    "test_input_shapes.py",
+    "test_explainers.py",
+    "test_default_layer.py",
+    "test_ensembles.py",
+    "test_metrics_imputation.py",
+)
+"""They are begun first, so that no worker is left alone with one of them at the end."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Fail at once where a framework that must be tested does not import: its tests would be skipped one by one."""
-    for name in REQUIRED:
-        importlib.import_module(name)
+    """Fail at once where a framework that must be tested is missing: its tests would be skipped one by one."""
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(f"FUSIONCAM_REQUIRE names {', '.join(missing)}, which cannot be found here")
+    if not EVERYTHING:
+        keep_compiled_code(config)
 
 
-@pytest.fixture(params=list(LIBRARIES))
+def keep_compiled_code(config: pytest.Config) -> None:
+    """Let JAX compile equal programs of different tests once; a folder a process, as its files are not written at once.
+
+    `make test-all` leaves JAX as it is.
+    """
+    folder = tempfile.mkdtemp(prefix="fusioncam-jax-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, files of JAX alone are one unit of work."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFramework(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "jax" if Path(file).name in JAX_FILES else file
+
+    return ByFramework(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow variants to `make test-all`, and put the slowest files first."""
+    slow = [] if EVERYTHING else [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    places = {name: place for place, name in enumerate(SLOWEST_FILES)}
+    items[:] = sorted(
+        (item for item in items if item not in set(slow)),
+        key=lambda item: places.get(item.path.name, len(places)),
+    )
+
+
+@pytest.fixture(params=[name for name in LIBRARIES if EVERYTHING or name != "jax"])
 def library(request: pytest.FixtureRequest) -> Library:
-    """Each array library, eager and compiled."""
+    """Each array library, eager and compiled, for functions that go through `compile`; JAX is compiled alone.
+
+    JAX compiles each operation of eager code by itself: test_eager_jax.py calls every function once.
+    """
+    return LIBRARIES[request.param]()
+
+
+@pytest.fixture(params=["numpy", "strict", "torch", "tensorflow", *(["jax"] if EVERYTHING else [])])
+def eager(request: pytest.FixtureRequest) -> Library:
+    """Each array library, for what cannot be compiled or need not be."""
     return LIBRARIES[request.param]()
 
 

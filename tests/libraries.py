@@ -14,6 +14,9 @@ import pytest
 
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 
+EVERYTHING = os.environ.get("FUSIONCAM_TESTS") == "all"
+"""Whether the slow and the redundant variants of tests are run as well: `make test-all`."""
+
 REQUIRED = tuple(name for name in os.environ.get("FUSIONCAM_REQUIRE", "").split(",") if name)
 """Frameworks whose absence fails the tests that need them; others are skipped where they are absent."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ import pytest
 from fusioncam_core import FusionCAM
 from fusioncam_core.errors import MemoryWarning
 from fusioncam_core.models import batch_size as batching_module
+from fusioncam_core.models.adapter import Execution
 from fusioncam_core.models.batch_size import (
     AutoBatching,
     Batching,
@@ -42,10 +44,8 @@ class Device(BlackBox):
         cost: (memory format, size, whether that size is new) -> seconds of one run.
         guess: the size to start with.
         formats: memory formats.
-        fixed: whether every size costs a compilation.
+        fixed: whether every shape costs a compilation.
     """
-
-    memory_errors = (Full,)
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Device(BlackBox):
         super().__init__(lambda images: images)
         self.now = 0.0
         self.runs: list[tuple[str, int]] = []
-        self.batch_size, self.memory_formats, self.fixed_chunks = guess, formats, fixed
+        self.execution = Execution(guess, fixed, formats, (Full,))
         self._cost = cost
         self._format = formats[0]
 
@@ -92,7 +92,7 @@ def done(batching: Batching, total: int, work: Callable[[Span], Any], **options:
     return [int(value) for result, count in batching.over(total, work, **options) for value in result[:count]]
 
 
-class TestPace:
+class TestBatching:
     def test_spans_cover_everything_once(self) -> None:
         spans: list[Span] = []
 
@@ -118,7 +118,7 @@ class TestPace:
 
     @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, None, "many"])
     def test_no_batch_size(self, batch_size: Any) -> None:
-        with pytest.raises(ValueError, match=f"a positive number of images or 'auto', and {batch_size!r} came"):
+        with pytest.raises(ValueError, match=rf"a positive number of images or 'auto'.* {re.escape(repr(batch_size))}"):
             require_batch_size(batch_size)
 
 
@@ -279,7 +279,7 @@ def work(span):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 batching = ModelBatching(BlackBox(lambda images: images), 1)
-pairs = batching.over(11, work) if sys.argv[1] == "paced" else ((work(0), 1) for _ in range(11))
+pairs = batching.over(11, work) if sys.argv[1] == "batched" else ((work(0), 1) for _ in range(11))
 faults = [each for each, _ in pairs]
 print((faults[-1] - faults[0]) / 10)
 """
@@ -292,7 +292,7 @@ def test_freed_memory_is_at_hand_for_the_next_run() -> None:
         return float(done.stdout)
 
     assert faults("plain") > 100
-    assert faults("paced") < 10
+    assert faults("batched") < 10
 
 
 def test_a_search_changes_nothing_but_the_time(

@@ -11,6 +11,7 @@ from fusioncam_core import ISCAM, SSCAM, FusionCAM, GradCAM, ScoreCAM, UnionCAM,
 from fusioncam_core.approximation.budget import Limits, require_limits, score_channels
 from fusioncam_core.approximation.gaussian_process import NOISE, GaussianProcess
 from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.methods.score import formula
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk
 from libraries import Library, assert_close, framework
@@ -22,7 +23,7 @@ def correlation(first: Any, second: Any) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-class TestSurrogate:
+class TestGaussianProcess:
     MASKS = np.random.default_rng(0).random((40, 9))
 
     def test_what_was_run_is_known(self) -> None:
@@ -32,7 +33,7 @@ class TestSurrogate:
         np.testing.assert_array_equal(prediction.deviation[:12], 0)
         assert (prediction.deviation[12:] > 0).all()
 
-    def test_scores_linear_in_the_area_are_foretold(self) -> None:
+    def test_scores_linear_in_the_area_are_predicted(self) -> None:
         scores = 3 + 20 * self.MASKS.mean(axis=1, keepdims=True)
         prediction = GaussianProcess(self.MASKS).prediction(np.arange(20), scores[:20])
         # The ridge of 1 % holds the slope back by as much.
@@ -105,7 +106,7 @@ class Masks:
             self.score_maps,
             lambda: np.zeros((len(self.maps), self.scores.shape[1]), "f4"),
             limits=Limits(**limits),
-            channel_weights="softmax",
+            formula=formula("softmax"),
             batching=Batching(8),
             xp=np,
         )
@@ -135,7 +136,7 @@ class TestScoreChannels:
         np.testing.assert_array_equal(found.scores, np.where(np.arange(120) % 10 == 0, 0, masks.scores))
         np.testing.assert_array_equal(found.uncertainty, 0)
 
-    def test_what_is_not_run_is_foretold(self) -> None:
+    def test_what_is_not_run_is_predicted(self) -> None:
         masks = Masks()
         found = masks.found(budget=50)
         errors = (found.scores - masks.scores)[:, 0, np.arange(120) % 10 != 0]
@@ -216,10 +217,10 @@ def test_arrays_of_every_library(library: Library, several: bool) -> None:
 @pytest.mark.parametrize(
     ("budget", "tolerance", "message"),
     [
-        (0, None, "budget is a whole number of at least 1, and 0 came"),
+        (0, None, r"budget is a whole number of at least 1.* 0\b"),
         (2.5, None, "budget is a whole number"),
-        (None, 0, "between 0 and 1, and 0 came"),
-        (None, 1.5, "between 0 and 1, and 1.5 came"),
+        (None, 0, r"between 0 and 1.* 0\b"),
+        (None, 1.5, r"between 0 and 1.* 1\.5\b"),
     ],
 )
 def test_limits_out_of_range(budget: Any, tolerance: Any, message: str) -> None:
@@ -277,7 +278,7 @@ class TestExplainers:
         explanation = cam(shapes["images"], shapes["target"])
         assert explanation.masks_run.tolist() == [48] * 8
         assert explanation.evaluations == 8 + 8 * 48 + 1
-        with pytest.raises(ValueError, match="A budget of 2 masks came, and one channel takes 3"):
+        with pytest.raises(ValueError, match=r"budget .*2.* one channel takes 3"):
             method(model, "features", budget=2, **options)(shapes["images"], 0)
 
     def test_several_layers(self, model: Any, shapes: dict[str, Any]) -> None:
@@ -295,7 +296,7 @@ class TestExplainers:
             GradCAM(model, budget=10)
         assert FusionCAM(model, region=ScoreCAM(model, budget=10))
 
-    def test_others_have_no_passes(self, model: Any, shapes: dict[str, Any]) -> None:
+    def test_others_say_nothing_of_masks(self, model: Any, shapes: dict[str, Any]) -> None:
         explanation = GradCAM(model)(shapes["images"]).numpy()
         assert explanation.masks_run is None
         assert explanation.uncertainty is None

@@ -267,7 +267,7 @@ class TestErrors:
                 ["explain", "noise.png", *model(), "--targets", "cat"],
                 "error: argument --targets: 'cat' is not a list of class numbers such as 281 or 281,285",
             ),
-            (["explain", "noise.png", *model(), "--method", "cam"], "error: argument --method: invalid choice"),
+            (["explain", "noise.png", *model(), "--method", "cam"], "error: --method is one of '"),
             (
                 ["explain", "noise.png", *model(), "--method", "grad-cam", "--percentile", "5"],
                 "error: --percentile belongs to --method fusion-cam, not grad-cam",

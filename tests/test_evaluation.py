@@ -228,7 +228,7 @@ class TestGoingOn:
 
     def test_another_model(self, tmp_path: Path) -> None:
         evaluate(Looks(), self.images(), {"given": square(perfect)}, METRICS, 1, out=tmp_path)
-        with pytest.raises(ValueError, match="The folder has values of another model: it gave class 1 of '0'"):
+        with pytest.raises(ValueError, match=r"The folder has values of another model: it gave class 1 of '0'"):
             evaluate(
                 Looks(outside=0.5), self.images(), {"given": square(perfect, outside=0.5)}, METRICS, 1, out=tmp_path
             )
@@ -331,13 +331,13 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "kind", "message"),
         [
-            ({"methods": ["cam"]}, ValueError, r"A method is one of 'fusion-cam', .*, and 'cam' came"),
+            ({"methods": ["cam"]}, ValueError, r"A method is one of .*'fusion-cam'.*: got 'cam'"),
             ({"methods": "grad-cam"}, TypeError, "Methods are a sequence or mapping"),
             ({"methods": ["grad-cam", "grad-cam"]}, ValueError, "Two methods have one name"),
             ({"metrics": []}, ValueError, "each kind once"),
             ({"metrics": ["deletion", Deletion(steps=3)]}, ValueError, "each kind once"),
-            ({"metrics": ["iou"]}, ValueError, "iou compare maps with masks of the objects, and none came"),
-            ({"reference": "score-cam"}, ValueError, "The reference is one of 'grad-cam', and 'score-cam' came"),
+            ({"metrics": ["iou"]}, ValueError, r"iou compare maps with masks of the objects.* none"),
+            ({"reference": "score-cam"}, ValueError, r"The reference is one of 'grad-cam'.* 'score-cam'"),
             ({"targets": "top5"}, ValueError, "An evaluation has one class an image"),
             ({"targets": 7}, ValueError, "Shapes has 5 classes"),
         ],

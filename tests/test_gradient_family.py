@@ -22,7 +22,7 @@ from fusioncam_core.explainers.gradient import (
 from fusioncam_core.methods.eigen import eigen_cam, eigengrad_cam
 from fusioncam_core.methods.gradient import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
 from fusioncam_core.methods.smooth import smooth_grad_cam_plus_plus
-from libraries import LIBRARIES, Library, assert_close
+from libraries import Library, assert_close
 
 SIZE = (48, 48)
 
@@ -46,12 +46,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 """Those of activations and gradients; Eigen-CAM, of activations alone, has tests of its own."""
 
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-
-
-@pytest.fixture(params=["numpy", "strict", "torch", "tensorflow"])
-def eager(request: pytest.FixtureRequest) -> Library:
-    """Libraries for what is not worth compiling; JAX would compile every operation of it by itself."""
-    return LIBRARIES[request.param]()
 
 
 def array(library: Library, values: Any) -> Any:

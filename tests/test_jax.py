@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, adapt_model
-from fusioncam_core.errors import UnconnectedError
+from fusioncam_core import EmptyMapWarning, FusionCAM, GradCAM, UnconnectedError, adapt_model, testing
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.outputs import ClassScores
 
@@ -72,7 +71,7 @@ def test_plugin_and_tap_import_no_framework() -> None:
     code = (
         "import sys, fusioncam_jax, fusioncam_jax.plugin as plugin\n"
         "assert fusioncam_jax.tap('a', 3) == 3\n"
-        "assert plugin.fusioncam_adapt_model(object(), None, {}) is None\n"
+        "assert plugin.fusioncam_adapt_model(object(), {}) is None\n"
         "print([name for name in ('jax', 'flax', 'equinox') if name in sys.modules])"
     )
     assert fresh(code) == "[]"
@@ -123,10 +122,13 @@ class TestCompiled:
     def test_gradients_of_k_targets_are_one_pull_back(self) -> None:
         adapter = adapt_model((project, parameters()))
         targets = jnp.asarray([[0, 3, 1]] * 3)
-        traced = jax.make_jaxpr(lambda images: adapter.capture(images, ClassScores(), targets).gradients)(IMAGES)
+
+        def gradients_of(images: Any) -> Any:
+            return adapter.capture(images, ["features"], ClassScores(), targets).layers["features"].gradients
+
         # One product with the head forward, and one backward for all targets.
-        assert str(traced).count("dot_general") == 3
-        gradients = adapter.capture(jnp.asarray(IMAGES), ClassScores(), targets).gradients
+        assert str(jax.make_jaxpr(gradients_of)(IMAGES)).count("dot_general") == 3
+        gradients = gradients_of(jnp.asarray(IMAGES))
         expected = np.zeros((3, 3, 12, 12, 4))
         for k, target in enumerate((0, 3, 1)):
             expected[k, ..., target] = 1 / 144
@@ -142,7 +144,8 @@ class TestCompiled:
 
         trunk.defvjp(refuse, refuse)
         cam = GradCAM((jax.jit(trunk), lambda features: features.mean(axis=(1, 2))))
-        gradients = cam.adapter.capture(jnp.asarray(IMAGES), ClassScores(), jnp.asarray([[2]] * 3)).gradients
+        captured = cam.adapter.capture(jnp.asarray(IMAGES), ["features"], ClassScores(), jnp.asarray([[2]] * 3))
+        gradients = captured.layers["features"].gradients
         np.testing.assert_allclose(gradients.sum(axis=(0, 2, 3)), [[0, 0, 1]] * 3, atol=1e-5)
 
 
@@ -157,15 +160,18 @@ class TestFunctions:
         bound = functools.partial(project, parameters())
         for pair in ((jax.jit(features), head), (features, jax.jit(head)), (features, functools.partial(bound))):
             assert GradCAM(pair).adapter.namespace.__name__ == "fusioncam_jax.namespace"
-        assert GradCAM((features, head), framework="jax").adapter.model_name == "(features, head)"
-        with pytest.raises(TypeError, match='with framework="jax" where nothing in them is JAX'):
+        said = {"framework": "jax"}
+        assert GradCAM((features, head), backend_options=said).adapter.model_name == "(features, head)"
+        with pytest.raises(
+            TypeError, match=r'with backend_options=\{"framework": "jax"\} where nothing in them is JAX'
+        ):
             GradCAM((features, head))
         with pytest.raises(TypeError, match="No plugin adapts"):
-            GradCAM((jax.jit(features), head), framework="tensorflow_or_so")
+            GradCAM((jax.jit(features), head), backend_options={"framework": "tensorflow_or_so"})
 
     def test_bound_parameters_are_arguments(self) -> None:
         bound = functools.partial(project, parameters())
-        adapter = adapt_model((lambda images: images, bound), framework="jax")
+        adapter = adapt_model((lambda images: images, bound), {"framework": "jax"})
         assert [array.shape for array in jax.tree.leaves(adapter._network.parameters())] == [(4, 5), (3, 4)]
 
     def test_taps_in_compiled_functions_and_loops(self) -> None:
@@ -182,11 +188,14 @@ class TestFunctions:
         jax.block_until_ready(apply(jnp.asarray(2.0), images))  # what is cached must not pass the taps over
         cam = GradCAM(model, "step")
         assert [layer.name for layer in cam.layers(IMAGES)] == ["step", "end"]
-        capture = cam.adapter.capture(images, ClassScores(), jnp.asarray([[1]] * 3))
-        np.testing.assert_allclose(capture.activations, IMAGES * 8, rtol=1e-6)
-        np.testing.assert_allclose(capture.gradients[0, ..., 1], np.full((3, 12, 12), 1 / 144), rtol=1e-6)
-        replaced = cam.adapter.forward_with(images, jnp.zeros_like(images))
+        captured = cam.adapter.capture(images, ["step"], ClassScores(), jnp.asarray([[1]] * 3)).layers["step"]
+        np.testing.assert_allclose(captured.activations, IMAGES * 8, rtol=1e-6)
+        np.testing.assert_allclose(captured.gradients[0, ..., 1], np.full((3, 12, 12), 1 / 144), rtol=1e-6)
+        replaced = cam.adapter.forward_with(images, "step", jnp.zeros_like(images))
         np.testing.assert_allclose(replaced, np.ones((3, 3)))
+        first = cam.adapter.capture(images, ["step#0"], ClassScores(), jnp.asarray([[1]] * 3)).layers["step#0"]
+        np.testing.assert_allclose(first.activations, IMAGES * 2, rtol=1e-6)
+        np.testing.assert_allclose(first.gradients[0, ..., 1], np.full((3, 12, 12), 4 / 144), rtol=1e-6)
 
     @pytest.mark.parametrize("transform", [jax.checkpoint, jax.vmap])
     def test_taps_inside_a_transformation(self, transform: Any) -> None:
@@ -218,13 +227,15 @@ class TestFunctions:
             return tap("mixed", jnp.einsum("bchw,cd->bdhw", images, weights)).mean(axis=(2, 3))
 
         weights = jnp.asarray(np.random.default_rng(2).normal(size=(3, 7)), jnp.float32)
-        explanation = GradCAM((apply, weights), channels="first")(np.moveaxis(IMAGES, -1, 1)[:, :, :, :8])
+        explanation = GradCAM((apply, weights), backend_options={"channels": "first"})(
+            np.moveaxis(IMAGES, -1, 1)[:, :, :, :8]
+        )
         assert explanation.maps.shape == (3, 12, 8)
         assert explanation.image_channel_axis == 1
-        with pytest.raises(ValueError, match="channels is 'first' or 'last', and 'middle' came"):
-            GradCAM((apply, weights), channels="middle")
+        with pytest.raises(ValueError, match="channels is 'first' or 'last': got 'middle'"):
+            GradCAM((apply, weights), backend_options={"channels": "middle"})
         with pytest.raises(TypeError, match="JAX backend has no option 'chanels'; did you mean 'channels'"):
-            GradCAM((apply, weights), chanels="first")
+            GradCAM((apply, weights), backend_options={"chanels": "first"})
 
     def test_several_inputs_and_outputs(self) -> None:
         from fusioncam_jax import tap
@@ -252,7 +263,7 @@ class TestFunctions:
         np.testing.assert_array_equal(FusionCAM((apply, parameters()))(IMAGES).maps, expected.maps)
 
     def test_a_layer_is_a_name(self) -> None:
-        with pytest.raises(TypeError, match="A layer of project is given by its name, and a int came"):
+        with pytest.raises(TypeError, match="A layer of project is given by its name: got a int"):
             GradCAM((project, parameters()), 3)
 
     def test_nothing_is_tapped(self) -> None:
@@ -268,7 +279,7 @@ class TestArrays:
         cam = GradCAM((project, parameters()))
         with pytest.raises(ValueError, match=r"project cannot run on inputs of shape \(1, 12, 12, 2\) \(float32\): "):
             cam(IMAGES[..., :2])
-        with pytest.raises(TypeError, match=r"a NumPy array or a JAX array, and a builtins.str came"):
+        with pytest.raises(TypeError, match=r"a NumPy array or a JAX array: got a builtins\.str"):
             cam("coffee.png")
 
     def test_a_model_that_cannot_be_traced(self) -> None:
@@ -310,7 +321,7 @@ class TestArrays:
 
     def test_zero_gradient_warns_and_gives_zeros(self) -> None:
         model = (jax.jit(lambda images: images), lambda values: (values * 0).mean(axis=(1, 2)))
-        with pytest.warns(FusionCamWarning) as caught:
+        with pytest.warns(EmptyMapWarning) as caught:
             explanation = GradCAM(model)(IMAGES)
         assert "is zero everywhere for image 0; image 1; image 2" in str(caught[0].message)
         assert float(jnp.max(explanation.maps)) == 0
@@ -335,7 +346,7 @@ for name in ("conv3", "conv4"):
 cam = FusionCAM((apply, layers), "conv4", contributions="signed")
 explanation = cam(np.moveaxis(golden["images"], 1, -1), golden["target"])
 assert len(explanation.maps.devices()) == 2
-activations = cam.adapter.capture(explanation.images, None, None).activations
+activations = cam.adapter.capture(explanation.images, ["conv4"], None, None).layers["conv4"].activations
 assert activations.sharding.spec == PartitionSpec(None, None, None, "model"), activations.sharding
 assert layers["conv4"]["kernel"].sharding == halves
 print(np.abs(np.asarray(explanation.maps) - golden["fusion_cam"]).max() < 3e-5)
@@ -345,6 +356,6 @@ print(FusionCAM((apply, second))(explanation.numpy().images[:1]).maps.devices() 
 
 
 def test_a_sharded_model_is_not_gathered_and_a_model_elsewhere_stays_there() -> None:
-    folder = Path(__file__).parent / "data"
+    folder = Path(testing.__file__).parent
     shown = fresh(f"folder = {str(folder)!r}\n{SHARDED}", XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert shown.split() == ["True", "True"]

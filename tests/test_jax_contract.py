@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fusioncam_core.testing import AdapterContract
-from libraries import framework
+from libraries import EVERYTHING, framework
 
 pytest.importorskip("jax")
 
@@ -15,6 +15,7 @@ class JaxContract(AdapterContract):
     # it, which the signed weights of case 2 enlarge to 2e-5 of the fused map; all stages before it keep to 1e-5.
     signed_tolerance = 3e-5
     traces_once = True
+    batch_sizes = (7, 64) if EVERYTHING else (7,)
     channels = "last"
 
     def state(self, model: Any) -> dict[str, Any]:

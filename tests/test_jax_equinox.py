@@ -61,7 +61,7 @@ def test_running_averages_and_no_dropout(stateful: tuple[Stateful, Any]) -> None
     values = jax.nn.relu(jax.vmap(model.sequence[1])((values - mean) / np.sqrt(variance + 1e-5)))
     expected = jax.vmap(model.head)(values.mean(axis=(2, 3)))
     adapter = adapt_model((model, state))
-    capture = adapter.capture(jnp.asarray(IMAGES), ClassScores(), jnp.asarray([[1], [1]]))
+    capture = adapter.capture(jnp.asarray(IMAGES), ["sequence"], ClassScores(), jnp.asarray([[1], [1]]))
     np.testing.assert_allclose(capture.outputs, expected, atol=1e-5)
     assert not model.dropout.inference
     np.testing.assert_array_equal(state.get(model.sequence[0].ema_state_index)[0], np.arange(4.0))
@@ -88,15 +88,16 @@ def test_layers_of_a_stateful_model(stateful: tuple[Stateful, Any]) -> None:
 def test_every_way_to_name_a_layer(plain: Any, stateful: tuple[Stateful, Any]) -> None:
     spellings = ("layers[8]", ".layers[8]", "layers.8", plain.layers[8], lambda model: model.layers[8])
     for layer in spellings:
-        assert GradCAM(plain, layer).adapter.layer_name == "layers[8]"
+        assert GradCAM(plain, layer).layer_names == ("layers[8]",)
+        assert adapt_model(plain).find(layer) == "layers[8]"
     # The same function is in the list four times: the function that picks it says which is meant.
-    assert GradCAM(plain, lambda model: model.layers[4]).adapter.layer_name == "layers[4]"
-    assert GradCAM(stateful, lambda model: model.sequence[1]).adapter.layer_name == "sequence.layers[1]"
+    assert GradCAM(plain, lambda model: model.layers[4]).layer_names == ("layers[4]",)
+    assert GradCAM(stateful, lambda model: model.sequence[1]).layer_names == ("sequence.layers[1]",)
     with pytest.raises(ValueError, match="The Conv2d given as layer is not a part of Shapes"):
         GradCAM(plain, eqx.nn.Conv2d(3, 3, 3, key=KEY))
-    with pytest.raises(TypeError, match=r"and <function .* gave none"):
+    with pytest.raises(TypeError, match=r"got <function .*, which gives none"):
         GradCAM(plain, lambda model: model.fc.weight)
-    with pytest.raises(TypeError, match="and 3 gave none"):
+    with pytest.raises(TypeError, match="got 3, which gives none"):
         GradCAM(plain, 3)
 
 
@@ -108,10 +109,9 @@ def test_wrapped_layers_pass_for_what_they_are() -> None:
             return (self.conv(image) * self.conv.weight.mean()).mean(axis=(1, 2))
 
     model = Uses(eqx.nn.Conv2d(3, 4, 3, key=KEY))
-    capture = adapt_model(model).capture(jnp.asarray(IMAGES), ClassScores(), jnp.asarray([[2], [2]]))
-    np.testing.assert_allclose(
-        capture.gradients[0][:, 2], np.full((2, 10, 8), model.conv.weight.mean() / 80), rtol=1e-5
-    )
+    capture = adapt_model(model).capture(jnp.asarray(IMAGES), ["conv"], ClassScores(), jnp.asarray([[2], [2]]))
+    gradients = capture.layers["conv"].gradients
+    np.testing.assert_allclose(gradients[0][:, 2], np.full((2, 10, 8), model.conv.weight.mean() / 80), rtol=1e-5)
 
 
 def test_the_last_call_of_a_layer_counts() -> None:
@@ -122,15 +122,19 @@ def test_the_last_call_of_a_layer_counts() -> None:
             return self.conv(jax.nn.relu(self.conv(image))).mean(axis=(1, 2))
 
     model = Twice(eqx.nn.Conv2d(3, 3, 3, padding=1, key=KEY))
-    adapter = adapt_model(model, "conv")
-    capture = adapter.capture(jnp.asarray(IMAGES), ClassScores(), jnp.asarray([[1], [1]]))
+    adapter = adapt_model(model)
+    asked = (ClassScores(), jnp.asarray([[1], [1]]))
+    capture = adapter.capture(jnp.asarray(IMAGES), ["conv"], *asked).layers["conv"]
     second = jax.vmap(lambda image: model.conv(jax.nn.relu(model.conv(image))))(IMAGES)
     np.testing.assert_allclose(capture.activations, second, atol=1e-6)
     expected = np.zeros((2, 3, 12, 10))
     expected[:, 1] = 1 / 120
     np.testing.assert_allclose(capture.gradients[0], expected, atol=1e-8)
-    replaced = adapter.forward_with(jnp.asarray(IMAGES), jnp.full((2, 3, 12, 10), 2.0))
+    replaced = adapter.forward_with(jnp.asarray(IMAGES), "conv", jnp.full((2, 3, 12, 10), 2.0))
     np.testing.assert_allclose(replaced, np.full((2, 3), 2.0), rtol=1e-5)
+    first = adapter.capture(jnp.asarray(IMAGES), ["conv#0"], *asked).layers["conv#0"]
+    np.testing.assert_allclose(first.activations, jax.vmap(model.conv)(IMAGES), atol=1e-6)
+    assert np.abs(first.gradients[0] - expected).max() > 1e-4, "the kernel lies behind it"
 
 
 def test_a_compiled_method_inside() -> None:

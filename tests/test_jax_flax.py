@@ -64,8 +64,13 @@ def linen(module: nn.Module, images: np.ndarray = IMAGES, **arguments: Any) -> t
     return module, {**variables, "batch_stats": statistics}
 
 
-def capture(model: Any, layer: Any, images: np.ndarray = IMAGES) -> Any:
-    return adapt_model(model, layer).capture(jnp.asarray(images), ClassScores(), jnp.asarray(TARGETS))
+def outputs_of(model: Any, layer: str) -> Any:
+    """What the model returns in a pass in which the layer is captured."""
+    return adapt_model(model).capture(jnp.asarray(IMAGES), [layer], ClassScores(), jnp.asarray(TARGETS)).outputs
+
+
+def captured_at(model: Any, layer: str) -> Any:
+    return adapt_model(model).capture(jnp.asarray(IMAGES), [layer], ClassScores(), jnp.asarray(TARGETS)).layers[layer]
 
 
 class TestInference:
@@ -73,7 +78,7 @@ class TestInference:
         model = NnxNet()
         expected = nnx.merge(*nnx.split(model), copy=True)
         expected.eval()
-        outputs = capture(model, "conv").outputs
+        outputs = outputs_of(model, "conv")
         np.testing.assert_allclose(outputs, expected(IMAGES, train=False), atol=1e-5)
         assert not model.dropout.deterministic
         assert not model.norm.use_running_average
@@ -88,7 +93,7 @@ class TestInference:
         values = nn.relu((values - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5))
         values = nn.relu(convolve.apply(parameters["Conv_1"], values))
         expected = dense.apply(parameters["Dense_0"], values.mean(axis=(1, 2)))
-        np.testing.assert_allclose(capture((module, variables), "Conv_1").outputs, expected, atol=1e-5)
+        np.testing.assert_allclose(outputs_of((module, variables), "Conv_1"), expected, atol=1e-5)
 
     @pytest.mark.parametrize("make", [NnxNet, lambda: linen(LinenNet(), train=False)], ids=["nnx", "linen"])
     def test_an_image_does_not_depend_on_the_batch(self, make: Any) -> None:
@@ -106,7 +111,7 @@ class TestInference:
                 return nn.Dense(3)(attended.mean(axis=1))
 
         model = linen(Attends())
-        outputs = [capture(model, "Conv_0").outputs for _ in range(2)]
+        outputs = [outputs_of(model, "Conv_0") for _ in range(2)]
         np.testing.assert_array_equal(outputs[0], outputs[1])
 
 
@@ -125,13 +130,16 @@ class TestLayers:
 
         model = Net()
         spellings = ("blocks[1].conv", "blocks.1.conv", ".blocks[1].conv", "again", model.blocks[1].conv)
-        found = {GradCAM(model, layer).adapter.layer_name for layer in spellings}
-        assert len(found) == 1, "a module in two places has one name"
-        assert GradCAM(model, lambda model: model.blocks[0]).adapter.layer_name == "blocks[0]"
-        assert names(model)[-1] in found, "and its last call counts"
+        adapter = adapt_model(model)
+        (found,) = {adapter.find(layer) for layer in spellings}  # a module in two places has one name
+        assert GradCAM(model, "again").layer_names == (found,)
+        assert adapter.find(lambda model: model.blocks[0]) == "blocks[0]"
+        (listed,) = (each for each in GradCAM(model).layers(IMAGES) if each.name == found)
+        assert listed.calls == 2
+        assert names(model)[-1] == found, "and its last call counts"
         with pytest.raises(ValueError, match="The Conv given as layer is not a part of Net"):
             GradCAM(model, nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)))
-        with pytest.raises(TypeError, match="A layer of Net is given by its name, and a int came"):
+        with pytest.raises(TypeError, match="A layer of Net is given by its name: got a int"):
             GradCAM(model, 3)
         with pytest.raises(ValueError, match=r"Net has no layer 'blocks\[7\]'"):
             GradCAM(model, "blocks[7]")(IMAGES)
@@ -139,7 +147,7 @@ class TestLayers:
     def test_linen_paths(self) -> None:
         model = linen(LinenNet(), train=False)
         assert names(model) == ["Conv_0", "BatchNorm_0", "Dropout_0", "Conv_1", "Dropout_1", "Dense_0"]
-        with pytest.raises(TypeError, match="A layer of LinenNet is given by its name, and a Conv came"):
+        with pytest.raises(TypeError, match="A layer of LinenNet is given by its name: got a Conv"):
             GradCAM(model, nn.Conv(4, (3, 3)))
         with pytest.raises(ValueError, match=r"LinenNet has no layer 'Conv_2'\. Nearest names: 'Conv_"):
             GradCAM(model, "Conv_2")(IMAGES)
@@ -175,10 +183,12 @@ class TestLayers:
                 return tap("activation", nnx.relu(values))
 
         assert GradCAM(Functional())(IMAGES).layer == "conv"
-        assert float(capture(Functional(), None).activations.min()) < 0
+        assert float(captured_at(Functional(), "conv").activations.min()) < 0
         assert GradCAM(Tapped())(IMAGES).layer == "activation"
-        assert float(capture(Tapped(), None).activations.min()) == 0
-        np.testing.assert_allclose(capture(Tapped(), None).gradients[0][..., 1], np.full((2, 12, 12), 1 / 144))
+        assert float(captured_at(Tapped(), "activation").activations.min()) == 0
+        np.testing.assert_allclose(
+            captured_at(Tapped(), "activation").gradients[0][..., 1], np.full((2, 12, 12), 1 / 144)
+        )
 
     def test_functions_in_a_sequence(self) -> None:
         rngs = nnx.Rngs(0)
@@ -187,7 +197,7 @@ class TestLayers:
         for sequence, layer in ((model, "layers[1]"), (linen(module), "layers_1")):
             explanation = GradCAM(sequence)(IMAGES)
             assert explanation.layer == layer
-            captured = capture(sequence, layer)
+            captured = captured_at(sequence, layer)
             assert float(captured.activations.min()) == 0
             np.testing.assert_allclose(captured.gradients[0][..., 1], np.full((2, 12, 12), 1 / 144))
         assert model.layers[1] is nnx.relu
@@ -214,14 +224,25 @@ class TestLayers:
         else:
             conv = nn.Conv(3, (3, 3)).bind({"params": model[1]["params"]["conv"]})
             second = conv(nn.relu(conv(IMAGES)))
-        captured = capture(model, "conv")
+        captured = captured_at(model, "conv")
         np.testing.assert_allclose(captured.activations, second, atol=1e-6)
         # Through the first call the kernel would be in the gradient too.
         expected = np.zeros((2, 12, 12, 3))
         expected[..., 1] = 1 / 144
         np.testing.assert_allclose(captured.gradients[0], expected, atol=1e-8)
-        replaced = adapt_model(model, "conv").forward_with(jnp.asarray(IMAGES), jnp.full((2, 12, 12, 3), 2.0))
+        adapter = adapt_model(model)
+        replaced = adapter.forward_with(jnp.asarray(IMAGES), "conv", jnp.full((2, 12, 12, 3), 2.0))
         np.testing.assert_allclose(replaced, np.full((2, 3), 2.0), rtol=1e-5)
+        # The first call has the kernel behind it, and comes out of it where it is replaced.
+        (listed,) = adapter.layers(jnp.asarray(IMAGES))
+        assert listed.calls == 2
+        first = captured_at(model, "conv#0")
+        assert np.abs(np.asarray(first.activations) - second).max() > 0.01
+        assert np.abs(np.asarray(first.gradients[0]) - expected).max() > 1e-4
+        again = adapter.forward_with(jnp.asarray(IMAGES), "conv#0", first.activations)
+        np.testing.assert_allclose(again, second.mean(axis=(1, 2)), atol=1e-5)
+        with pytest.raises(ValueError, match="ran 2 times: expected a call from #0 to #1, got 'conv#2'"):
+            captured_at(model, "conv#2")
 
     def test_methods_that_are_compiled_themselves(self) -> None:
         class Compiled(NnxNet):
@@ -271,7 +292,7 @@ def test_layers_of_tokens() -> None:
     explanation = ScoreCAM(Transformer())(IMAGES)
     assert explanation.layer == "norm", "behind the attention no patch is on the way to the class token"
     assert explanation.maps.shape == (2, 12, 12)
-    gradients = capture(Transformer(), "norm").gradients
+    gradients = captured_at(Transformer(), "norm").gradients
     assert gradients.shape == (1, 2, 10, 8)
     assert float(jnp.abs(gradients[:, :, 1:]).max()) > 0
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
-from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.arrays.namespaces import indices_like, to_numpy
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.outputs import ClassScores
 from libraries import framework
@@ -66,35 +66,35 @@ class TestFindingLayers:
 
     @pytest.mark.parametrize("layer", ["backbone/relu4", "relu4"], ids=["path", "bare name"])
     def test_by_name_in_a_nested_model(self, layer: str) -> None:
-        assert adapt_model(models.nested(), layer).layer_name == "backbone/relu4"
+        assert adapt_model(models.nested()).find(layer) == "backbone/relu4"
 
     def test_by_object(self) -> None:
         model = models.nested()
         layer = model.get_layer("backbone").get_layer("relu4")
-        assert adapt_model(model, layer).layer_name == "backbone/relu4"
+        assert adapt_model(model).find(layer) == "backbone/relu4"
 
     def test_object_of_another_model(self) -> None:
         with pytest.raises(ValueError, match="The ReLU given as layer is not a part of shapes"):
-            adapt_model(models.nested(), models.functional().get_layer("relu4"))
+            adapt_model(models.nested()).find(models.functional().get_layer("relu4"))
 
     def test_end_of_a_path(self) -> None:
         outer = keras.Sequential([keras.Input(models.SIZE), models.nested()], name="outer")
-        assert adapt_model(outer, "backbone/relu4").layer_name == "shapes/backbone/relu4"
+        assert adapt_model(outer).find("backbone/relu4") == "shapes/backbone/relu4"
 
     def test_name_that_exists_twice_lists_both_paths(self) -> None:
         images = keras.Input((8, 8, 3))
         left, right = small(name="left")(images), small(name="right")(images)
         model = keras.Model(images, layers.Add(name="both")([left, right]), name="pair")
         with pytest.raises(ValueError, match="pair has 2 layers of the name 'conv': 'left/conv', 'right/conv'"):
-            adapt_model(model, "conv")
-        assert adapt_model(model, "right/conv").layer_name == "right/conv"
+            adapt_model(model).find("conv")
+        assert adapt_model(model).find("right/conv") == "right/conv"
 
     def test_whole_path_wins_over_the_end_of_another(self) -> None:
         images = keras.Input((10, 10, 3))
         model = keras.Model(images, small(name="inner")(layers.Conv2D(3, 3, name="conv")(images)))
-        assert adapt_model(model, "conv").layer_name == "conv"
+        assert adapt_model(model).find("conv") == "conv"
 
-    def test_two_layers_of_one_path(self) -> None:
+    def test_two_layers_of_one_path(self, tiny: np.ndarray) -> None:
         class Twins(keras.Model):
             def __init__(self) -> None:
                 super().__init__(name="twins")
@@ -105,10 +105,20 @@ class TestFindingLayers:
                 return keras.ops.mean(self.second(self.first(images)), axis=(1, 2))
 
         model = Twins()
-        model(np.zeros((1, 8, 8, 3), dtype=np.float32))
-        with pytest.raises(ValueError, match=r"twins has 2 layers of the path 'conv'\. Give the layer itself"):
-            adapt_model(model, "conv")
-        assert adapt_model(model, model.second)._layer is model.second
+        model(tiny)
+        adapter = adapt_model(model)
+        with pytest.raises(
+            ValueError, match=r"twins has 2 layers of the name 'conv': 'conv\[0\]', 'conv\[1\]'\. Give the whole path"
+        ):
+            adapter.find("conv")
+        assert [layer.name for layer in GradCAM(model).layers(tiny)] == ["conv[0]", "conv[1]"]
+        layers_by_name = {"conv[0]": model.first, "conv[1]": model.second}
+        captured = adapter.capture(prepare(adapter, tiny, None), list(layers_by_name), None, None).layers
+        values = tiny
+        for name, layer in layers_by_name.items():
+            assert adapter.find(name) == adapter.find(layer) == name
+            values = layer(values)
+            np.testing.assert_allclose(to_numpy(captured[name].activations), to_numpy(values), atol=1e-6)
 
     @pytest.mark.parametrize("make", [lambda: keras.Sequential([layers.Dense(2)], name="new"), models.Subclassed])
     def test_model_that_is_not_built(self, make: Any) -> None:
@@ -136,10 +146,11 @@ class TestFindingLayers:
         values = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(images))
         values = layers.Dropout(0.5, name="dropout")(keras.ops.relu(values))
         model = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(values)))
-        adapter = adapt_model(model)
-        adapter.capture(prepare(adapter, tiny, None), None, None)
+        cam = GradCAM(model)
+        assert cam.layer_names is None, "it is found by a run"
+        cam(tiny, 1)
         # An operation that is no layer can be explained, and dropout, which returns what it gets, need not be.
-        assert adapter.layer_name == next(each.name for each in model.operations if each.name.startswith("relu"))
+        assert cam.layer_names == (next(each.name for each in model.operations if each.name.startswith("relu")),)
 
     def test_layers_are_listed_in_the_order_they_run(self, tiny: np.ndarray) -> None:
         listed = GradCAM(small()).layers(tiny)
@@ -182,11 +193,11 @@ class TestEndings:
         }
 
     @pytest.mark.parametrize("end", ["dense", "activation", "softmax", "dropout", "operation", "subclassed"])
-    @pytest.mark.parametrize("outputs", ["logits", "probabilities"])
-    def test_softmax(self, tiny: np.ndarray, end: str, outputs: Any) -> None:
+    @pytest.mark.parametrize("output_kind", ["logits", "probabilities"])
+    def test_softmax(self, tiny: np.ndarray, end: str, output_kind: Any) -> None:
         model, plain = self.softmax_ends()[end], small()
         plain.set_weights(model.get_weights())
-        explanation = FusionCAM(model, outputs=outputs)(tiny).numpy()
+        explanation = FusionCAM(model, output_kind=output_kind)(tiny).numpy()
         expected = FusionCAM(plain)(tiny).numpy()
         np.testing.assert_allclose(explanation.scores, expected.scores, atol=1e-6)
         np.testing.assert_allclose(explanation.class_probabilities, to_numpy(model(tiny)), atol=1e-6)
@@ -265,13 +276,99 @@ class TestRunning:
         model.get_layer("shared").set_weights([np.full((1, 1, 1, 1), 3.0)])
         weights = np.arange(8.0).reshape(4, 2)
         model.get_layer("fc").set_weights([weights])
-        adapter = adapt_model(model, "shared")
+        adapter = adapt_model(model)
         inputs = prepare(adapter, np.array([1.0, 2, 3, 4], dtype=np.float32).reshape(1, 2, 2, 1), None)
-        capture = adapter.capture(inputs, _first_class, None)
+        capture = adapter.capture(inputs, ["shared"], _first_class, None).layers["shared"]
         np.testing.assert_allclose(to_numpy(capture.activations).ravel(), [9, 18, 27, 36])
         np.testing.assert_allclose(to_numpy(capture.gradients).ravel(), weights[:, 0])
-        replaced = adapter.forward_with(inputs, capture.activations * 2)
+        replaced = adapter.forward_with(inputs, "shared", capture.activations * 2)
         np.testing.assert_allclose(to_numpy(replaced)[0], 2 * np.array([9, 18, 27, 36]) @ weights)
+
+    @pytest.fixture
+    def twice(self) -> Any:
+        """A convolution that runs twice, with one between its calls that runs once."""
+        images, shared = keras.Input((8, 8, 3)), layers.Conv2D(3, 3, padding="same", name="shared")
+        between = layers.Conv2D(3, 1, name="between")(keras.ops.relu(shared(images)))
+        values = layers.GlobalAveragePooling2D(name="pool")(keras.ops.relu(shared(between)))
+        return filled(keras.Model(images, layers.Dense(3, name="fc")(values), name="twice"))
+
+    def test_several_layers_and_calls_in_one_pass(self, twice: Any, tiny: np.ndarray) -> None:
+        shared, between, fc = (twice.get_layer(name) for name in ("shared", "between", "fc"))
+
+        def behind_second(values: Any) -> Any:
+            return fc(keras.ops.mean(keras.ops.relu(values), axis=(1, 2)))
+
+        def behind_between(values: Any) -> Any:
+            return behind_second(shared(values))
+
+        def behind_first(values: Any) -> Any:
+            return behind_between(between(keras.ops.relu(values)))
+
+        first = to_numpy(shared(tiny))
+        middle = to_numpy(between(np.maximum(first, 0)))
+        second = to_numpy(shared(middle))
+        by_hand = {
+            "shared": (second, behind_second),
+            "between": (middle, behind_between),
+            "shared#0": (first, behind_first),
+            "shared#1": (second, behind_second),
+        }
+        names, targets = list(by_hand), np.array([[0, 2], [1, 1]])
+        adapter = adapt_model(twice)
+        assert [adapter.find(name) for name in names] == names
+        inputs = prepare(adapter, tiny, None)
+        capture = adapter.capture(inputs, names, ClassScores(), indices_like(targets, inputs, adapter.namespace))
+        assert list(capture.layers) == names
+        np.testing.assert_allclose(to_numpy(capture.outputs), to_numpy(twice(tiny)), atol=1e-5)
+        for name, (values, behind) in by_hand.items():
+            layer = capture.layers[name]
+            np.testing.assert_allclose(to_numpy(layer.activations), values, atol=1e-5, err_msg=name)
+            for column in range(2):
+                expected = _gradient(behind, values, targets[:, column])
+                found = to_numpy(layer.gradients)[column]
+                np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+        assert np.abs(to_numpy(capture.layers["shared#0"].gradients - capture.layers["shared#1"].gradients)).max() > 0.1
+
+    def test_a_call_is_replaced(self, twice: Any, tiny: np.ndarray) -> None:
+        adapter, shared = adapt_model(twice), twice.get_layer("shared")
+        inputs = prepare(adapter, tiny, None)
+        ones = adapter.as_array(np.ones((2, 8, 8, 3), dtype=np.float32))
+        rest = shared(twice.get_layer("between")(ones))
+        for call, values in ((0, rest), (1, ones)):
+            expected = twice.get_layer("fc")(keras.ops.mean(keras.ops.relu(values), axis=(1, 2)))
+            found = adapter.forward_with(inputs, f"shared#{call}", ones)
+            np.testing.assert_allclose(to_numpy(found), to_numpy(expected), atol=1e-5)
+
+    @pytest.mark.skipif(BACKEND != "jax", reason="a loop that JAX compiles")
+    def test_a_layer_in_a_loop(self, tiny: np.ndarray) -> None:
+        class Looping(keras.Model):
+            def __init__(self) -> None:
+                super().__init__(name="looping")
+                self.conv = layers.Conv2D(3, 3, padding="same", name="conv")
+                self.relu = layers.ReLU(name="relu")
+                self.head = layers.Dense(3, name="head")
+
+            def call(self, images: Any) -> Any:
+                values = keras.ops.fori_loop(0, 2, lambda _, values: self.conv(values), self.relu(images))
+                return self.head(keras.ops.mean(values, axis=(1, 2)))
+
+        model = Looping()
+        model.conv.build(tiny.shape)
+        model(tiny)
+        with pytest.raises(ValueError, match="The layer 'conv' of looping runs inside a loop"):
+            GradCAM(model, "conv")(tiny)
+        assert tuple(GradCAM(model, "relu")(tiny, 1).maps.shape) == (2, 8, 8)
+
+    def test_calls_are_counted(self, twice: Any, tiny: np.ndarray) -> None:
+        listed = GradCAM(twice).layers(tiny)
+        assert {each.name: each.calls for each in listed if each.name in ("shared", "between")} == {
+            "shared": 2,
+            "between": 1,
+        }
+        with pytest.raises(
+            ValueError, match="'shared' of twice ran 2 times: expected a call from #0 to #1, got 'share"
+        ):
+            GradCAM(twice, "shared#2")(tiny)
 
     def test_layer_that_the_score_does_not_depend_on(self, tiny: np.ndarray) -> None:
         images = keras.Input((8, 8, 3))
@@ -337,7 +434,7 @@ class TestRunning:
         model(images)
         module.train()
         average = module[1].running_mean.clone()
-        explanation = FusionCAM(model, channels="first")(images, 1)
+        explanation = FusionCAM(model, backend_options={"channels": "first"})(images, 1)
         assert explanation.layer == "torch_module_wrapper"
         assert module[1].training
         assert torch.equal(module[1].running_mean, average)
@@ -371,6 +468,8 @@ class TestRunning:
     @pytest.mark.parametrize("options", [{"channel": "first"}, {"jit": True}])
     def test_unknown_option(self, options: dict[str, Any]) -> None:
         with pytest.raises(TypeError, match=f"The Keras on {BACKEND} backend has no option"):
+            GradCAM(small(), backend_options=options)
+        with pytest.raises(TypeError, match=r"GradCAM has no option .* goes into backend_options=\{"):
             GradCAM(small(), **options)
 
     def test_keras_on_what_does_not_differentiate(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,19 +500,19 @@ class TestLayouts:
                 layers.Dense(3),
             ]
         )
-        adapter = adapt_model(model, "behind")
-        capture = adapter.capture(prepare(adapter, tiny, None), None, None)
-        assert tuple(capture.activations.shape) == (2, 6, 6, 4)
-        assert adapter.activation_channel_axis == -1
+        adapter = adapt_model(model)
+        captured = adapter.capture(prepare(adapter, tiny, None), ["behind"], None, None).layers
+        assert tuple(captured["behind"].activations.shape) == (2, 6, 6, 4)
+        assert captured["behind"].channel_axis == -1
 
     def test_model_that_is_a_layer_has_that_of_its_last_one(self, tiny: np.ndarray) -> None:
         images = keras.Input((8, 8, 3))
         features = keras.Model(images, layers.ReLU()(layers.Conv2D(3, 3)(images)), name="features")
         head = [layers.GlobalAveragePooling2D(), layers.Dense(3)]
         model = keras.Sequential([keras.Input((3, 8, 8)), layers.Permute((2, 3, 1)), features, *head])
-        adapter = adapt_model(model, "features", channels="first")
-        adapter.capture(prepare(adapter, np.moveaxis(tiny, -1, 1), None), None, None)
-        assert (adapter.input_channel_axis, adapter.activation_channel_axis) == (1, -1)
+        adapter = adapt_model(model, {"channels": "first"})
+        capture = adapter.capture(prepare(adapter, np.moveaxis(tiny, -1, 1), None), ["features"], None, None)
+        assert (adapter.input_channel_axis, capture.layers["features"].channel_axis) == (1, -1)
 
     def test_layers_are_listed_anew_for_images_of_another_size(self) -> None:
         images = keras.Input((None, None, 3))
@@ -426,10 +525,10 @@ class TestLayouts:
         model = keras.Sequential([keras.Input((3, 8, 8)), layers.Permute((2, 3, 1)), small()])
         images = np.ascontiguousarray(np.moveaxis(tiny, -1, 1))
         expected = FusionCAM(model.layers[-1], "conv")(tiny, 1)
-        explanation = FusionCAM(model, "conv", channels="first")(images, 1)
+        explanation = FusionCAM(model, "conv", backend_options={"channels": "first"})(images, 1)
         np.testing.assert_allclose(to_numpy(explanation.maps), to_numpy(expected.maps), atol=1e-5)
-        with pytest.raises(ValueError, match="channels is 'first' or 'last', and 'middle' came"):
-            adapt_model(model, channels="middle")
+        with pytest.raises(ValueError, match="channels is 'first' or 'last': got 'middle'"):
+            adapt_model(model, {"channels": "middle"})
 
     @pytest.mark.parametrize("axes", [1, 3])
     def test_rows_and_volumes(self, axes: int) -> None:
@@ -537,7 +636,7 @@ class TestApplications:
         for model in (nested, wrapped):
             cam = GradCAM(model)
             np.testing.assert_array_equal(to_numpy(cam(images, targets).maps), alone)
-            assert cam.adapter.layer_name == f"{network.name}/{layer}"
+            assert cam.layer_names == (f"{network.name}/{layer}",)
 
     def test_the_same_region_map_three_times(self) -> None:
         network = models.functional(activation="softmax")
@@ -547,6 +646,30 @@ class TestApplications:
         alone = to_numpy(FusionCAM(network)(images, 1).maps)
         for model in (nested, wrapped):
             np.testing.assert_allclose(to_numpy(FusionCAM(model)(images, 1).maps), alone, atol=1e-6)
+
+
+def _gradient(function: Any, at: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Of the sum of each image's score for its class, by the framework's own means."""
+
+    def score(values: Any) -> Any:
+        return keras.ops.sum(function(values) * keras.ops.one_hot(classes, 3))
+
+    if BACKEND == "jax":
+        import jax
+
+        return np.asarray(jax.grad(score)(jax.numpy.asarray(at)))
+    if BACKEND == "torch":
+        import torch
+
+        values = torch.tensor(at, requires_grad=True)
+        return torch.autograd.grad(score(values), values)[0].numpy()
+    import tensorflow as tf
+
+    values = tf.constant(at)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        scored = score(values)
+    return tape.gradient(scored, values).numpy()
 
 
 def _first_class(outputs: Any, targets: Any) -> Any:

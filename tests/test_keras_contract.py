@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fusioncam_core.testing import AdapterContract
-from libraries import framework
+from libraries import EVERYTHING, framework
 
 keras = framework("keras")
 # TensorFlow's variables have no `copy` argument yet that NumPy 2 asks for.
@@ -21,6 +21,7 @@ class KerasContract(AdapterContract):
     # The frameworks' convolutions of channels-last images differ from PyTorch's by 2e-6 in a logit.
     signed_tolerance = 3e-5
     traces_once = keras.config.backend() != "torch"
+    batch_sizes = (7, 64) if EVERYTHING else (7,)
 
     def make(self, *, broken: bool) -> Any:
         raise NotImplementedError

@@ -44,7 +44,7 @@ def test_loaded_model_gives_the_same_map(
 ) -> None:
     model = models.load_shapes(models.nested(activation="softmax"), shapes_weights)
     loaded = load_model(saved(model, tmp_path / f"shapes{ending}"))
-    assert (loaded.name, loaded.task, loaded.outputs, loaded.layer) == ("shapes", "multiclass", "logits", None)
+    assert (loaded.name, loaded.task, loaded.output_kind, loaded.layer) == ("shapes", "multiclass", "logits", None)
     images = np.ascontiguousarray(np.moveaxis(shapes["images"][:2], 1, -1))
     explanation = FusionCAM(loaded.model, contributions="signed")(images, shapes["target"][:2])
     np.testing.assert_allclose(to_numpy(explanation.parts["region"]), shapes["region_map"][:2], atol=1e-5)

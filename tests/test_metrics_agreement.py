@@ -47,8 +47,8 @@ class TestCoherency:
         np.testing.assert_allclose(same, 1, atol=1e-6)
         np.testing.assert_allclose(opposite, 0, atol=1e-6)
 
-    def test_other_numbers_of_axes(self, library: Library) -> None:
-        maps, again = library.asarray(MAPS), library.asarray(AGAIN)
+    def test_other_numbers_of_axes(self, eager: Library) -> None:
+        maps, again = eager.asarray(MAPS), eager.asarray(AGAIN)
         expected = [(1 + np.corrcoef(MAPS[i].ravel(), AGAIN[i].ravel())[0, 1]) / 2 for i in range(2)]
         assert_close(coherency(maps, again, spatial_ndim=3), expected, maps)
 
@@ -102,8 +102,8 @@ class TestADCC:
         arrays = [library.asarray(np.array([term, 0.5], dtype=np.float32)) for term in terms]
         assert_close(library.compile(adcc)(*arrays), [expected, 0.5], arrays[0])
 
-    def test_rounding_past_0_and_1_is_0(self, library: Library) -> None:
-        arrays = [library.asarray(np.array([term], dtype=np.float32)) for term in (-1e-7, 1 + 1e-7, 0.5)]
+    def test_rounding_past_0_and_1_is_0(self, eager: Library) -> None:
+        arrays = [eager.asarray(np.array([term], dtype=np.float32)) for term in (-1e-7, 1 + 1e-7, 0.5)]
         assert_close(adcc(*arrays), [0], arrays[0], atol=0)
 
     def test_wrong(self) -> None:

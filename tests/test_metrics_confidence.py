@@ -46,13 +46,13 @@ def test_nan_stays_with_its_map(library: Library, metric: Any, sound: float) -> 
     assert_close(library.compile(metric)(plain, masked), [np.nan, np.nan, sound], plain)
 
 
-def test_several_maps_of_an_image(library: Library) -> None:
-    plain, masked = floats(library, [0.8, 0.5], [[0.2, 0.5], [0.4, 0.25]])
+def test_several_maps_of_an_image(eager: Library) -> None:
+    plain, masked = floats(eager, [0.8, 0.5], [[0.2, 0.5], [0.4, 0.25]])
     assert_close(drop(plain, masked), [[0.75, 0], [0.5, 0.5]], plain)
 
 
-def test_rounding_above_1_is_no_error(library: Library) -> None:
-    plain, masked = floats(library, [1 + 1e-7], [0.5])
+def test_rounding_above_1_is_no_error(eager: Library) -> None:
+    plain, masked = floats(eager, [1 + 1e-7], [0.5])
     assert_close(gain(plain, masked), [np.nan], plain)
     assert_close(drop(plain, masked), [0.5], plain)
 
@@ -65,8 +65,8 @@ def test_double_precision_stays() -> None:
 @pytest.mark.parametrize("metric", METRICS)
 class TestWrong:
     @pytest.mark.parametrize("value", [80.0, -0.1, np.inf])
-    def test_no_probability(self, library: Library, metric: Any, value: float) -> None:
-        plain, masked = floats(library, [0.5, 0.5], [0.1, value])
+    def test_no_probability(self, eager: Library, metric: Any, value: float) -> None:
+        plain, masked = floats(eager, [0.5, 0.5], [0.1, value])
         with pytest.raises(ValueError, match=r"The masked probability lies in \[0, 1\].*not percent.*not logits"):
             metric(plain, masked)
         with pytest.raises(ValueError, match="The plain probability"):

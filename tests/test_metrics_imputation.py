@@ -79,7 +79,14 @@ def assert_near(actual: Any, images: np.ndarray, masks: np.ndarray, share: float
 
 
 class TestByHand:
-    def test_one_removed_pixel(self, library: Library) -> None:
+    def test_one_removed_pixel(self, eager: Library) -> None:
+        self.check_one_removed_pixel(eager)
+
+    @pytest.mark.slow  # a size of its own to compile
+    def test_one_removed_pixel_compiled(self, library: Library) -> None:
+        self.check_one_removed_pixel(library)
+
+    def check_one_removed_pixel(self, library: Library) -> None:
         values = np.array([[[[1, 2, 3], [4, 99, 6], [7, 8, 9.5]]]], dtype=np.float32)
         masks = np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], dtype=np.float32)
         images = library.asarray(values)
@@ -88,26 +95,26 @@ class TestByHand:
         expected[0, 0, 1, 1] = 20 / 6 + 20.5 / 12
         assert_close(plain_imputer(library.name)(images, library.asarray(masks)), expected, images, atol=1e-5)
 
-    def test_weights_that_are_left_at_the_edge_sum_to_one(self, library: Library) -> None:
+    def test_weights_that_are_left_at_the_edge_sum_to_one(self, eager: Library) -> None:
         values = np.array([[[[99, 3, 0], [6, 12, 0], [0, 0, 0]], [[0, 1, 5], [1, 1, 7], [2, 4, 99]]]], dtype=np.float32)
         masks = np.ones((1, 3, 3), dtype=np.float32)
         masks[0, 0, 0] = masks[0, 1, 2] = 0
-        images = library.asarray(values)
+        images = eager.asarray(values)
         expected = values.copy()
         expected[0, :, 0, 0] = [(2 * 3 + 2 * 6 + 12) / 5, 1]
         expected[0, :, 1, 2] = [(2 * 12 + 3) / 8, (2 * 1 + 2 * 5 + 2 * 99 + 1 + 4) / 8]
-        assert_close(impute(images, library.asarray(masks), noise=0), expected, images, atol=1e-2)
+        assert_close(impute(images, eager.asarray(masks), noise=0), expected, images, atol=1e-2)
 
-    def test_a_removed_neighbour_counts_with_its_imputed_value(self, library: Library) -> None:
+    def test_a_removed_neighbour_counts_with_its_imputed_value(self, eager: Library) -> None:
         values = np.array([[[[0, 99, 99, 12], [0, 99, 99, 12]]]], dtype=np.float32)
         masks = np.array([[[1, 0, 0, 1], [1, 0, 0, 1]]], dtype=np.float32)
-        images = library.asarray(values)
+        images = eager.asarray(values)
         # By symmetry both rows are alike: a = (0 + b) / 2 and b = (a + 12) / 2.
         expected = [[[[0, 4, 8, 12], [0, 4, 8, 12]]]]
-        assert_close(impute(images, library.asarray(masks), noise=0), expected, images, atol=1.2e-2)
+        assert_close(impute(images, eager.asarray(masks), noise=0), expected, images, atol=1.2e-2)
 
-    def test_flow(self, library: Library) -> None:
-        values = library.asarray(np.array([[[[0, 0, 0], [0, 12, 0], [0, 0, 24]]]], dtype=np.float32))
+    def test_flow(self, eager: Library) -> None:
+        values = eager.asarray(np.array([[[[0, 0, 0], [0, 12, 0], [0, 0, 24]]]], dtype=np.float32))
         # The middle gives each neighbour a sixth or a twelfth of itself, and gets 2 back; the corner gives to three.
         expected = [[[[1, 2, 1], [2, 2 - 12, 2 + 4], [1, 2 + 4, 1 - 10]]]]
         assert_close(_flow(values, xp=array_namespace(values)), expected, values, atol=1e-5)
@@ -142,21 +149,21 @@ class TestExactSolution:
         masks = kept("smooth", 0.9, (40, 40))
         assert_near(impute(images, masks, noise=0), images, masks)
 
-    def test_known_pixels_stay_as_they_are(self, library: Library) -> None:
+    def test_known_pixels_stay_as_they_are(self, eager: Library) -> None:
         values, masks = photographs(SIZE), kept("random", 0.5, SIZE)
-        actual = np.asarray(impute(library.asarray(values), library.asarray(masks)))
+        actual = np.asarray(impute(eager.asarray(values), eager.asarray(masks)))
         inside = np.broadcast_to(masks[:, None] > 0, values.shape)
         np.testing.assert_array_equal(actual[inside], values[inside])
         assert (actual[~inside] != values[~inside]).all()
 
-    def test_nothing_removed(self, library: Library) -> None:
-        images = library.asarray(photographs(SIZE))
+    def test_nothing_removed(self, eager: Library) -> None:
+        images = eager.asarray(photographs(SIZE))
         assert_close(impute(images, np.ones((2, *SIZE))), photographs(SIZE), images, atol=0)
 
-    def test_one_known_pixel_spreads(self, library: Library) -> None:
+    def test_one_known_pixel_spreads(self, eager: Library) -> None:
         values, masks = photographs(SIZE), np.zeros((2, *SIZE), dtype=np.float32)
         masks[:, 4, 6] = 1
-        images = library.asarray(values)
+        images = eager.asarray(values)
         expected = np.broadcast_to(values[:, :, 4:5, 6:7], values.shape)
         assert_close(impute(images, masks, noise=0), expected, images, atol=1e-5)
 
@@ -170,18 +177,18 @@ class TestExactSolution:
 
 
 class TestNoise:
-    def test_standard_normal_times_the_noise(self, library: Library) -> None:
+    def test_standard_normal_times_the_noise(self, eager: Library) -> None:
         values, masks = photographs(SIZE), kept("random", 0.9, SIZE)
-        images = library.asarray(values)
+        images = eager.asarray(values)
         plain = np.asarray(impute(images, masks, noise=0))
         noise = 0.3 * np.random.default_rng(7).standard_normal((3, *SIZE), dtype=np.float32)
         expected = np.where(masks[:, None] > 0, plain, plain + noise)
         assert_close(impute(images, masks, noise=0.3, seed=7), expected, images, atol=1e-5)
 
-    def test_an_image_does_not_change_with_its_batch(self, library: Library) -> None:
+    def test_an_image_does_not_change_with_its_batch(self, eager: Library) -> None:
         values, masks = photographs(SIZE), kept("smooth", 0.8, SIZE)
         other = np.stack([np.full_like(values[0], 9), values[1]])
-        one, another = (np.asarray(impute(library.asarray(each), masks)) for each in (values, other))
+        one, another = (np.asarray(impute(eager.asarray(each), masks)) for each in (values, other))
         np.testing.assert_allclose(one[1], another[1], atol=3e-4)
 
     def test_seeds_differ(self) -> None:
@@ -190,16 +197,16 @@ class TestNoise:
 
 
 class TestChannelsAndDtypes:
-    def test_channels_last(self, library: Library) -> None:
+    def test_channels_last(self, eager: Library) -> None:
         values, masks = photographs(SIZE), kept("smooth", 0.8, SIZE)
-        last = library.asarray(np.moveaxis(values, 1, -1))
+        last = eager.asarray(np.moveaxis(values, 1, -1))
         expected = np.moveaxis(impute(values, masks), 1, -1)
-        assert_close(impute(last, library.asarray(masks), channel_axis=-1), expected, last, atol=1e-4)
+        assert_close(impute(last, eager.asarray(masks), channel_axis=-1), expected, last, atol=1e-4)
 
-    def test_masks_of_any_kind(self, library: Library) -> None:
+    def test_masks_of_any_kind(self, eager: Library) -> None:
         values, masks = photographs(SIZE), kept("random", 0.5, SIZE)
-        images, expected = library.asarray(values), impute(values, masks)
-        for each in (masks > 0, masks.astype(np.uint8), library.asarray(masks > 0), library.asarray(masks)):
+        images, expected = eager.asarray(values), impute(values, masks)
+        for each in (masks > 0, masks.astype(np.uint8), eager.asarray(masks > 0), eager.asarray(masks)):
             assert_close(impute(images, each), expected, images, atol=1e-4)
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float64])

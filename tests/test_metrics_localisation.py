@@ -50,15 +50,15 @@ class TestPointingGame:
         function = library.compile(lambda maps, masks: pointing_game(maps, masks, tolerance=tolerance))
         assert_close(function(maps, library.asarray(ground_truth)), hits, maps, atol=0)
 
-    def test_along_a_row_and_in_a_volume(self, library: Library) -> None:
+    def test_along_a_row_and_in_a_volume(self, eager: Library) -> None:
         values = np.zeros((3, 4, 5), dtype=np.float32)
         values[1, 2, 3] = 1
         ground_truth = np.zeros((3, 4, 5))
         ground_truth[0, 1, 1] = 1  # a distance of the root of 1 + 1 + 4
-        maps = library.asarray(values)
+        maps = eager.asarray(values)
         for tolerance, hit in [(2.4, 0), (2.45, 1)]:
             assert_close(pointing_game(maps, ground_truth, tolerance=tolerance, spatial_ndim=3), hit, maps, atol=0)
-        rows = library.asarray(values[1])
+        rows = eager.asarray(values[1])
         # Rows of zeros point at their first pixel; the masks hold the first of the first row, the second of the second.
         hits = pointing_game(rows, np.eye(4, 5), tolerance=1, spatial_ndim=1)
         assert_close(hits, [1, 1, 1, 0], rows, atol=0)
@@ -75,8 +75,8 @@ class TestEnergyInMask:
         masks = library.asarray(np.array([[[0, 1], [0, 1]], [[1, 1], [0, 0]]]))
         assert_close(library.compile(energy_in_mask)(maps, masks), [0.6, 0.25], maps)
 
-    def test_positive_nowhere(self, library: Library) -> None:
-        maps = library.asarray(np.array([[[0, 0]], [[-1, -2]], [[1, 3]]], dtype=np.float32))
+    def test_positive_nowhere(self, eager: Library) -> None:
+        maps = eager.asarray(np.array([[[0, 0]], [[-1, -2]], [[1, 3]]], dtype=np.float32))
         masks = np.array([[1, 0]])
         assert_close(energy_in_mask(maps, masks), [np.nan, np.nan, 0.25], maps)
 
@@ -126,25 +126,25 @@ class TestRocAuc:
         actual = roc_auc(scores.astype(np.float32), mask.reshape(224, 224))
         np.testing.assert_allclose(actual, expected, atol=1e-6)
 
-    def test_full_mask(self, library: Library) -> None:
-        maps = library.asarray(MAPS[0, :2])
+    def test_full_mask(self, eager: Library) -> None:
+        maps = eager.asarray(MAPS[0, :2])
         masks = np.stack([np.ones((6, 8)), MASKS[0, 1]])
         assert_close(roc_auc(maps, masks), [np.nan, auc_of_all_pairs(MAPS[0, 1], MASKS[0, 1])], maps)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 class TestAll:
-    def test_masks_of_any_kind(self, library: Library, metric: Any) -> None:
-        maps, expected = library.asarray(MAPS), metric(MAPS, MASKS)
-        for masks in (library.asarray(MASKS), library.asarray(MASKS.astype(np.float32)), MASKS, MASKS.astype(np.uint8)):
+    def test_masks_of_any_kind(self, eager: Library, metric: Any) -> None:
+        maps, expected = eager.asarray(MAPS), metric(MAPS, MASKS)
+        for masks in (eager.asarray(MASKS), eager.asarray(MASKS.astype(np.float32)), MASKS, MASKS.astype(np.uint8)):
             assert_close(metric(maps, masks), expected, maps)
 
-    def test_one_mask_for_several_maps_and_the_reverse(self, library: Library, metric: Any) -> None:
-        maps = library.asarray(MAPS)
+    def test_one_mask_for_several_maps_and_the_reverse(self, eager: Library, metric: Any) -> None:
+        maps = eager.asarray(MAPS)
         expected = np.stack([metric(MAPS[:, index], MASKS[:, 0]) for index in range(3)], axis=1)
-        assert_close(metric(maps, library.asarray(MASKS[:, :1])), expected, maps)
+        assert_close(metric(maps, eager.asarray(MASKS[:, :1])), expected, maps)
         expected = np.stack([metric(MAPS[0, 0], MASKS[0, index]) for index in range(3)])
-        assert_close(metric(library.asarray(MAPS[0, 0]), library.asarray(MASKS[0])), expected, maps)
+        assert_close(metric(eager.asarray(MAPS[0, 0]), eager.asarray(MASKS[0])), expected, maps)
 
     def test_undefined_for_that_map_alone(self, library: Library, metric: Any) -> None:
         values, ground_truth = MAPS.copy(), MASKS.copy()
@@ -186,11 +186,11 @@ class TestBoxMasks:
         masks = library.compile(lambda boxes: box_masks(boxes, (3, 4)))(boxes)
         assert_close(masks, expected, library.asarray(expected))
 
-    def test_a_pixel_is_where_its_centre_is(self, library: Library) -> None:
-        boxes = library.asarray(np.array([0.5, 0.6, 2.5, 2.6], dtype=np.float32))
+    def test_a_pixel_is_where_its_centre_is(self, eager: Library) -> None:
+        boxes = eager.asarray(np.array([0.5, 0.6, 2.5, 2.6], dtype=np.float32))
         expected = np.zeros((3, 4), dtype=bool)
         expected[1:3, 0:2] = True
-        assert_close(box_masks(boxes, (3, 4)), expected, library.asarray(expected))
+        assert_close(box_masks(boxes, (3, 4)), expected, eager.asarray(expected))
 
     def test_wrong(self) -> None:
         with pytest.raises(ValueError, match=r"boxes have shape \(2, 3\), and \(..., 4\) was expected"):
@@ -214,10 +214,10 @@ class TestUnionMasks:
         function = library.compile(lambda boxes: union_masks(box_masks(boxes, (2, 2))))
         assert_close(function(boxes), expected, library.asarray(expected))
 
-    def test_of_numbers(self, library: Library) -> None:
-        masks = library.asarray(np.array([[0, 1, 0], [0, 0, 2]], dtype=np.int32))
+    def test_of_numbers(self, eager: Library) -> None:
+        masks = eager.asarray(np.array([[0, 1, 0], [0, 0, 2]], dtype=np.int32))
         expected = np.array([False, True, True])
-        assert_close(union_masks(masks, spatial_ndim=1), expected, library.asarray(expected))
+        assert_close(union_masks(masks, spatial_ndim=1), expected, eager.asarray(expected))
 
     def test_wrong(self) -> None:
         with pytest.raises(ValueError, match=r"\(..., n, \*spatial\), with 2 axes of space"):
@@ -236,8 +236,8 @@ class TestMosaic:
         function = library.compile(lambda images: mosaic(images, 2, 3))
         assert_close(function(images), np.stack(whole), images, atol=0)
 
-    def test_channels_last(self, library: Library) -> None:
-        images = library.asarray(np.moveaxis(self.IMAGES, 1, -1))
+    def test_channels_last(self, eager: Library) -> None:
+        images = eager.asarray(np.moveaxis(self.IMAGES, 1, -1))
         expected = np.moveaxis(mosaic(self.IMAGES, 3, 2), 1, -1)
         assert_close(mosaic(images, 3, 2, channel_axis=-1), expected, images, atol=0)
 

@@ -10,10 +10,10 @@ import pytest
 
 from fusioncam_core import FusionCAM, GradCAM
 from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.metrics import METRICS
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.measures import (
     ADCC,
-    METRICS,
     AverageDrop,
     AverageGain,
     AverageIncrease,
@@ -23,8 +23,8 @@ from fusioncam_core.metrics.measures import (
     IoU,
     MaskAUC,
     PointingGame,
-    find_metric,
 )
+from fusioncam_core.metrics.metric import find_metric
 from fusioncam_core.metrics.perturbing import GRAIN, ROAD, Deletion, Infidelity, Insertion, MaxSensitivity
 from fusioncam_core.models.inputs import prepare
 from libraries import framework

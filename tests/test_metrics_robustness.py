@@ -27,9 +27,9 @@ class TestInfidelity:
         function = library.compile(lambda *values: infidelity(*values, normalise=True))
         assert_close(function(maps, perturbations, changes), [1.25], maps)
 
-    def test_a_faithful_map(self, library: Library) -> None:
-        maps, perturbations = arrays(library, MAPS, PERTURBATIONS)
-        changes = library.asarray((PERTURBATIONS * MAPS).sum(axis=(-2, -1)))
+    def test_a_faithful_map(self, eager: Library) -> None:
+        maps, perturbations = arrays(eager, MAPS, PERTURBATIONS)
+        changes = eager.asarray((PERTURBATIONS * MAPS).sum(axis=(-2, -1)))
         assert_close(infidelity(maps, perturbations, changes), np.zeros((2, 3)), maps, atol=1e-9)
 
     @pytest.mark.parametrize("scale", [1e-24, 3, 1e12])
@@ -39,8 +39,8 @@ class TestInfidelity:
         function = library.compile(lambda *values: infidelity(*values, normalise=True))
         assert_close(function(maps, perturbations, changes), expected, maps, atol=1e-5)
 
-    def test_normalised_zeros_expect_nothing(self, library: Library) -> None:
-        maps, perturbations, changes = arrays(library, [[[0, 0]]], [[[[1, 0]]], [[[1, 1]]]], [[2], [1]])
+    def test_normalised_zeros_expect_nothing(self, eager: Library) -> None:
+        maps, perturbations, changes = arrays(eager, [[[0, 0]]], [[[[1, 0]]], [[[1, 1]]]], [[2], [1]])
         assert_close(infidelity(maps, perturbations, changes, normalise=True), [2.5], maps)
 
     @pytest.mark.parametrize("normalise", [False, True])

@@ -21,7 +21,7 @@ def test_all_is_sorted_and_there() -> None:
 def test_all_holds_every_public_name() -> None:
     submodules = {module.name for module in pkgutil.iter_modules(fusioncam_core.__path__)}
     public = {name for name in vars(fusioncam_core) if not name.startswith("_")} - submodules
-    assert public == set(fusioncam_core.__all__)
+    assert public | {"__version__"} == set(fusioncam_core.__all__)
 
 
 @pytest.mark.parametrize("name", fusioncam_core.__all__)
@@ -47,4 +47,5 @@ def test_no_framework_is_named_in_an_import_of_the_core() -> None:
 
 
 def test_version() -> None:
-    assert version("fusioncam").count(".") == 2
+    assert fusioncam_core.__version__ == version("fusioncam")
+    assert fusioncam_core.__version__.count(".") == 2

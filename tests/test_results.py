@@ -57,7 +57,7 @@ def explanation(batch=1, targets=None, method="fusion-cam", spatial=(4, 6), imag
         targets=np.broadcast_to(np.array([1, 0, 2][: targets or 1]), (batch, targets or 1)).reshape(shape),
         scores=2.5 * ones,
         probabilities=np.float32(0.7) * ones,
-        outputs=np.tile(np.array([0.1, 0.7, 0.2], dtype=np.float32), (batch, 1)),
+        class_probabilities=np.tile(np.array([0.1, 0.7, 0.2], dtype=np.float32), (batch, 1)),
         images=np.zeros((batch, 3, *spatial), dtype=np.float32) if images is None else images,
         image_channel_axis=channel_axis,
         evaluations=9,
@@ -165,7 +165,7 @@ class TestFigure:
     def test_pyplot_is_not_loaded(self):
         code = (
             "import sys, numpy as np\n"
-            "from fusioncam_core.render import Row, figure, png\n"
+            "from fusioncam_core.results.figures import Row, figure, png\n"
             "png(figure([Row(np.zeros((4, 4, 3), np.uint8), [np.zeros((2, 2))])], ['P', 'A']))\n"
             "assert 'matplotlib.figure' in sys.modules\n"
             "assert 'matplotlib.pyplot' not in sys.modules\n"

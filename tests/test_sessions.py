@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.metrics import randomisation_check
 from fusioncam_core.models.session import ModelSession, session_of
 from interrupts import InterruptError, interrupted, lines_of
-from libraries import framework
+from libraries import EVERYTHING, framework
 
-INTERRUPTS = int(os.environ.get("FUSIONCAM_INTERRUPTS", "30"))
-"""How many lines are interrupted for each model; `make test-all` takes 150."""
+INTERRUPTS = 100 if EVERYTHING else 20
+"""How many lines are interrupted for each model."""
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .* map is zero everywhere"),

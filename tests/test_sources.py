@@ -66,7 +66,7 @@ class TestSources:
     def test_mappings(self, cam: GradCAM, shapes: dict[str, Any], expected: np.ndarray) -> None:
         batches = [{"pixel_values": row[None], "label": [0]} for row in shapes["images"]]
         np.testing.assert_allclose(maps(cam.explain_many(batches)), expected, atol=1e-6)
-        with pytest.raises(ValueError, match="A batch with 'pixels' came: 'image' or 'pixel_values' was expected"):
+        with pytest.raises(ValueError, match=r"(?=.*'pixels').*'image' or 'pixel_values'"):
             list(cam.explain_many([{"pixels": shapes["images"]}]))
 
     def test_several_inputs(self, shapes: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ class TestTargets:
         assert [int(each.targets[0]) for each in explanations] == shapes["target"].tolist()
 
     def test_labels_that_are_not_there(self, cam: GradCAM, shapes: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="targets='labels' came with images that have none"):
+        with pytest.raises(ValueError, match=r"targets='labels' .* none"):
             list(cam.explain_many(shapes["images"], "labels"))
 
     def test_one_row_an_image(self, cam: GradCAM, shapes: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ class TestTargets:
             np.testing.assert_array_equal(np.concatenate([each.targets for each in explanations]), wanted)
 
     def test_too_few_rows(self, cam: GradCAM, shapes: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="Targets for 4 images came, and there are more images than that"):
+        with pytest.raises(ValueError, match=r"argets for 4 images .* more images"):
             list(cam.explain_many(shapes["images"], [0, 1, 2, 3]))
 
     @pytest.mark.parametrize("targets", [None, 3, np.int64(3), "top2", lambda outputs: outputs[:, 1]])
@@ -185,7 +185,8 @@ class TestGroups:
         cam = FusionCAM(model, "features", batch_size=4, budget=10)
         whole = cam(shapes["images"], [[0, 1]] * 8)
         for row, single in enumerate(cam.explain_many(shapes["images"], [[0, 1]] * 8)):
-            for name in ("maps", "targets", "scores", "outputs", "images", "masks_run", "uncertainty"):
+            arrays = ("maps", "targets", "scores", "class_probabilities", "images", "masks_run", "uncertainty")
+            for name in arrays:
                 np.testing.assert_allclose(getattr(single, name)[0], getattr(whole, name)[row], atol=1e-5)
             np.testing.assert_allclose(single.parts["union"][0], whole.parts["union"][row], atol=1e-5)
             np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""What can be explained besides given classes. On PyTorch; the objectives run over every namespace."""
+"""What can be explained besides given classes. On PyTorch; the target functions run over every namespace."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
-from fusioncam_core.models.target_functions import (
+from fusioncam_core import (
     BinaryLogit,
     ClassLogit,
     Contrast,
     DetectionScore,
     EmbeddingSimilarity,
+    FusionCAM,
+    GradCAM,
     Regression,
+    ScoreCAM,
     SegmentationLogit,
 )
 from libraries import Library, assert_close
@@ -22,11 +24,11 @@ from libraries import Library, assert_close
 OUTPUTS = np.array([[1, 5, 2], [4, 0, 7]], dtype=np.float32)
 
 
-class TestObjectives:
-    """Every objective over every namespace, against values worked out by hand."""
+class TestTargetFunctions:
+    """Each of them over every namespace, against values worked out by hand."""
 
     @pytest.mark.parametrize(
-        ("objective", "expected"),
+        ("function", "expected"),
         [
             (ClassLogit(2), [2, 7]),
             (Regression(1, sign=-1), [-5, 0]),
@@ -35,9 +37,9 @@ class TestObjectives:
         ],
         ids=lambda each: type(each).__name__,
     )
-    def test_of_vectors(self, library: Library, objective: Any, expected: list[float]) -> None:
+    def test_of_vectors(self, library: Library, function: Any, expected: list[float]) -> None:
         outputs = library.asarray(OUTPUTS)
-        assert_close(library.compile(objective)(outputs), expected, outputs)
+        assert_close(library.compile(function)(outputs), expected, outputs)
 
     def test_named_output(self, library: Library) -> None:
         outputs = library.asarray(OUTPUTS)
@@ -132,7 +134,7 @@ class TestOnPyTorch:
         )
 
     def test_function_of_a_wrong_shape(self, model: Any, shapes: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match=r"returned shape \(4, 5\), and one score an image"):
+        with pytest.raises(ValueError, match=r"returned shape \(4, 5\).* one score an image"):
             GradCAM(model)(shapes["images"], lambda outputs: outputs)
 
     def test_segmentation_network(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM, adapt_model, array_namespace
 from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.models.outputs import ClassScores
 from libraries import framework
 
 tf = framework("tensorflow")
@@ -109,6 +110,9 @@ KERNEL = tf.constant(np.random.default_rng(1).normal(size=(3, 3, 3, 4)).astype(n
 IMAGES = np.random.default_rng(0).random((3, 8, 8, 3), dtype=np.float32)
 
 
+TENSORFLOW = {"framework": "tensorflow"}
+
+
 def features(images: Any) -> Any:
     return tf.nn.relu(tf.nn.conv2d(images, KERNEL, strides=1, padding="SAME"))
 
@@ -119,7 +123,7 @@ def head(activations: Any) -> Any:
 
 class TestPairs:
     def test_plain_functions_need_the_framework_said(self) -> None:
-        assert adapt_model((features, head), framework="tensorflow").model_name == "(features, head)"
+        assert adapt_model((features, head), TENSORFLOW).model_name == "(features, head)"
         with pytest.raises(TypeError, match=r"No plugin adapts a model of type builtins\.tuple"):
             adapt_model((features, head))
 
@@ -135,18 +139,35 @@ class TestPairs:
         def scaled(scale: Any, activations: Any) -> Any:
             return scale * head(activations)
 
-        expected = to_numpy(GradCAM((features, head), framework="tensorflow")(IMAGES, 1).maps)
+        expected = to_numpy(GradCAM((features, head), backend_options=TENSORFLOW)(IMAGES, 1).maps)
         bound = functools.partial(scaled, tf.constant(2.0))
         for pair in ((tf.function(features), head), (Module().features, head), (features, bound)):
             np.testing.assert_allclose(to_numpy(GradCAM(pair)(IMAGES, 1).maps), expected, atol=1e-6)
 
     def test_module_by_itself(self) -> None:
-        with pytest.raises(TypeError, match=r"A tf\.Module has no layers .* pair \(features, head\)"):
+        with pytest.raises(TypeError, match=r"A tf\.Module has no layers .* pair \(features, head\), got a Module"):
             adapt_model(tf.Module())
 
     def test_one_layer_only(self) -> None:
-        with pytest.raises(ValueError, match=r"\(features, head\) has no layer 'head'"):
-            adapt_model((features, head), "head", framework="tensorflow")
+        adapter = adapt_model((features, head), TENSORFLOW)
+        assert [adapter.find(name) for name in ("features", "features#0")] == ["features", "features#0"]
+        for other in ("head", features):
+            with pytest.raises(ValueError, match=r"\(features, head\) has no layer .* Nearest names: 'features'"):
+                adapter.find(other)
+        with pytest.raises(ValueError, match=r"'features' of \(features, head\) ran 1 time.* got 'features#1'"):
+            adapter.find("features#1")
+
+    def test_the_layer_by_both_of_its_names(self) -> None:
+        adapter = adapt_model((features, head), TENSORFLOW)
+        targets = tf.constant([[0, 2]] * 3)
+        layers = adapter.capture(adapter.as_array(IMAGES), ["features", "features#0"], ClassScores(), targets).layers
+        # The head is a mean over 8 x 8, and each class a channel.
+        expected = np.zeros((2, 3, 8, 8, 4), dtype=np.float32)
+        expected[0, ..., 0] = expected[1, ..., 2] = 1 / 64
+        for name in ("features", "features#0"):
+            np.testing.assert_allclose(layers[name].activations, features(IMAGES), atol=1e-6)
+            np.testing.assert_allclose(layers[name].gradients, expected, atol=1e-8)
+            assert layers[name].channel_axis == -1
 
     def test_channels_first(self) -> None:
         def first(images: Any) -> Any:
@@ -155,43 +176,47 @@ class TestPairs:
         def first_head(activations: Any) -> Any:
             return tf.reduce_mean(activations, axis=(2, 3))
 
-        expected = FusionCAM((features, head), framework="tensorflow")(IMAGES, 1)
-        explanation = FusionCAM((tf.function(first), first_head), channels="first")(np.moveaxis(IMAGES, -1, 1), 1)
+        expected = FusionCAM((features, head), backend_options=TENSORFLOW)(IMAGES, 1)
+        explanation = FusionCAM((tf.function(first), first_head), backend_options={"channels": "first"})(
+            np.moveaxis(IMAGES, -1, 1), 1
+        )
         np.testing.assert_allclose(to_numpy(explanation.maps), to_numpy(expected.maps), atol=1e-5)
-        with pytest.raises(ValueError, match="channels is 'first' or 'last', and 'None' came"):
-            adapt_model((tf.function(first), first_head), channels="None")
+        with pytest.raises(ValueError, match="channels is 'first' or 'last': got 'None'"):
+            adapt_model((tf.function(first), first_head), {"channels": "None"})
 
     def test_features_that_are_no_activations(self) -> None:
         def nothing(images: Any) -> Any:
             return [features(images)]
 
-        with pytest.raises(ValueError, match=r"first function of .* returned a list, and a floating-point tensor"):
-            GradCAM((nothing, head), framework="tensorflow")(IMAGES)
+        with pytest.raises(
+            ValueError, match=r"first function of .* must return a floating-point tensor .*: got a list"
+        ):
+            GradCAM((nothing, head), backend_options=TENSORFLOW)(IMAGES)
 
     def test_features_without_space(self) -> None:
         with pytest.raises(ValueError, match="has an output with channels and more than one position"):
             GradCAM((tf.function(lambda images: head(features(images))), tf.identity))(IMAGES)
 
     def test_head_that_ignores_the_features(self) -> None:
-        with pytest.raises(ValueError, match="do not depend on what its first function returns"):
-            GradCAM((features, lambda activations: tf.zeros((3, 5))), framework="tensorflow")(IMAGES, 1)
+        with pytest.raises(ValueError, match=r"\(features, <lambda>\) do not depend on the layer 'features'"):
+            GradCAM((features, lambda activations: tf.zeros((3, 5))), backend_options=TENSORFLOW)(IMAGES, 1)
 
     def test_inputs_of_a_wrong_shape(self) -> None:
         with pytest.raises(ValueError, match=r"\(features, head\) cannot run on inputs of shape \(1, 8, 8, 2\)"):
-            GradCAM((features, head), framework="tensorflow")(np.zeros((1, 8, 8, 2), dtype=np.float32))
+            GradCAM((features, head), backend_options=TENSORFLOW)(np.zeros((1, 8, 8, 2), dtype=np.float32))
 
     @pytest.mark.parametrize("images", [[1.0], "images"])
     def test_images_that_are_no_array(self, images: Any) -> None:
         with pytest.raises(TypeError, match="Images are"):
-            GradCAM((features, head), framework="tensorflow")(images)
+            GradCAM((features, head), backend_options=TENSORFLOW)(images)
 
     def test_several_inputs(self) -> None:
         def shifted(images: Any, shift: Any) -> Any:
             return features(images) + tf.reshape(shift, (-1, 1, 1, 1))
 
-        explainer = GradCAM((shifted, head), framework="tensorflow", masked_input="images")
+        explainer = GradCAM((shifted, head), backend_options=TENSORFLOW, masked_input="images")
         explanation = explainer({"images": IMAGES, "shift": np.zeros(3, dtype=np.float32)}, 1)
-        expected = GradCAM((features, head), framework="tensorflow")(IMAGES, 1)
+        expected = GradCAM((features, head), backend_options=TENSORFLOW)(IMAGES, 1)
         np.testing.assert_array_equal(explanation.maps, expected.maps)
 
 
@@ -210,7 +235,7 @@ class TestTraces:
         if kind == "keras":
             cam = FusionCAM(_keras_model(noted), batch_size=4)
         else:
-            cam = FusionCAM((noted, head), batch_size=4, framework="tensorflow")
+            cam = FusionCAM((noted, head), batch_size=4, backend_options=TENSORFLOW)
         cam(IMAGES, 1)
         # Twelve maps four at a time; the black image by itself.
         assert sorted(traced) == [(1, 8, 8, 3), (4, 8, 8, 3)]
@@ -225,8 +250,8 @@ class TestTraces:
         def flat(activations: Any) -> Any:
             return tf.reduce_mean(tf.reshape(activations, (activations.shape[0], 64, 4)), axis=1)
 
-        expected = ScoreCAM((features, head), framework="tensorflow", batch_size=3)(IMAGES, 1)
-        explanation = ScoreCAM((features, flat), framework="tensorflow", batch_size=3)(IMAGES, 1)
+        expected = ScoreCAM((features, head), backend_options=TENSORFLOW, batch_size=3)(IMAGES, 1)
+        explanation = ScoreCAM((features, flat), backend_options=TENSORFLOW, batch_size=3)(IMAGES, 1)
         np.testing.assert_allclose(to_numpy(explanation.maps), to_numpy(expected.maps), atol=1e-6)
 
 
@@ -274,7 +299,7 @@ class TestKeras:
     def test_masked_images_through_xla(self) -> None:
         model = _keras_model(features)
         expected = ScoreCAM(model)(IMAGES, 1)
-        explanation = ScoreCAM(model, jit_compile=True)(IMAGES, 1)
+        explanation = ScoreCAM(model, backend_options={"jit_compile": True})(IMAGES, 1)
         np.testing.assert_allclose(to_numpy(explanation.maps), to_numpy(expected.maps), atol=1e-6)
 
 
@@ -294,6 +319,26 @@ with tf.device("CPU:1"):
 explanation = FusionCAM(model)(np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32), 1)
 assert explanation.maps.device.endswith("CPU:1"), explanation.maps.device
 assert explanation.images.device.endswith("CPU:1"), explanation.images.device
+assert explanation.parts["region"].device.endswith("CPU:1"), explanation.parts["region"].device
+
+with tf.device("CPU:1"):
+    kernel = tf.Variable(np.ones((3, 3, 3, 4), np.float32))
+
+
+class Pair(tf.Module):
+    def __init__(self):
+        self.kernel = kernel
+
+    def features(self, images):
+        return tf.nn.conv2d(images, self.kernel, 1, "SAME")
+
+
+explanation = FusionCAM((Pair().features, lambda values: tf.reduce_mean(values, (1, 2))))(
+    np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32), 1
+)
+assert explanation.maps.device.endswith("CPU:1"), explanation.maps.device
+# Afterwards the thread works where it did.
+assert tf.constant(1.0).device.endswith("CPU:0"), tf.constant(1.0).device
 """
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from fusioncam_core.testing import AdapterContract
-from libraries import framework
+from libraries import EVERYTHING, framework
 
 framework("tensorflow")
 
@@ -14,6 +14,7 @@ class TestPairOfModules(AdapterContract):
     # TensorFlow's convolutions of channels-last images differ from PyTorch's by 2e-6 in a logit.
     signed_tolerance = 3e-5
     traces_once = True
+    batch_sizes = (7, 64) if EVERYTHING else (7,)
 
     def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
         from tensorflow_models import Features, Head

@@ -177,6 +177,31 @@ class TestCalls:
             torch.testing.assert_close(explanation.parts[name], GradCAM(twice, name)(images, 1).maps)
         assert not torch.equal(explanation.parts["conv#0"], explanation.parts["conv"])
 
+    def test_a_layer_that_runs_more_often_on_larger_images(self) -> None:
+        class Pyramid(nn.Module):
+            """Its convolution runs once for every halving of the image."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+            def forward(self, images: Any) -> Any:
+                while images.shape[-1] > 4:
+                    images = nn.functional.avg_pool2d(self.conv(images), 2)
+                return images.mean(dim=(2, 3))
+
+        adapter = adapt_model(Pyramid().eval())
+        large, small = image(1, 3, 16, 16), image(1, 3, 8, 8)
+        captured = adapter.capture(large, ["conv"], None, None).layers["conv"]
+        assert captured.activations.shape == (1, 3, 8, 8), "the last of two calls"
+        for images in (large, small):
+            gone = adapter.forward_with(images, "conv", torch.ones(1, 3, 8, 8))
+            torch.testing.assert_close(gone, torch.ones(1, 3))
+        with pytest.raises(
+            ValueError, match="'conv' of Pyramid ran 1 time: expected a call from #0 to #0, got 'conv#1'"
+        ):
+            adapter.forward_with(small, "conv#1", torch.ones(1, 3, 8, 8))
+
     def test_a_call_that_there_is_not(self, twice: Any) -> None:
         with pytest.raises(
             ValueError, match="'conv' of Twice ran 2 times: expected a call from #0 to #1, got 'conv#2'"
@@ -490,8 +515,8 @@ class TestFasterPasses:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ({"autocast": "int8"}, "autocast is 'bfloat16' or 'float16', and 'int8' came"),
-            ({"compile": "fast"}, "compile is True or one of 'default', .*, and 'fast' came"),
+            ({"autocast": "int8"}, "autocast is 'bfloat16' or 'float16': got 'int8'"),
+            ({"compile": "fast"}, "compile is True or one of 'default', .*: got 'fast'"),
         ],
     )
     def test_unknown(self, model: Any, option: dict[str, Any], message: str) -> None:

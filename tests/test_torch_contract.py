@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.testing import AdapterContract
 from fusioncam_core import FusionCAM
+from fusioncam_core.testing import AdapterContract
 
 torch = pytest.importorskip("torch")
 
@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 class TestTorch(AdapterContract):
     layer = "features.9"
     earlier_layer = "features.4"
+    batch_sizes = (7, 64)
 
     def build(self, weights: dict[str, Any], *, broken: bool = False) -> Any:
         from torch_models import Shapes

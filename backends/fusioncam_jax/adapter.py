@@ -106,20 +106,20 @@ class JaxAdapter(ModelAdapter):
         return self._network.anchor
 
     def begin(self) -> None:
-        shared = self._session.shared
+        shared = self._model_session.shared
         self.touch(lambda: shared.pop(PARAMETERS, None))
         self.touch(nobody_listens)
         shared[PARAMETERS] = self._network.parameters()
 
     def _current(self) -> Parameters:
-        shared = self._session.shared
-        mine = self._session.is_mine and PARAMETERS in shared
+        shared = self._model_session.shared
+        mine = self._model_session.is_mine and PARAMETERS in shared
         return shared[PARAMETERS] if mine else self._network.parameters()
 
     @contextlib.contextmanager
     def _with(self, parameters: Parameters) -> Iterator[None]:
         """Inside the session, the model has these parameters for all its adapters."""
-        shared = self._session.shared
+        shared = self._model_session.shared
         before = shared[PARAMETERS]
         with self.touching(lambda: shared.update({PARAMETERS: before})):
             shared[PARAMETERS] = parameters

@@ -81,7 +81,7 @@ class EquinoxNetwork(Network):
                 return name
         raise InvalidTypeError(
             f"A layer of {self.name} is a path such as 'layers[3]', a module, or a function that picks it "
-            f"(lambda model: model.layers[3]), and {where!r} gave none."
+            f"(lambda model: model.layers[3]): got {where!r}, which gives none."
         )
 
     def parameters(self) -> Any:

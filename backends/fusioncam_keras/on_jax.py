@@ -83,8 +83,8 @@ class JaxEngine(Engine):
             return Captured(*program(self._values(), inputs, targets))
         except jax.errors.UnexpectedTracerError as error:
             raise InvalidValueError(
-                f"The layer of {self.model.name} runs inside a loop or another transformation of JAX, out of which its "
-                "output cannot be taken. Take the layer that contains it."
+                f"The layer {' or '.join(map(repr, layers))} of {self.model.name} runs inside a loop or another "
+                "transformation of JAX, out of which its output cannot be taken. Take the layer that contains it."
             ) from error
 
     def _traced_capture(

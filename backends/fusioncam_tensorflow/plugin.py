@@ -24,8 +24,8 @@ def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
         return PairAdapter(model, options)
     if _is_module(model):
         raise InvalidTypeError(
-            f"A tf.Module has no layers that can be looked into, and a {type(model).__qualname__} came. Give two "
-            "functions or modules as a pair (features, head): features(images) returns the activations to explain, "
+            "A tf.Module has no layers that can be looked into: expected two functions or modules as a pair (features, "
+            f"head), got a {type(model).__qualname__}. features(images) returns the activations to explain, "
             "head(activations) the class scores."
         )
     return None

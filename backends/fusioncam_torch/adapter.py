@@ -72,7 +72,7 @@ class TorchAdapter(ModelAdapter):
         self.model_name = type(self._module).__name__
         self._modules = dict(self._module.named_modules(remove_duplicate=False))
         self._device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
-        self._calls: dict[str, int] = {}
+        self._calls: dict[Any, int] = {}
         self._autocast = precision.dtype(options.get("autocast"))
         compiled = options.get("compile", False)
         self._forward = precision.compiled(model, compiled) if compiled else model
@@ -166,7 +166,7 @@ class TorchAdapter(ModelAdapter):
             inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
             with self._hooks_of(taps):
                 outputs = self._run(inputs)
-            activations = [self._activations(tap) for tap in taps]
+            activations = [self._activations(tap, inputs) for tap in taps]
             gradients = [None] * len(taps) if score is None else self._gradients(score, outputs, targets, taps)
         return Capture(
             detached(outputs),
@@ -183,8 +183,8 @@ class TorchAdapter(ModelAdapter):
                 stack.enter_context(self._hooks({tap.name: tap.hear}))
             yield
 
-    def _activations(self, tap: Tap) -> torch.Tensor:
-        self._calls[tap.name] = tap.calls
+    def _activations(self, tap: Tap, inputs: Inputs) -> torch.Tensor:
+        self._calls[_calls_key(tap.name, inputs)] = tap.calls
         call_number(tap.layer, tap.calls, self.model_name)
         assert tap.output is not None
         return tap.output
@@ -219,17 +219,21 @@ class TorchAdapter(ModelAdapter):
         name, _ = split_call(layer)
         with torch.no_grad():
             call = call_number(layer, self._calls_of(name, inputs), self.model_name)
-            with self._hooks({name: Replacement(call, activations).hear}):
-                return self._run(inputs)
+            replacement = Replacement(call, activations)
+            with self._hooks({name: replacement.hear}):
+                outputs = self._run(inputs)
+            call_number(f"{name}#{call}", replacement.calls, self.model_name)
+            return outputs
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
-        """How often a layer runs: as in its last capture, or counted by a run of one image."""
-        if name not in self._calls:
+        """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""
+        key = _calls_key(name, inputs)
+        if key not in self._calls:
             counter = Tap(name, self.model_name, with_gradient=False, alone=True)
             with self._hooks({name: counter.hear}):
                 self._run(rows_of(inputs, 0, 1))
-            self._calls[name] = counter.calls
-        return self._calls[name]
+            self._calls[key] = counter.calls
+        return self._calls[key]
 
     def _run(self, inputs: Inputs) -> Any:
         try:
@@ -238,6 +242,11 @@ class TorchAdapter(ModelAdapter):
             raise
         except (RuntimeError, AssertionError) as error:  # torch._assert, by which models check their inputs
             raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__) from error
+
+
+def _calls_key(name: str, inputs: Inputs) -> tuple[Any, ...]:
+    """A model may run a layer more often on larger images."""
+    return name, tuple(tuple(each.shape[1:]) for each in leaves(inputs))
 
 
 class _Listing:

@@ -21,7 +21,7 @@ def dtype(name: object) -> torch.dtype | None:
     if name is None:
         return None
     if name not in PRECISIONS:
-        raise InvalidValueError(f"autocast is {' or '.join(map(repr, PRECISIONS))}, and {name!r} came.")
+        raise InvalidValueError(f"autocast is {' or '.join(map(repr, PRECISIONS))}: got {name!r}.")
     return PRECISIONS[str(name)]
 
 
@@ -43,5 +43,5 @@ def compiled(model: torch.nn.Module, mode: object) -> Any:
     """
     modes = torch._inductor.list_mode_options() if isinstance(mode, str) else {}
     if mode is not True and mode not in modes:
-        raise InvalidValueError(f"compile is True or one of {', '.join(map(repr, modes))}, and {mode!r} came.")
+        raise InvalidValueError(f"compile is True or one of {', '.join(map(repr, modes))}: got {mode!r}.")
     return torch.compile(model, dynamic=False, mode=None if mode is True else str(mode))

@@ -58,7 +58,8 @@ class Replacement:
     """Puts other activations in the place of a layer's output, in one of its calls, counted from 0."""
 
     def __init__(self, call: int, activations: torch.Tensor):
-        self._left = call
+        self.calls = 0
+        self._call = call
         self._activations = activations
         self._thread = threading.get_ident()
 
@@ -66,5 +67,5 @@ class Replacement:
         """A forward hook."""
         if threading.get_ident() != self._thread:
             return None
-        self._left -= 1
-        return with_tensor(output, self._activations.clone()) if self._left == -1 else None
+        self.calls += 1
+        return with_tensor(output, self._activations.clone()) if self.calls - 1 == self._call else None

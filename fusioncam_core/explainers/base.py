@@ -11,7 +11,7 @@ from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.dataset import explain_many
@@ -123,6 +123,8 @@ class Explainer(ABC):
         return explainer
 
     def __init__(self, model: Any, layer: Any = None, **options: Unpack[ExplainerOptions]):
+        if not hasattr(self, "name"):
+            raise InvalidTypeError(f"The method {type(self).__name__} must declare name and title, and has none.")
         require_known(options, DEFAULTS, type(self))
         chosen: ExplainerOptions = {**self.option_defaults, **options}
         self.batch_size = require_batch_size(chosen["batch_size"])
@@ -310,8 +312,20 @@ class Explainer(ABC):
         for batch in batches:
             watched = progress if self.needs_masks else False
             with progress_bar(self.mask_count(batch), self.title, watched) as batch.advance:
-                results.append(self.explain(batch))
+                results.append(self._checked(self.explain(batch), batch))
         return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
+
+    def _checked(self, result: Any, batch: Batch) -> Result:
+        """The result of a method, if it has a map for each image and target, of the image's size."""
+        expected = (*(int(length) for length in batch.targets.shape), *batch.size)
+        if not isinstance(result, Result) or tuple(result.maps.shape) != expected:
+            shaped = isinstance(result, Result)
+            what = f"maps of shape {tuple(result.maps.shape)}" if shaped else type(result).__qualname__
+            raise InvalidValueError(
+                f"{type(self).__name__}.explain must return a Result with maps of shape {expected} (images, targets, "
+                f"*size): got {what}."
+            )
+        return result
 
     def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:
         """The batch at each of the layers: one forward pass, and one backward pass if the method needs it."""

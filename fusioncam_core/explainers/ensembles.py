@@ -48,11 +48,13 @@ class _Ensemble(Explainer):
         """The region method's."""
         return self.region.mask_count(batch) if any(self.region is each for each in self._named) else None
 
-    def _part(self, role: Family, given: str | Explainer, options: PartOptions, **own: Any) -> Explainer:
+    def _part(
+        self, role: Family, given: str | Explainer | type[Explainer], options: PartOptions, **own: Any
+    ) -> Explainer:
         """The method for a role, "gradient" or "region", by its name (then with these options) or as it was given."""
         if isinstance(given, Explainer):
             return self._given_part(role, given, options)
-        method = find_method(given, role, role)
+        method = find_method(getattr(given, "name", given), role, role)
         self._named.append(
             method(self.adapter, **{**self._shared, **self._limits_of(role, method), **own, **(options or {})})
         )
@@ -117,9 +119,9 @@ class FusionCAM(_Ensemble):
 
     Args:
         model, layer, and every keyword of `Explainer`.
-        gradient: a gradient method, by name or as an explainer of the same model, also for another layer; Grad-CAM in
-            the paper. A name shares this explainer's layer and one run of it; an explainer sees the images itself,
-            with its own layer, baseline and batch size.
+        gradient: a gradient method, by name or class, or as an explainer of the same model, also for another layer;
+            Grad-CAM in the paper. A name shares this explainer's layer and one run of it; an explainer sees the images
+            itself, with its own layer, baseline and batch size.
         region: a region method, likewise; Score-CAM in the paper.
         gradient_options, region_options: keywords of a part that is given by name, such as `{"samples": 50}`. Those of
             this explainer that the part knows as well, its baseline among them, reach it anyway.
@@ -145,8 +147,8 @@ class FusionCAM(_Ensemble):
         model: Any,
         layer: Any = None,
         *,
-        gradient: str | Explainer = "grad-cam",
-        region: str | Explainer = "score-cam",
+        gradient: str | Explainer | type[Explainer] = "grad-cam",
+        region: str | Explainer | type[Explainer] = "score-cam",
         gradient_options: PartOptions = None,
         region_options: PartOptions = None,
         percentile: float = 10,
@@ -159,7 +161,9 @@ class FusionCAM(_Ensemble):
         self.variant = require_word(variant, "variant", Variant)
         super().__init__(model, layer, **options)
         self.gradient = self._part("gradient", gradient, gradient_options)
-        weighed = {"channel_weights": "regression"} if variant == "calibrated" and region == ScoreCAM.name else {}
+        weighed = (
+            {"channel_weights": "regression"} if variant == "calibrated" and region in (ScoreCAM, ScoreCAM.name) else {}
+        )
         self.region = self._part("region", region, region_options, **weighed)
         self.needs_gradients = any(part.needs_gradients for part in self._named)
 
@@ -209,7 +213,7 @@ class UnionCAM(_Ensemble):
         model: Any,
         layer: Any = None,
         *,
-        region: str | Explainer = "score-cam",
+        region: str | Explainer | type[Explainer] = "score-cam",
         region_options: PartOptions = None,
         percentile: float = 10,
         contributions: Contributions = "clipped",

@@ -12,7 +12,9 @@ from fusioncam_core.plugins.registry import Registry
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
 
-EXPLAINERS: Registry[type[Explainer]] = Registry("method", ask_for_methods)
+FAMILIES = ("gradient", "region", "ensemble")
+
+EXPLAINERS: Registry[type[Explainer]] = Registry("method", ("family", FAMILIES), ask_for_methods)
 """The explainers by name: fusioncam's own, plugins', and those defined meanwhile."""
 
 register = EXPLAINERS.register

@@ -141,7 +141,7 @@ class ModelAdapter(ABC):
         return self
 
     @cached_property
-    def _session(self) -> ModelSession:
+    def _model_session(self) -> ModelSession:
         return session_of(self.anchor)
 
     def session(self) -> Opened:
@@ -150,18 +150,18 @@ class ModelAdapter(ABC):
         The core keeps it open during one explanation: what must be put back afterwards (modes, buffers) is put back
         once at its outermost exit, rather than after each of the thousands of forward passes in it.
         """
-        return self._session.opened(self.begin)
+        return self._model_session.opened(self.begin)
 
     def begin(self) -> None:  # noqa: B027 - a model without modes has nothing to begin with
         """Put the model into inference; `self.touch(undo)` comes before whatever is changed."""
 
     def touch(self, undo: Callable[[], object]) -> None:
         """Register a step back, which may be taken twice, for the end of the session."""
-        self._session.touch(undo)
+        self._model_session.touch(undo)
 
     def touching(self, undo: Callable[[], object]) -> AbstractContextManager[None]:
         """The same for the end of a context inside the session."""
-        return self._session.touching(undo)
+        return self._model_session.touching(undo)
 
     def memory_format(self, name: str) -> AbstractContextManager[None]:
         """A context in which `forward` lays its inputs out in memory in that way, one of `execution.memory_formats`."""

@@ -51,12 +51,17 @@ register_finder(ask_for_namespace)
 
 def ask_for_methods() -> list[Any]:
     """The methods that plugins offer."""
-    return [each for offered in plugin_manager().hook.fusioncam_methods() for each in offered]
+    return _offered(plugin_manager().hook.fusioncam_methods())
 
 
 def ask_for_metrics() -> list[Any]:
     """The metrics that plugins offer."""
-    return [each for offered in plugin_manager().hook.fusioncam_metrics() for each in offered]
+    return _offered(plugin_manager().hook.fusioncam_metrics())
+
+
+def _offered(answers: list[Any]) -> list[Any]:
+    """The classes in all answers: each is a list of them, or one class."""
+    return [each for answer in answers for each in ([answer] if isinstance(answer, type) else answer)]
 
 
 def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) -> ModelAdapter:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import FusionCamWarning, InvalidTypeError, InvalidValueError, warn
 
 Kind = TypeVar("Kind", bound=type[Any])
 
@@ -18,32 +19,66 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
 
     Args:
         what: the classes are called in messages, such as "metric".
+        declared: what a class has to declare besides `name` and `title`: the attribute, and the words it may be.
         ask_plugins: gives the classes that plugins offer.
     """
 
-    def __init__(self, what: str, ask_plugins: Callable[[], list[Any]]):
+    def __init__(self, what: str, declared: tuple[str, tuple[str, ...]], ask_plugins: Callable[[], list[Any]]):
         self._what = what
+        self._declared = declared
         self._ask_plugins = ask_plugins
         self._classes: dict[str, Kind] = {}
+        self._asking = False
 
     def register(self, kind: Kind) -> None:
-        """Let a class be asked for by its `name`. One that is defined anew takes the place of the one of its name.
+        """Let a class be asked for by its `name`. One that a user defines anew takes the place of the one of its name.
 
         Raises:
+            InvalidTypeError: if the class does not declare what it has to.
             InvalidValueError: if the name is that of one of fusioncam's own.
         """
+        self._check(kind)
         before = self._classes.get(kind.name)
         if before is not None and _is_own(before) and not _is_own(kind):
             raise InvalidValueError(
                 f"{kind.__name__} is called {kind.name!r}, as fusioncam's own {before.__name__}: give it another name."
             )
+        if before is not None and before is not kind and self._asking:
+            warn(
+                f"A plugin's {kind.__module__}.{kind.__qualname__} is called {kind.name!r}, as is "
+                f"{before.__module__}.{before.__qualname__}, which was there before and stays.",
+                FusionCamWarning,
+            )
+            return
         self._classes[kind.name] = kind
 
+    def _check(self, kind: Any) -> None:
+        attribute, words = self._declared
+        for needed in ("name", "title"):
+            if not isinstance(getattr(kind, needed, None), str) or not getattr(kind, needed):
+                raise InvalidTypeError(
+                    f"The {self._what} {kind.__name__} must declare {needed}, a text: got "
+                    f"{getattr(kind, needed, None)!r}."
+                )
+        if getattr(kind, attribute, None) not in words:
+            raise InvalidTypeError(
+                f"The {self._what} {kind.__name__} must declare {attribute}, one of {', '.join(map(repr, words))}: got "
+                f"{getattr(kind, attribute, None)!r}."
+            )
+
     def _with_plugins(self) -> dict[str, Kind]:
-        for each in self._ask_plugins():
-            if not (isinstance(each, type) and hasattr(each, "name")):
-                raise InvalidTypeError(f"A plugin offers a {self._what}: expected a class with a name, got {each!r}.")
-            self._classes.setdefault(each.name, each)  # type: ignore[arg-type]
+        self._asking = True
+        try:
+            for each in self._ask_plugins():
+                name = getattr(each, "name", None)
+                if not isinstance(each, type) or not isinstance(name, str):
+                    raise InvalidTypeError(
+                        f"A plugin offers a {self._what}: expected a class with a name, got {each!r}."
+                    )
+                if name not in self._classes:
+                    self.register(each)  # type: ignore[arg-type]
+        finally:
+            self._asking = False
         return self._classes
 
     def __getitem__(self, name: str) -> Kind:
@@ -55,28 +90,40 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
     def __len__(self) -> int:
         return len(self._with_plugins())
 
-    def find(self, name: Any, role: str, known: Mapping[str, Kind] | None = None) -> Kind:
+    def find(self, name: Any, role: str, known: Iterable[str] | None = None) -> Kind:
         """The class of that name, among those known (None: among all).
 
         Args:
             name: what was asked for.
             role: what it was asked for as, as the start of a sentence.
-            known: some of the classes.
+            known: the names of some of the classes.
 
         Raises:
-            InvalidTypeError: if the name is no text.
+            InvalidTypeError: if the name is no text, or the class of that name is not finished.
             InvalidValueError: if there is none; it names those there are.
         """
-        known = self if known is None else known
-        names = ", ".join(map(repr, known))
+        classes = self._with_plugins()
+        names = list(classes if known is None else known)
+        listed = ", ".join(map(repr, names))
         if not isinstance(name, str):
             kind = type(name).__qualname__
-            raise InvalidTypeError(f"{role} is a name or a {self._what} itself: got a {kind}. The names are {names}.")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InvalidValueError(f"{role} is one of {names}: got {name!r}.{hint}")
-        return known[name]
+            raise InvalidTypeError(
+                f"{role} is given by name, or as a {self._what} itself: got {kind}. The names are {listed}."
+            )
+        if name not in names:
+            raise InvalidValueError(f"{role} is one of {listed}: got {name!r}{self._hint(name, names)}")
+        if inspect.isabstract(classes[name]):
+            missing = ", ".join(sorted(classes[name].__abstractmethods__))
+            raise InvalidTypeError(f"The {self._what} {classes[name].__name__} is not finished: it has no {missing}.")
+        return classes[name]
+
+    def _hint(self, name: str, names: list[str]) -> str:
+        """What else the name is, or what it may have been meant for."""
+        if name in self._classes:
+            attribute, _ = self._declared
+            return f", whose {attribute} is {getattr(self._classes[name], attribute)!r}."
+        near = difflib.get_close_matches(name, names, n=1)
+        return f". Did you mean {near[0]!r}?" if near else "."
 
 
 def _is_own(kind: type) -> bool:

@@ -10,6 +10,8 @@ code makes of 8 images, stage by stage.
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM, ModelAdapter, adapt_model
+from fusioncam_core import AblationCAM, Explanation, FusionCAM, GradCAM, ModelAdapter, adapt_model
 from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
 from fusioncam_core.models.adapter import HasWeights, LayerCapture
 from fusioncam_core.models.inputs import prepare
@@ -51,6 +53,7 @@ class AdapterContract:
         traces_once: whether `compile` records a function once a shape, or runs it as it is.
         options: of the backend, as `backend_options`.
         earlier_layer: the path of an earlier layer, if the backend can tap several.
+        batch_sizes: with which Fusion-CAM is held against the golden vectors; 7 leaves a rest of the 384 masks.
     """
 
     layer: Any
@@ -60,6 +63,7 @@ class AdapterContract:
     traces_once = False
     options: dict[str, Any] = {}  # noqa: RUF012 - read only
     earlier_layer: Any = None
+    batch_sizes: tuple[int, ...] = (7,)
 
     def build(self, weights: dict[str, np.ndarray], *, broken: bool = False) -> Any:
         """The shapes network; if `broken`, it raises `BrokenModelError` behind the layer."""
@@ -337,12 +341,39 @@ class AdapterContract:
             "explain": lambda: FusionCAM(adapter, layer)(self.images(shapes)[:2]),
         }
 
+    # --- nothing is kept
+
+    def test_no_model_is_kept_alive(self, shapes_weights: dict[str, np.ndarray], shapes: dict[str, Any]) -> None:
+        model = self.build(shapes_weights)
+        anchor = weakref.ref(self.adapter(model).anchor)
+        for method in (GradCAM, FusionCAM, AblationCAM):
+            method(model, self.layer, backend_options=self.options)(self.images(shapes)[:1], 0)
+        del model
+        gc.collect()
+        assert anchor() is None
+
+    def test_of_the_functions_that_were_explained_the_last_is_kept(self, model: Any, shapes: dict[str, Any]) -> None:
+        cam = FusionCAM(model, self.layer, backend_options=self.options)
+        functions = []
+        for index in range(3):
+            function = _Logit(index)
+            cam(self.images(shapes)[:1], function)
+            functions.append(weakref.ref(function))
+            del function
+        gc.collect()
+        assert [function() is None for function in functions] == [True, True, False]
+
     # --- the golden vectors, end to end
 
-    @pytest.mark.parametrize("batch_size", [7, 64])
-    def test_every_stage_of_fusion_cam(self, model: Any, shapes: dict[str, Any], batch_size: int) -> None:
-        cam = FusionCAM(model, self.layer, contributions="signed", batch_size=batch_size, backend_options=self.options)
-        explanation = cam(self.images(shapes), shapes["target"]).numpy()
+    def test_every_stage_of_fusion_cam(self, model: Any, shapes: dict[str, Any]) -> None:
+        for batch_size in self.batch_sizes:
+            options: Any = {"batch_size": batch_size, "backend_options": self.options}
+            cam = FusionCAM(model, self.layer, contributions="signed", **options)
+            explanation = cam(self.images(shapes), shapes["target"]).numpy()
+            self.assert_stages(explanation, shapes)
+            self.assert_weights(explanation.weights, shapes)
+
+    def assert_stages(self, explanation: Explanation, shapes: dict[str, Any]) -> None:
         stages = {
             "gradient": "grad_cam",
             "denoised": "denoised_map",
@@ -357,9 +388,7 @@ class AdapterContract:
             difference = (actual - shapes[name]) / enlarged
             np.testing.assert_allclose(difference, 0, atol=self.signed_tolerance, err_msg=name)
 
-    def test_weights_of_fusion_cam(self, model: Any, shapes: dict[str, Any]) -> None:
-        cam = FusionCAM(model, self.layer, contributions="signed", backend_options=self.options)
-        weights = cam(self.images(shapes), shapes["target"]).numpy().weights
+    def assert_weights(self, weights: dict[str, Any], shapes: dict[str, Any]) -> None:
         names = ("weight_denoised", "weight_region"), ("fusion_weight_union", "fusion_weight_region")
         pairs = (shapes["contribution_weights"], self.tolerance), (shapes["fusion_weights"], self.signed_tolerance)
         for (first, second), (expected, tolerance) in zip(names, pairs, strict=True):
@@ -374,6 +403,16 @@ class AdapterContract:
         assert type(explanation.maps) is type(adapter.as_array(np.zeros(1, dtype=np.float32)))
         assert explanation.maps.dtype == adapter.namespace.float32
         np.testing.assert_allclose(to_numpy(explanation.maps), shapes["grad_cam"], atol=self.tolerance)
+
+
+class _Logit:
+    """A target function that tells whether somebody holds it."""
+
+    def __init__(self, index: int):
+        self.index = index
+
+    def __call__(self, outputs: Any) -> Any:
+        return outputs[:, self.index]
 
 
 def _on_host(capture: LayerCapture) -> tuple[np.ndarray, np.ndarray]:

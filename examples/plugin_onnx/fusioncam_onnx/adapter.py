@@ -13,13 +13,12 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, RuntimeException
 
 from fusioncam_core import Capture, GradientsUnavailableError, LayerInfo, ModelAdapter
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.adapter import (
     LayerCapture,
     call_number,
     channel_axis,
     mark_default,
-    not_an_array,
     reject_options,
     split_call,
     unknown_layer,
@@ -55,8 +54,8 @@ class OnnxAdapter(ModelAdapter):
         self._providers = options.get("providers", onnxruntime.get_available_providers())
         self.model_name = self._proto.graph.name or "ONNX model"
         self._kinds = {name: node.op_type for node in self._proto.graph.node for name in node.output if name}
-        self._session = self._start(self._proto)
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._runtime = self._start(self._proto)
+        self._outputs = [output.name for output in self._runtime.get_outputs()]
         # Copies of the graph by the layers that they give, or take.
         self._tapped: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         self._replaced: dict[str, onnxruntime.InferenceSession] = {}
@@ -73,12 +72,13 @@ class OnnxAdapter(ModelAdapter):
     def as_array(self, values: Any) -> np.ndarray:
         """A copy in the floating-point dtype of the graph's inputs; integers as they are."""
         if not isinstance(values, np.ndarray):
-            raise not_an_array(values, "none of another library")
+            kind = type(values)
+            raise InvalidTypeError(f"Images are a NumPy array: got a {kind.__module__}.{kind.__qualname__}.")
         return values.astype(self._dtype()) if values.dtype.kind == "f" else values.copy()
 
     def input_ndim(self, which: int | str | None) -> int | None:
         """The graph says how many axes its inputs have."""
-        inputs = self._session.get_inputs()
+        inputs = self._runtime.get_inputs()
         return len(inputs[0].shape) if which is None and len(inputs) == 1 else None
 
     # --- what the core asks for
@@ -113,7 +113,7 @@ class OnnxAdapter(ModelAdapter):
 
     def forward(self, inputs: Any) -> Any:
         """The graph's only output, or all of them by name."""
-        return self._packed(self._run(self._session, inputs, self._outputs))
+        return self._packed(self._run(self._runtime, inputs, self._outputs))
 
     def forward_with(self, inputs: Any, layer: str, activations: np.ndarray) -> Any:
         """The same when all that reads the layer reads the activations instead."""
@@ -131,7 +131,7 @@ class OnnxAdapter(ModelAdapter):
 
     def _dtype(self) -> np.dtype:
         """Of the floating-point inputs, and so of the layers, but in graphs of mixed precision."""
-        kinds = (FLOATS[each.type] for each in self._session.get_inputs() if each.type in FLOATS)
+        kinds = (FLOATS[each.type] for each in self._runtime.get_inputs() if each.type in FLOATS)
         return np.dtype(next(kinds, np.float32))
 
     def _named(self, inputs: Any) -> dict[str, np.ndarray]:
@@ -139,12 +139,12 @@ class OnnxAdapter(ModelAdapter):
         if isinstance(inputs, Mapping):
             return dict(inputs)
         arrays = inputs if isinstance(inputs, tuple) else (inputs,)
-        return {declared.name: array for declared, array in zip(self._session.get_inputs(), arrays, strict=True)}
+        return {declared.name: array for declared, array in zip(self._runtime.get_inputs(), arrays, strict=True)}
 
     def _run(self, session: onnxruntime.InferenceSession, inputs: Any, names: list[str]) -> list[np.ndarray]:
         named = self._named(inputs)
         total = len(next(iter(named.values())))
-        fixed = self._session.get_inputs()[0].shape[0]
+        fixed = self._runtime.get_inputs()[0].shape[0]
         size = fixed if isinstance(fixed, int) else total
         parts = []
         for start in range(0, total, size):

@@ -85,12 +85,16 @@ def test_a_graph_of_fixed_batch_size(golden: dict[str, Any]) -> None:
 def test_activations_outputs_and_replaced_activations(golden: dict[str, Any]) -> None:
     model = shapes_network()
     before = model.SerializeToString()
-    adapter = adapt_model(model, "relu4")
-    capture = adapter.capture(golden["images"], None, None)
-    np.testing.assert_allclose(capture.activations, golden["activations"], atol=1e-5, rtol=1e-5)
+    adapter = adapt_model(model)
+    capture = adapter.capture(golden["images"], ["relu4", "relu3"], None, None)
+    layer = capture.layers["relu4"]
+    assert layer.gradients is None
+    np.testing.assert_allclose(layer.activations, golden["activations"], atol=1e-5, rtol=1e-5)
+    alone = adapter.capture(golden["images"], ["relu3#0"], None, None).layers["relu3#0"]
+    np.testing.assert_array_equal(alone.activations, capture.layers["relu3"].activations)
     np.testing.assert_allclose(capture.outputs, golden["logits"], atol=1e-5)
     np.testing.assert_allclose(adapter.forward(golden["images"]), golden["logits"], atol=1e-5)
-    replaced = adapter.forward_with(golden["images"], capture.activations * 0)
+    replaced = adapter.forward_with(golden["images"], "relu4", layer.activations * 0)
     bias = np.load(DATA / "shapes_cnn.npz")["fc.bias"]
     np.testing.assert_allclose(replaced, np.tile(bias, (8, 1)), atol=1e-6)
     assert model.SerializeToString() == before
@@ -102,6 +106,8 @@ def test_layers(golden: dict[str, Any]) -> None:
     assert [(layer.kind, layer.shape) for layer in listed if layer.default] == [("Relu", (1, 48, 12, 12))]
     with pytest.raises(ValueError, match=r"shapes has no layer 'relu5'\. Nearest names: 'relu"):
         ScoreCAM(shapes_network(), "relu5")
+    with pytest.raises(ValueError, match="'relu4' of shapes ran 1 time: expected a call from #0 to #0, got 'relu4#1'"):
+        ScoreCAM(shapes_network(), "relu4#1")
 
 
 @pytest.mark.parametrize("method", [GradCAM, FusionCAM])
@@ -116,7 +122,9 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"shapes cannot run on inputs of shape images \(1, 3, 32, 48\)"):
         ScoreCAM(shapes_network(), "relu4")(np.zeros((1, 3, 32, 48), np.float32))
     with pytest.raises(TypeError, match="The ONNX backend has no option 'provider'; did you mean 'providers'"):
-        ScoreCAM(shapes_network(), provider="CPU")
+        ScoreCAM(shapes_network(), backend_options={"provider": "CPU"})
+    with pytest.raises(TypeError, match=r"Images are a NumPy array: got a builtins\.list"):
+        ScoreCAM(shapes_network(), "relu4", masked_input=0)([[[1.0]]])
     with pytest.raises(TypeError, match=r"No plugin adapts a model of type builtins\.str"):
         ScoreCAM("shapes.pth")
     session = onnxruntime.InferenceSession(shapes_network().SerializeToString(), providers=["CPUExecutionProvider"])
