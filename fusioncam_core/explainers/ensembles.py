@@ -54,7 +54,8 @@ class _Ensemble(Explainer):
         """The method for a role, "gradient" or "region", by its name (then with these options) or as it was given."""
         if isinstance(given, Explainer):
             return self._given_part(role, given, options)
-        method = find_method(getattr(given, "name", given), role, role)
+        wanted: Any = given
+        method = find_method(getattr(wanted, "name", wanted), role, role)
         self._named.append(
             method(self.adapter, **{**self._shared, **self._limits_of(role, method), **own, **(options or {})})
         )
