@@ -62,9 +62,9 @@ class TestBlackBox:
     def test_wrong_arguments(self) -> None:
         with pytest.raises(TypeError, match="A function of images was expected, and a str came"):
             BlackBox("model.onnx")
-        with pytest.raises(ValueError, match="'first' or 'last', and 'middle' came"):
+        with pytest.raises(ValueError, match="'first' or 'last': got 'middle'"):
             BlackBox(self.answer, channels="middle")
         with pytest.raises(TypeError, match="floating-point dtype"):
             BlackBox(self.answer, like=np.zeros(1, dtype=np.int64))
-        with pytest.raises(TypeError, match="Images are a NumPy array or one like ndarray, and a torch"):
+        with pytest.raises(TypeError, match="Images are a NumPy array or one like ndarray: got a torch"):
             RISE(BlackBox(self.answer), masks=2)(torch.zeros(1, 3, 4, 4))

@@ -415,6 +415,25 @@ class TestOptionsOfParts:
         with pytest.raises(TypeError, match=name):
             FusionCAM(model, gradient_options=options)
 
+    def test_a_class_stands_for_its_name(self, model: Any, shapes: dict[str, Any]) -> None:
+        cam = FusionCAM(
+            model, "features", gradient=LayerCAM, region=GroupCAM, region_options={"groups": 4}, batch_size=8
+        )
+        assert type(cam.gradient) is LayerCAM
+        assert type(cam.region) is GroupCAM
+        named = FusionCAM(
+            model, "features", gradient="layer-cam", region="group-cam", region_options={"groups": 4}, batch_size=8
+        )
+        np.testing.assert_array_equal(self.maps(cam, shapes).maps, self.maps(named, shapes).maps)
+        with pytest.raises(ValueError, match=r"^gradient is one of 'grad-cam', .*: got 'score-cam'"):
+            FusionCAM(model, gradient=ScoreCAM)
+
+    def test_a_class_that_inherits_its_name_is_the_one_that_was_given(self, model: Any) -> None:
+        class Mine(ScoreCAM):
+            pass
+
+        assert type(FusionCAM(model, region=Mine).region) is Mine
+
     def test_options_for_a_part_that_is_made_already(self, model: Any) -> None:
         with pytest.raises(TypeError, match="region_options came with a region explainer: give them to that one"):
             FusionCAM(model, region=ScoreCAM(model), region_options={"budget": 8})
@@ -450,9 +469,9 @@ class TestWrongParts:
         with pytest.raises(ValueError, match="region is an explainer of"):
             UnionCAM(model, region=FusionCAM(model))
 
-    @pytest.mark.parametrize("region", [ScoreCAM, None, 3])
+    @pytest.mark.parametrize("region", [None, 3, str, "".join])
     def test_neither_name_nor_instance(self, model: Any, region: Any) -> None:
-        with pytest.raises(TypeError, match=r"^region is .* got an? "):
+        with pytest.raises(TypeError, match=r"^region is .*: got "):
             FusionCAM(model, region=region)
 
     def test_another_reading_of_the_outputs(self, model: Any) -> None:

@@ -262,8 +262,15 @@ class TestFunctions:
         expected = FusionCAM((project, parameters()))(IMAGES)
         np.testing.assert_array_equal(FusionCAM((apply, parameters()))(IMAGES).maps, expected.maps)
 
+    def test_a_model_in_parts_is_the_same_one_by_its_parts(self) -> None:
+        weights = parameters()
+        first, second = (GradCAM((project, weights)) for _ in range(2))
+        assert first == second
+        assert hash(first) == hash(second)
+        assert first != GradCAM((project, parameters())), "other arrays, though of the same values"
+
     def test_a_layer_is_a_name(self) -> None:
-        with pytest.raises(TypeError, match="A layer of project is given by its name: got a int"):
+        with pytest.raises(TypeError, match="A layer of project is given by its name: got int"):
             GradCAM((project, parameters()), 3)
 
     def test_nothing_is_tapped(self) -> None:

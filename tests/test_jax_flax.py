@@ -139,7 +139,7 @@ class TestLayers:
         assert names(model)[-1] == found, "and its last call counts"
         with pytest.raises(ValueError, match="The Conv given as layer is not a part of Net"):
             GradCAM(model, nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)))
-        with pytest.raises(TypeError, match="A layer of Net is given by its name: got a int"):
+        with pytest.raises(TypeError, match="A layer of Net is given by its name: got int"):
             GradCAM(model, 3)
         with pytest.raises(ValueError, match=r"Net has no layer 'blocks\[7\]'"):
             GradCAM(model, "blocks[7]")(IMAGES)
@@ -147,7 +147,7 @@ class TestLayers:
     def test_linen_paths(self) -> None:
         model = linen(LinenNet(), train=False)
         assert names(model) == ["Conv_0", "BatchNorm_0", "Dropout_0", "Conv_1", "Dropout_1", "Dense_0"]
-        with pytest.raises(TypeError, match="A layer of LinenNet is given by its name: got a Conv"):
+        with pytest.raises(TypeError, match="A layer of LinenNet is given by its name: got Conv"):
             GradCAM(model, nn.Conv(4, (3, 3)))
         with pytest.raises(ValueError, match=r"LinenNet has no layer 'Conv_2'\. Nearest names: 'Conv_"):
             GradCAM(model, "Conv_2")(IMAGES)

@@ -33,7 +33,7 @@ torch = pytest.importorskip("torch")
 
 from given_maps import SHARE, SIDE, Given, Looks, inverted, perfect, white  # noqa: E402
 
-PROBABILITIES: dict[str, Any] = {"outputs": "probabilities"}
+PROBABILITIES: dict[str, Any] = {"output_kind": "probabilities"}
 
 
 def explained(cam: Any, images: np.ndarray, targets: Any = 1) -> ExplainedBatch:
@@ -286,15 +286,16 @@ def test_batch_size_and_framework_do_not_matter(
 class TestFinding:
     def test_by_name(self) -> None:
         assert find_metric("deletion") == Deletion()
+        assert find_metric(Deletion) == Deletion()
         assert find_metric(Deletion(steps=3)).steps == 3
 
-    @pytest.mark.parametrize("metric", [3, None, Deletion])
+    @pytest.mark.parametrize("metric", [3, None, FusionCAM])
     def test_no_metric(self, metric: Any) -> None:
-        with pytest.raises(TypeError, match="A metric is a name or a Metric"):
+        with pytest.raises(TypeError, match="A metric is .* a metric itself"):
             find_metric(metric)
 
     def test_unknown(self) -> None:
-        with pytest.raises(ValueError, match=r"A metric is one of 'average-drop', .*, and 'drop' came"):
+        with pytest.raises(ValueError, match=r"A metric is one of 'average-drop', .*: got 'drop'"):
             find_metric("drop")
 
     @pytest.mark.parametrize(

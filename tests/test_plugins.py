@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import inspect
 import subprocess
 import sys
@@ -75,6 +76,42 @@ class BrightnessAdapter(ModelAdapter):
         return Capture(outputs, {layer: LayerCapture(inputs, gradients, 1) for layer in layers})
 
 
+@functools.cache
+def positive_gradients() -> type[Explainer]:
+    """A method, defined when the plugin is asked for it as if its module were imported then."""
+
+    class Positive(Explainer):
+        """Where the activations speak for the class, added up."""
+
+        name = "positive-gradients"
+        title = "Positive gradients"
+        family = "gradient"
+        needs_gradients = True
+
+        def explain(self, batch: Batch) -> Result:
+            weighed = batch.activations[:, None] * batch.required_gradients
+            return Result(weighed.clip(0).sum(axis=2) / weighed.max())
+
+    return Positive
+
+
+@functools.cache
+def total() -> type[Metric]:
+    """A metric, likewise."""
+
+    class Total(Metric):
+        """The sum of a map."""
+
+        name = "total"
+        title = "Total"
+        better = "lower"
+
+        def measure(self, explained: Any, ground_truth: Any = None) -> Measured:
+            return Measured(explained.maps.sum(axis=(-2, -1)))
+
+    return Total
+
+
 class BrightnessPlugin:
     @hookimpl
     def fusioncam_adapt_model(self, model: Any) -> Any:
@@ -82,33 +119,11 @@ class BrightnessPlugin:
 
     @hookimpl
     def fusioncam_methods(self) -> list[type[Explainer]]:
-        class Positive(Explainer):
-            """Where the activations speak for the class, added up."""
-
-            name = "positive-gradients"
-            title = "Positive gradients"
-            family = "gradient"
-            needs_gradients = True
-
-            def explain(self, batch: Batch) -> Result:
-                weighed = batch.activations[:, None] * batch.required_gradients
-                return Result(weighed.clip(0).sum(axis=2) / weighed.max())
-
-        return [Positive]
+        return [positive_gradients()]
 
     @hookimpl
     def fusioncam_metrics(self) -> list[type[Metric]]:
-        class Total(Metric):
-            """The sum of a map."""
-
-            name = "total"
-            title = "Total"
-            better = "lower"
-
-            def measure(self, explained: Any, ground_truth: Any = None) -> Measured:
-                return Measured(explained.maps.sum(axis=(-2, -1)))
-
-        return [Total]
+        return [total()]
 
 
 @pytest.fixture

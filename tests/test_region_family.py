@@ -48,7 +48,8 @@ def model(shapes_weights: dict[str, Any]) -> Any:
 class TestErasing:
     def test_another_erased_image_starts_anew(self, model: Any, shapes: dict[str, Any]) -> None:
         images = torch.from_numpy(shapes["images"][:2])
-        masked = GradCAM(model, "features").see(images, Targets(np.array([[1], [2]]), several=False)).masked
+        (batch,) = GradCAM(model, "features").see(images, Targets(np.array([[1], [2]]), several=False))
+        masked = batch.masked
         black = masked.black_probabilities()
         assert masked.evaluations == 1
         grey = masked.erasing(torch.full_like(images, 0.5))

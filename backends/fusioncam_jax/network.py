@@ -126,7 +126,7 @@ def named_layer(layer: Any, model_name: str) -> str:
     """
     if not isinstance(layer, str):
         raise InvalidTypeError(
-            f"A layer of {model_name} is given by its name: got a {type(layer).__qualname__}. "
+            f"A layer of {model_name} is given by its name: got {type(layer).__qualname__}. "
             "List the names with explainer.layers(images)."
         )
     return layer
