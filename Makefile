@@ -1,6 +1,7 @@
 # Thin names over commands that anyone can run. Each target makes the virtual environment it needs.
 #
 #   make test PYTHON=python3.12 VENV=/tmp/env
+#   make -j2 --output-sync test    (its parts side by side, as .ci/run has them)
 #   make demo FRAMEWORK=torch OUT=/tmp/maps
 #
 # PYTHON   the interpreter that makes the virtual environment
@@ -8,8 +9,8 @@
 # OUT      where the demo writes its pictures
 # BENCH    where the benchmarks' own environment is, with other libraries in it
 # ARGS     more arguments for pytest
-# WORKERS  how pytest spreads the test files over the cores; empty for one process. In their order: by number of tests, the
-#          file with the slowest few would come last, and one core would wait for it
+# WORKERS  how pytest spreads the test files over the cores; empty for one process. In their order, which
+#          tests/conftest.py sets
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,6 +25,8 @@ ifeq ($(filter $(FRAMEWORK),$(FRAMEWORKS)),)
 $(error FRAMEWORK=$(FRAMEWORK) is not one of the demo's frameworks: $(FRAMEWORKS))
 endif
 
+KERAS_ON_JAX := -k "Functional or Subclassed"
+
 PY := $(VENV)/bin/python
 DEMO := $(VENV)/.fusioncam-demo-$(FRAMEWORK)
 DEV := $(VENV)/.fusioncam-dev
@@ -34,26 +37,48 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait for work sleep: where others use the same cores, spinning costs several times the work itself.
 export OMP_WAIT_POLICY ?= PASSIVE
-INSTALL := $(PY) -m pip install --quiet
+# Most of a framework's modules are never imported: those that are get compiled then.
+INSTALL := $(PY) -m pip install --quiet --no-compile
 
 # One thread a worker; a framework that is asked for and does not import is a failure, not a skipped test.
 CHECK := OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench study lint format typecheck clean
+.PHONY: help demo test test-all test-source test-plugins test-keras-torch test-keras-jax wheel env \
+        bench study lint format typecheck clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(DEMO)  ## Explain two photographs with an ImageNet network
 	$(PY) -m examples.demo --framework $(FRAMEWORK) --out "$(OUT)"
 
-test: lint typecheck  ## Run every check: ruff, mypy, pytest
+test: lint typecheck test-source test-plugins test-keras-torch test-keras-jax  ## Run every check: ruff, mypy, pytest
+
+test-source: $(DEV)
 	$(CHECK) $(WORKERS) $(ARGS)
+
+test-plugins: $(DEV)
 	$(CHECK) -o pythonpath="examples/plugin_onnx examples/plugin_method" examples/plugin_onnx examples/plugin_method
-	KERAS_BACKEND=torch $(CHECK) $(WORKERS) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py
-	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py -k "Functional or Subclassed"
+
+test-keras-torch: $(DEV)
+	KERAS_BACKEND=torch $(CHECK) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py
+
+test-keras-jax: $(DEV)
+	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py $(KERAS_ON_JAX)
+
+# What every change need not wait for: eager JAX everywhere, exact maps where others are approximate, compiled functions
+# at further sizes, every Keras model on JAX, environments of the wheel that are installed anew.
+test-all: export FUSIONCAM_TESTS := all
+test-all: KERAS_ON_JAX :=
+test-all: test  ## Run the slow and redundant variants as well, and test the wheel in fresh environments
+	.ci/test-wheel --fresh
+
+wheel: $(DEV)  ## Test the wheel in environments of its own
+	VENV="$(VENV)" .ci/test-wheel
+
+env: $(DEV)
 
 # Threads wait here as they do for users by default.
 bench: $(BENCH)/.fusioncam-bench  ## Measure times, memory and accuracy beside other libraries: see docs/benchmarks.md

@@ -60,7 +60,7 @@ class TestBlackBox:
         assert GradCAM(BlackBox(self.answer)).layers(images) == []
 
     def test_wrong_arguments(self) -> None:
-        with pytest.raises(TypeError, match="A function of images was expected, and a str came"):
+        with pytest.raises(TypeError, match="Expected a function of images, got a str"):
             BlackBox("model.onnx")
         with pytest.raises(ValueError, match="'first' or 'last': got 'middle'"):
             BlackBox(self.answer, channels="middle")

@@ -10,7 +10,6 @@ import pytest
 
 from libraries import framework
 
-
 BUDGET = 32
 """Of the 320 masks of a photograph: enough for the same way through the same network."""
 

@@ -379,7 +379,7 @@ class TestWrongInput:
             smooth_grad_cam_plus_plus(np.ones((1, 2, 3)), [])
 
     def test_copies_of_different_shapes(self) -> None:
-        with pytest.raises(ValueError, match=r"2 of the shapes \[\(1, 1, 2, 3\), \(1, 2, 3\)\] came"):
+        with pytest.raises(ValueError, match=r"got 2 of the shapes \[\(1, 1, 2, 3\), \(1, 2, 3\)\]"):
             smooth_grad_cam_plus_plus(np.ones((1, 2, 3)), [np.ones((1, 2, 3)), np.ones((1, 1, 2, 3))])
 
 
@@ -530,9 +530,9 @@ class TestSmoothing:
         ("options", "message"),
         [
             ({"samples": 0}, "samples is a whole number of at least 1"),
-            ({"std": 0}, "std is a positive share of the image's range, and 0 came"),
+            ({"std": 0}, "std is a positive share of the image's range: got 0"),
             ({"std": float("nan")}, "std is a positive share"),
-            ({"seed": -1}, "seed is a whole number of at least 0, and -1 came"),
+            ({"seed": -1}, "seed is a whole number of at least 0: got -1"),
         ],
     )
     def test_options_out_of_range(self, model: Any, options: dict[str, Any], message: str) -> None:

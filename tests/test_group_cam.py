@@ -129,9 +129,9 @@ class TestGroupCAM:
     @pytest.mark.parametrize(
         ("keywords", "message"),
         [
-            ({"groups": 0}, "groups is a whole number of at least 1, and 0 came"),
+            ({"groups": 0}, "groups is a whole number of at least 1: got 0"),
             ({"groups": 1.5}, "groups is a whole number"),
-            ({"grouping": "random"}, "'order' or 'k-means', and 'random' came"),
+            ({"grouping": "random"}, "'order' or 'k-means': got 'random'"),
             ({"percentile": 101}, "between 0 and 100"),
             ({"seed": -1}, "seed is a whole number of at least 0"),
         ],

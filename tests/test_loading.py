@@ -203,7 +203,7 @@ class TestPreprocessing:
             Preprocessing()(Image.new("F", (3, 3)))
 
     def test_array_instead_of_an_image(self):
-        with pytest.raises(TypeError, match="A Pillow image was expected, and a ndarray came"):
+        with pytest.raises(TypeError, match="Expected a Pillow image, got a ndarray"):
             Preprocessing()(np.zeros((3, 3, 3), dtype=np.uint8))
 
     @pytest.mark.parametrize(

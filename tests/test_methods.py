@@ -214,7 +214,7 @@ class TestContributionWeights:
             assert_close(weight, [0], zero)
 
     def test_unknown_mode(self) -> None:
-        with pytest.raises(ValueError, match="'clipped' or 'signed', and 'absolute' came"):
+        with pytest.raises(ValueError, match="'clipped' or 'signed': got 'absolute'"):
             contribution_weights(np.zeros(1), np.zeros(1), contributions="absolute")
 
     def test_not_finite(self) -> None:

@@ -110,7 +110,7 @@ class TestADCC:
         half: Any = np.full(2, 0.5)
         with pytest.raises(ValueError, match=r"The coherency lies in \[0, 1\]"):
             adcc(-half, half, half)
-        with pytest.raises(ValueError, match=r"The complexity lies in \[0, 1\], and values from 50.0 to 50.0 came"):
+        with pytest.raises(ValueError, match=r"The complexity lies in \[0, 1\]: got values from 50.0 to 50.0"):
             adcc(half, 100 * half, half)
         with pytest.raises(ValueError, match=r"coherency \(2,\) and complexity \(2,\) and drop \(3,\)"):
             adcc(half, half, np.full(3, 0.5))

@@ -173,5 +173,5 @@ class TestGridPointingGame:
             grid_pointing_game(Given(Colours(), perfect), coloured([0, 1, 0, 1]), [0, 1, 0, 1])
 
     def test_a_class_for_each(self) -> None:
-        with pytest.raises(ValueError, match=r"One class for each of 4 images was expected, and \(3,\) came"):
+        with pytest.raises(ValueError, match=r"Expected one class for each of 4 images, got \(3,\)"):
             grid_pointing_game(Given(Colours(), perfect), coloured([0, 1, 2, 3]), [0, 1, 2])

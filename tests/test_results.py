@@ -268,8 +268,8 @@ class TestSave:
             ({"names": ["a", ""]}, "'' is not a plain file name"),
             ({"class_names": ["a"]}, "The model has 3 classes, but there are 1 class names"),
             ({"photographs": [flat((1, 2, 3))]}, "There are 2 images, but 1 photographs"),
-            ({"photographs": [np.zeros((4, 4, 3))] * 2}, r"dtype float64 and shape \(4, 4, 3\) came; give an RGB"),
-            ({"photographs": [Image.new("L", (4, 4))] * 2}, r"shape \(4, 4\) came; give an RGB Pillow image"),
+            ({"photographs": [np.zeros((4, 4, 3))] * 2}, r"got dtype float64 and shape \(4, 4, 3\)"),
+            ({"photographs": [Image.new("L", (4, 4))] * 2}, r"an RGB Pillow image .* shape \(4, 4\)"),
         ],
     )
     def test_bad_options(self, tmp_path, options, message):

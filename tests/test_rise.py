@@ -58,7 +58,7 @@ class TestRandomMasks:
         [
             ({"masks": 0}, "masks is a whole number of at least 1"),
             ({"cells": 0}, "cells is a whole number of at least 1"),
-            ({"probability": 1}, "between 0 and 1, and 1 came"),
+            ({"probability": 1}, "between 0 and 1: got 1"),
             ({"seed": -1}, "seed is a whole number of at least 0"),
         ],
     )

@@ -104,8 +104,8 @@ class TestSampled:
         [
             (lambda model: SSCAM(model, samples=0), "samples is a whole number of at least 1"),
             (lambda model: SSCAM(model, std=0), "std is a positive number"),
-            (lambda model: SSCAM(model, seed=-3), "seed is a whole number of at least 0, and -3 came"),
-            (lambda model: ISCAM(model, steps=1), "steps is a whole number of at least 2, and 1 came"),
+            (lambda model: SSCAM(model, seed=-3), "seed is a whole number of at least 0: got -3"),
+            (lambda model: ISCAM(model, steps=1), "steps is a whole number of at least 2: got 1"),
         ],
     )
     def test_wrong_numbers(self, model: Any, make: Callable[[Any], Any], message: str) -> None:

@@ -58,7 +58,7 @@ class TestScoreCAMOfProbabilities:
 
     @pytest.mark.parametrize("make", [lambda word: score_cam(np.ones((1, 1, 2)), max, channel_weights=word)])
     def test_another_word(self, model: Any, make: Callable[[str], Any]) -> None:
-        with pytest.raises(ValueError, match="'softmax', 'probability' or 'regression', and 'logit' came"):
+        with pytest.raises(ValueError, match="'softmax', 'probability' or 'regression': got 'logit'"):
             make("logit")
-        with pytest.raises(ValueError, match="'softmax', 'probability' or 'regression', and 'logit' came"):
+        with pytest.raises(ValueError, match="'softmax', 'probability' or 'regression': got 'logit'"):
             ScoreCAM(model, channel_weights="logit")

@@ -163,7 +163,7 @@ class TestTargets:
             np.testing.assert_array_equal(np.concatenate([each.targets for each in explanations]), wanted)
 
     def test_too_few_rows(self, cam: GradCAM, shapes: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match=r"argets for 4 images .* more images"):
+        with pytest.raises(ValueError, match=r"targets for all images, got them for 4\b.* more images"):
             list(cam.explain_many(shapes["images"], [0, 1, 2, 3]))
 
     @pytest.mark.parametrize("targets", [None, 3, np.int64(3), "top2", lambda outputs: outputs[:, 1]])

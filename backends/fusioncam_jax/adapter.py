@@ -38,7 +38,7 @@ from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.session import Within, in_session
 from fusioncam_jax import namespace
 from fusioncam_jax.network import Network, Parameters
-from fusioncam_jax.programs import Programs
+from fusioncam_jax.programs import Program, Programs, of_leaves
 from fusioncam_jax.taps import Exchange, Listener, Ran, Recorder, listening, nobody_listens
 
 try:
@@ -171,7 +171,11 @@ class JaxAdapter(ModelAdapter):
     @in_session
     def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: jax.Array | None) -> Capture:
         names = tuple(layers)
-        program = self._programs.of((names, type(score)), score, lambda: functools.partial(self._capture, names, score))
+        program = self._programs.of(
+            (names, type(score), getattr(score, "top", 1)),
+            score,
+            lambda: functools.partial(self._capture, names, score),
+        )
         outputs, activations, gradients = program(self._current(), inputs, targets)
         each = zip(names, activations, gradients or [None] * len(names), strict=True)
         return Capture(outputs, {name: LayerCapture(*arrays, self._activation_axis) for name, *arrays in each})
@@ -190,7 +194,7 @@ class JaxAdapter(ModelAdapter):
             with self._with(parameters):
                 return function(*arguments)
 
-        program = jax.jit(compiled)
+        program = Program(compiled)
         return lambda *arguments: self.session()(lambda: program(self._current(), *arguments))()
 
     # --- what is compiled
@@ -253,7 +257,8 @@ class JaxAdapter(ModelAdapter):
             recorder.begin()
             return self._outputs(parameters, inputs, recorder)
 
-        jax.eval_shape(functools.partial(self._over_batch, run), parameters, inputs)
+        leaves, structure = jax.tree.flatten(parameters)
+        jax.eval_shape(of_leaves(functools.partial(self._over_batch, run), structure), leaves, inputs)
         return recorder.ran
 
     def _over_batch(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs, *more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Compiled functions, of which no more are kept than are likely to be run again."""
+"""Compiled functions of a model's parameters, which keep nothing alive but what they are likely to run with again."""
 
 from __future__ import annotations
 
@@ -8,19 +8,40 @@ from typing import Any
 import jax
 
 
-class Programs:
-    """The latest compiled function of each kind.
+class Program:
+    """A function of parameters and arrays, compiled for each shape.
 
-    JAX keeps what is compiled, with the objects that it was compiled for, as long as the function lives that was given
-    to `jax.jit`. So each score has a function of its own, and a new score takes the place of the one before it.
+    JAX holds a compiled function weakly, but static arguments and the structures of pytrees for as long as the process
+    lives, and a structure may refer to the model (the graph of an NNX module, the static fields of an Equinox one). So
+    JAX is given the parameters' arrays; their structure stays with the function.
     """
 
-    def __init__(self) -> None:
-        self._latest: dict[Hashable, tuple[Any, Callable[..., Any]]] = {}
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+        self._structure: Any = None
+        self._compiled: Callable[..., Any] | None = None
 
-    def of(self, kind: Hashable, key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        """The compiled function of that kind for the key, made by `make` if the latest one was for another."""
+    def __call__(self, parameters: Any, *arguments: Any) -> Any:
+        leaves, structure = jax.tree.flatten(parameters)
+        if self._compiled is None or structure != self._structure:
+            self._structure, self._compiled = structure, jax.jit(of_leaves(self._function, structure))
+        return self._compiled(leaves, *arguments)
+
+
+def of_leaves(function: Callable[..., Any], structure: Any) -> Callable[..., Any]:
+    """The function of a pytree's leaves in place of the pytree of that structure."""
+    return lambda leaves, *arguments: function(structure.unflatten(leaves), *arguments)
+
+
+class Programs:
+    """The latest program of each kind: a new score takes the place of the one before it, and what that one held."""
+
+    def __init__(self) -> None:
+        self._latest: dict[Hashable, tuple[Any, Program]] = {}
+
+    def of(self, kind: Hashable, key: Any, make: Callable[[], Callable[..., Any]]) -> Program:
+        """The program of that kind for the key, of the function that `make` gives if the latest one was for another."""
         latest = self._latest.get(kind)
         if latest is None or latest[0] != key:
-            latest = self._latest[kind] = (key, jax.jit(make()))
+            latest = self._latest[kind] = (key, Program(make()))
         return latest[1]

@@ -68,16 +68,26 @@ class JaxEngine(Engine):
         return keras.StatelessScope(state_mapping=zip(self.model.variables, values, strict=True))
 
     def look(self, function: Callable[[Inputs], Any], inputs: Inputs) -> Any:
-        """An abstract run, which costs no arithmetic."""
+        """An abstract run, which costs no arithmetic.
+
+        The variables' values are arguments: JAX keeps an array that a trace has closed over if the trace then fails.
+        """
         seen = []
-        jax.eval_shape(lambda inputs: seen.append(function(inputs)), inputs)
+
+        def run(values: list[jax.Array], inputs: Inputs) -> None:
+            with self._with(values):
+                seen.append(function(inputs))
+
+        jax.eval_shape(run, self._values(), inputs)
         return seen[0]
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: jax.Array | None
     ) -> Captured:
         program = self._programs.of(
-            (layers, type(score)), score, lambda: functools.partial(self._traced_capture, run, score)
+            (layers, type(score), getattr(score, "top", 1)),
+            score,
+            lambda: functools.partial(self._traced_capture, run, score),
         )
         try:
             return Captured(*program(self._values(), inputs, targets))

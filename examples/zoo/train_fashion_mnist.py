@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} epochs came; give at least 1")
+        raise argparse.ArgumentTypeError(f"expected at least 1 epoch, got {number}")
     return number
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fusioncam_core.approximation.gaussian_process import TREND, GaussianProcess, Indices, Prediction, Values
 from fusioncam_core.arrays.checks import require_count, require_finite
-from fusioncam_core.arrays.namespaces import NUMPY, Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.words import _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.batch_size import Batching
@@ -84,7 +84,7 @@ def require_limits(budget: int | None, tolerance: float | None) -> Limits:
     if budget is not None:
         budget = require_count(budget, "budget")
     if tolerance is not None and not 0 < tolerance < 1:
-        raise InvalidValueError(f"tolerance is a map's largest change, between 0 and 1, and {tolerance!r} came.")
+        raise InvalidValueError(f"tolerance is a map's largest change, between 0 and 1: got {tolerance!r}.")
     return Limits(budget, tolerance)
 
 
@@ -152,7 +152,8 @@ def _limited(
         owners = np.repeat(np.arange(len(images)), [len(image.asked) for image in images])
         channels = np.concatenate([image.asked_channels for image in images])
         rows = scored(maps, owners, channels, score_maps, batching=batching, xp=xp, advance=advance)
-        scores = require_finite(gathered(rows, xp=xp), "scores of the masked images", NUMPY)
+        scores = gathered(rows, xp=xp)
+        require_finite(scores, "scores of the masked images", array_namespace(scores))
         several = scores.ndim == 2
         for row, image in enumerate(images):
             if len(image.asked):

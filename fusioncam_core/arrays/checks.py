@@ -23,7 +23,7 @@ def require_float(array: Array, name: str, xp: Namespace) -> Array:
         TypeError: naming the array and its dtype otherwise.
     """
     if not xp.isdtype(array.dtype, "real floating"):
-        raise InvalidTypeError(f"{name} must be of a floating-point dtype, and {array.dtype} came. Convert to float32.")
+        raise InvalidTypeError(f"{name} must be of a floating-point dtype: got {array.dtype}. Convert to float32.")
     return array
 
 
@@ -50,7 +50,7 @@ def require_map(maps: Array, name: str, spatial_ndim: int, xp: Namespace) -> Arr
     """
     require_float(maps, name, xp)
     if spatial_ndim < 1:
-        raise InvalidValueError(f"spatial_ndim must be at least 1, and {spatial_ndim} came.")
+        raise InvalidValueError(f"spatial_ndim must be at least 1: got {spatial_ndim}.")
     if maps.ndim < spatial_ndim:
         raise InvalidValueError(
             f"{name} has shape {tuple(maps.shape)}: fewer axes than the {spatial_ndim} of space. "
@@ -68,7 +68,7 @@ def require_percentage(percentage: float) -> float:
         ValueError: if it does not.
     """
     if not 0 <= percentage <= 100:
-        raise InvalidValueError(f"A percentile lies between 0 and 100, and {percentage} came.")
+        raise InvalidValueError(f"A percentile lies between 0 and 100: got {percentage}.")
     return float(percentage)
 
 
@@ -79,7 +79,7 @@ def require_count(value: Any, name: str, least: int = 1) -> int:
         ValueError: naming it otherwise.
     """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise InvalidValueError(f"{name} is a whole number of at least {least}, and {value!r} came.")
+        raise InvalidValueError(f"{name} is a whole number of at least {least}: got {value!r}.")
     return int(value)
 
 
@@ -94,7 +94,7 @@ def require_word(value: Word, name: str, known: Any) -> Word:
     """
     *others, last = map(repr, get_args(known))
     if value not in get_args(known):
-        raise InvalidValueError(f"{name} is {', '.join(others)} or {last}, and {value!r} came.")
+        raise InvalidValueError(f"{name} is {', '.join(others)} or {last}: got {value!r}.")
     return value
 
 
@@ -111,7 +111,7 @@ def require_shares(values: Array, name: str, xp: Namespace) -> Array:
     rounding = 8 * float(xp.finfo(values.dtype).eps)
     if bool(xp.any((values < -rounding) | (values > 1 + rounding))):
         raise InvalidValueError(
-            f"{name} lies in [0, 1], and values from {float(xp.min(values))} to {float(xp.max(values))} came: "
+            f"{name} lies in [0, 1]: got values from {float(xp.min(values))} to {float(xp.max(values))}: "
             "fractions were expected, not percent, and probabilities, not logits."
         )
     return values
@@ -194,7 +194,5 @@ def ground_truth_masks(masks: Array, maps: Array, spatial_ndim: int, *, xp: Name
     like = widened(maps, xp=xp)
     ground_truth = constant_like(masks, like, xp) if isinstance(masks, np.ndarray) else xp.astype(masks, like.dtype)
     if not is_traced(ground_truth, xp) and not bool(xp.all((ground_truth == 0) | (ground_truth == 1))):
-        raise InvalidValueError(
-            "masks hold 0 and 1, or booleans, and other values came. Compare them with a threshold."
-        )
+        raise InvalidValueError("masks hold 0 and 1, or booleans: got other values. Compare them with a threshold.")
     return ground_truth

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import array_api_compat
-import array_api_compat.numpy
 import numpy as np
 
 from fusioncam_core.errors import InvalidTypeError
@@ -208,10 +207,6 @@ OPTIONAL_WORDS = _names(OptionalWords)
 """What it may have besides, read off `OptionalWords`."""
 
 
-NUMPY = cast(Namespace, array_api_compat.numpy)
-"""NumPy's namespace, for arrays on the host; NumPy itself before version 2 lacks words."""
-
-
 Finder = Callable[[Any], "Namespace | None"]
 """Gives the namespace of an array that it knows, None of any other."""
 
@@ -240,7 +235,7 @@ def array_namespace(*arrays: Array) -> Namespace:
     found = [_namespace_of(array) for array in arrays]
     if any(each is not found[0] for each in found):
         names = " and ".join(sorted({_type_name(array) for array in arrays}))
-        raise InvalidTypeError(f"Arrays of one library were expected, and {names} came together. Convert them to one.")
+        raise InvalidTypeError(f"Expected arrays of one library, got {names} together. Convert them to one.")
     return found[0]
 
 
@@ -253,7 +248,7 @@ def _namespace_of(array: Array) -> Namespace:
         return cast(Namespace, array_api_compat.array_namespace(array))
     except TypeError:
         raise InvalidTypeError(
-            f"An array was expected, and a {_type_name(array)} came. NumPy arrays, PyTorch tensors, JAX arrays, "
+            f"Expected an array, got a {_type_name(array)}. NumPy arrays, PyTorch tensors, JAX arrays, "
             "TensorFlow tensors (with the tensorflow extra) and array API objects are understood."
         ) from None
 

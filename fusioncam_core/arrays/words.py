@@ -111,7 +111,7 @@ def resize(maps: Array, size: Sequence[int]) -> Array:
     xp = array_namespace(maps)
     size = tuple(int(length) for length in size)
     if not size or min(size) < 1:
-        raise InvalidValueError(f"size holds one positive length for each spatial axis, and {size} came.")
+        raise InvalidValueError(f"size holds one positive length for each spatial axis: got {size}.")
     return _resize(require_map(maps, "maps", len(size), xp), size, xp=xp)
 
 
@@ -192,7 +192,7 @@ def blur(images: Array, sigma: float, *, spatial_ndim: int = 2) -> Array:
     xp = array_namespace(images)
     require_map(images, "images", spatial_ndim, xp)
     if not sigma > 0:
-        raise InvalidValueError(f"The blur's sigma is a positive number of pixels, and {sigma} came.")
+        raise InvalidValueError(f"The blur's sigma is a positive number of pixels: got {sigma}.")
     return _blur(images, float(sigma), math.ceil(3 * sigma), spatial_ndim, xp=xp)
 
 
@@ -244,7 +244,7 @@ def channels_first(activations: Array, channel_axis: int, *, xp: Namespace) -> A
         ValueError: if the channel axis is another one, or there is no axis of space.
     """
     if channel_axis not in (1, -1):
-        raise InvalidValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
+        raise InvalidValueError(f"channel_axis is 1 or -1: got {channel_axis}.")
     if activations.ndim < 3:
         raise InvalidValueError(
             f"activations have shape {tuple(activations.shape)}: a batch, channels and at least one axis of space "

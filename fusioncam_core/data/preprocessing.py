@@ -118,7 +118,7 @@ def upright(photograph: Image) -> Image:
     pillow = require("PIL.Image", "Preparing photographs")
     if not isinstance(photograph, pillow.Image):
         raise InvalidTypeError(
-            f"A Pillow image was expected, and a {type(photograph).__name__} came. Open files with "
+            f"Expected a Pillow image, got a {type(photograph).__name__}. Open files with "
             "read_photograph(path), and wrap uint8 arrays of shape (H, W, 3) with PIL.Image.fromarray."
         )
     turned: Image = require("PIL.ImageOps", "Preparing photographs").exif_transpose(photograph)

@@ -93,7 +93,9 @@ class SourceTargets:
         if self._rows is None:
             return self._same
         if max(group.places) >= len(self._rows):
-            raise InvalidValueError(f"Targets for {len(self._rows)} images came, and there are more images than that.")
+            raise InvalidValueError(
+                f"Expected targets for all images, got them for {len(self._rows)}, and there are more images than that."
+            )
         return self._rows[list(group.places)]
 
 
@@ -195,7 +197,7 @@ def _apart(batch: Any, several_inputs: bool) -> tuple[Inputs, Any]:
         images = next((batch[name] for name in IMAGES if name in batch), None)
         if images is None:
             raise InvalidValueError(
-                f"A batch with {', '.join(map(repr, batch))} came: 'image' or 'pixel_values' was expected."
+                f"Expected a batch with 'image' or 'pixel_values', got one with {', '.join(map(repr, batch))}."
             )
         return images, next((batch[name] for name in LABELS if name in batch), None)
     return (batch[0], batch[1] if len(batch) > 1 else None) if pair else (batch, None)

@@ -104,7 +104,7 @@ def evaluate(
     ground_truth = GroundTruth(masks, preprocessing)
     if masks is None and any(metric.needs_ground_truth for metric in measures):
         needing = ", ".join(metric.name for metric in measures if metric.needs_ground_truth)
-        raise InvalidValueError(f"{needing} compare maps with masks of the objects, and none came: give masks=.")
+        raise InvalidValueError(f"{needing} compare maps with masks of the objects: got none. Give masks=.")
     run = _Run(explainers, measures, ground_truth, Store(None if out is None else Path(out)))
     first = next(iter(explainers.values()))
     size = first.adapter.execution.batch_size if first.batch_size == "auto" else int(first.batch_size)
@@ -122,7 +122,7 @@ def evaluate(
 
 def _explainers(model: Any, methods: Methods, layer: Any, keywords: Mapping[str, Any]) -> dict[str, Explainer]:
     if isinstance(methods, str) or not methods:
-        raise InvalidTypeError(f"Methods are a sequence or mapping of one or more, and {methods!r} came.")
+        raise InvalidTypeError(f"Methods are a sequence or mapping of one or more: got {methods!r}.")
     named = dict(methods) if isinstance(methods, Mapping) else {_label(each): each for each in methods}
     if len(named) < len(methods):
         raise InvalidValueError("Two methods have one name: give a mapping from what they are to be called.")
@@ -148,7 +148,7 @@ def _distinct(metrics: list[Metric]) -> tuple[Metric, ...]:
     names = [metric.name for metric in metrics]
     twice = {name for name in names if names.count(name) > 1}
     if twice or not names:
-        raise InvalidValueError(f"One or more metrics, each kind once, were expected, and {names} came.")
+        raise InvalidValueError(f"Expected one or more metrics, each kind once, got {names}.")
     return tuple(metrics)
 
 
@@ -156,7 +156,7 @@ def _reference(asked: str | None, methods: list[str]) -> str:
     if asked is None:
         return "fusion-cam" if "fusion-cam" in methods else methods[0]
     if asked not in methods:
-        raise InvalidValueError(f"The reference is one of {', '.join(map(repr, methods))}, and {asked!r} came.")
+        raise InvalidValueError(f"The reference is one of {', '.join(map(repr, methods))}: got {asked!r}.")
     return asked
 
 

@@ -143,7 +143,7 @@ class SmoothGradCAMPlusPlus(Explainer):
         **options: Unpack[ExplainerOptions],
     ):
         if not 0 < std < math.inf:
-            raise InvalidValueError(f"std is a positive share of the image's range, and {std!r} came.")
+            raise InvalidValueError(f"std is a positive share of the image's range: got {std!r}.")
         self.samples = require_count(samples, "samples")
         self.std = std
         self.seed = require_count(seed, "seed", least=0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fusioncam_core.approximation.budget import Scored, score_channels
 from fusioncam_core.arrays.checks import require_count, require_finite, require_word
-from fusioncam_core.arrays.namespaces import NUMPY, Array, constant_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like, to_numpy
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
@@ -241,7 +241,7 @@ class AblationCAM(Explainer):
         ablated = np.zeros((*live.shape, scores.shape[1]), dtype=scores.dtype)
         ablated[images, channels] = self._ablated(batch, images, channels)
         drops = np.where(live[:, None, :], scores[:, :, None] - np.moveaxis(ablated, -1, 1), 0)
-        require_finite(drops, "scores without a channel", NUMPY)
+        require_finite(drops, "scores without a channel", array_namespace(drops))
         return drops.astype(scores.dtype)
 
     def _ablated(self, batch: Batch, images: np.ndarray[Any, Any], channels: np.ndarray[Any, Any]) -> Any:

@@ -65,7 +65,7 @@ def check_random_masks(count: int, cells: int, probability: float, seed: int) ->
     require_count(cells, "cells")
     require_count(seed, "seed", least=0)
     if not 0 < probability < 1:
-        raise InvalidValueError(f"probability lies between 0 and 1, and {probability!r} came.")
+        raise InvalidValueError(f"probability lies between 0 and 1: got {probability!r}.")
 
 
 def rise(

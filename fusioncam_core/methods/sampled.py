@@ -171,7 +171,9 @@ def _of_channels(limits: Limits, samples: int) -> Limits:
     if limits.budget is None:
         return limits
     if limits.budget < samples:
-        raise InvalidValueError(f"A budget of {limits.budget} masks came, and one channel takes {samples}: give more.")
+        raise InvalidValueError(
+            f"One channel takes {samples} masks: expected a budget of at least as many, got {limits.budget}."
+        )
     return limits._replace(budget=limits.budget // samples)
 
 
@@ -182,7 +184,7 @@ def add_noise(std: float, seed: int) -> Vary:
         ValueError: if the standard deviation is not positive or the seed is negative.
     """
     if not std > 0:
-        raise InvalidValueError(f"std is a positive number, and {std!r} came.")
+        raise InvalidValueError(f"std is a positive number: got {std!r}.")
     require_count(seed, "seed", least=0)
 
     def vary(masks: Array, chunk: Chunk, sample: int) -> Array:

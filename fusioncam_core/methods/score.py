@@ -9,7 +9,7 @@ import numpy as np
 
 from fusioncam_core.approximation.budget import Formula, require_limits, score_channels
 from fusioncam_core.arrays.checks import require_finite, require_float, require_word
-from fusioncam_core.arrays.namespaces import NUMPY, Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.words import (
     _map_size,
     _normalise,
@@ -157,10 +157,10 @@ def formula(channel_weights: ChannelWeights) -> Formula:
     """What Score-CAM makes of scores, as budgets need to know it."""
 
     def shares(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.asarray(channel_shares(scores, channel_weights, xp=NUMPY))
+        return np.asarray(channel_shares(scores, channel_weights, xp=array_namespace(scores)))
 
     def maps(channels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.asarray(_score_cam(channels, scores, channels.shape[2:], channel_weights, xp=NUMPY))
+        return np.asarray(_score_cam(channels, scores, channels.shape[2:], channel_weights, xp=array_namespace(scores)))
 
     return Formula(shares, maps)
 

@@ -85,7 +85,7 @@ def _copies(gradients: Any) -> list[Array]:
     shapes = {tuple(each.shape) for each in copies}
     if len(shapes) != 1:
         raise InvalidValueError(
-            f"The gradients of one or more noisy copies, all of one shape, were expected, and {len(copies)} "
-            f"of the shapes {sorted(shapes)} came."
+            f"Expected the gradients of one or more noisy copies, all of one shape, got {len(copies)} of the shapes "
+            f"{sorted(shapes)}."
         )
     return copies

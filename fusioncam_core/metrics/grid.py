@@ -61,9 +61,7 @@ def grid_pointing_game(
     batch = prepare(adapter, images, None)
     classes = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets)
     if classes.shape != (int(batch.shape[0]),):
-        raise InvalidValueError(
-            f"One class for each of {int(batch.shape[0])} images was expected, and {classes.shape} came."
-        )
+        raise InvalidValueError(f"Expected one class for each of {int(batch.shape[0])} images, got {classes.shape}.")
     members = _members(classes, cells)
     chosen = xp.take(batch, indices_like(members.ravel(), batch, xp), axis=0)
     mosaics = mosaic(chosen, rows, columns, channel_axis=adapter.input_channel_axis)

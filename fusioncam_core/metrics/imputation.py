@@ -67,7 +67,7 @@ def impute(images: Array, masks: Array, *, noise: float = 0.01, seed: int = 0, c
     require_float(images, "images", xp)
     _check_images(images, channel_axis)
     if not 0 <= noise < float("inf"):
-        raise InvalidValueError(f"noise is a standard deviation, not negative, and {noise!r} came.")
+        raise InvalidValueError(f"noise is a standard deviation, not negative: got {noise!r}.")
     first = images if channel_axis == 1 else xp.moveaxis(images, -1, 1)
     field = _noise(tuple(int(length) for length in first.shape[1:]), noise, require_count(seed, "seed", least=0))
     known = ground_truth_masks(masks, first[:, 0, ...], 2, xp=xp) > 0
@@ -202,7 +202,7 @@ def _noise(shape: tuple[int, ...], noise: float, seed: int) -> np.ndarray[Any, A
 def _check_images(images: Array, channel_axis: int) -> None:
     """Raise ValueError unless the images are a batch with channels and two axes of space."""
     if channel_axis not in (1, -1):
-        raise InvalidValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
+        raise InvalidValueError(f"channel_axis is 1 or -1: got {channel_axis}.")
     space = tuple(images.shape[2:] if channel_axis == 1 else images.shape[1:-1])
     if images.ndim != 4 or 0 in images.shape or min(space) < 2:
         raise InvalidValueError(

@@ -35,7 +35,7 @@ def pointing_game(maps: Array, masks: Array, *, tolerance: float = 0, spatial_nd
         ValueError: if the shapes do not fit, a mask holds other values, or the tolerance is negative.
     """
     if not 0 <= tolerance < math.inf:
-        raise InvalidValueError(f"tolerance is a number of pixels, not negative, and {tolerance!r} came.")
+        raise InvalidValueError(f"tolerance is a number of pixels, not negative: got {tolerance!r}.")
     pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
     hits = _pointing_game(pixels, ground_truth, tuple(maps.shape[-spatial_ndim:]), tolerance, xp=xp)
     return defined(hits, sound, maps, xp=xp)
@@ -110,7 +110,7 @@ def iou(maps: Array, masks: Array, *, threshold: float = 0.5, spatial_ndim: int 
         ValueError: if the shapes do not fit, a mask holds other values, or the threshold is not finite.
     """
     if not math.isfinite(threshold):
-        raise InvalidValueError(f"threshold is a number in the maps' unit, and {threshold!r} came.")
+        raise InvalidValueError(f"threshold is a number in the maps' unit: got {threshold!r}.")
     pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
     return defined(_iou(pixels, ground_truth, threshold, xp=xp), sound, maps, xp=xp)
 
@@ -194,7 +194,7 @@ def box_masks(boxes: Array, size: tuple[int, int]) -> Array:
     """
     xp = array_namespace(boxes)
     if not xp.isdtype(boxes.dtype, ("integral", "real floating")):
-        raise InvalidTypeError(f"boxes must be of real numbers, and {boxes.dtype} came.")
+        raise InvalidTypeError(f"boxes must be of real numbers: got {boxes.dtype}.")
     if boxes.ndim < 1 or boxes.shape[-1] != 4:
         raise InvalidValueError(
             f"boxes have shape {tuple(boxes.shape)}, and (..., 4) was expected: x0, y0, x1, y1 each."
@@ -259,7 +259,7 @@ def mosaic(images: Array, rows: int, columns: int, *, channel_axis: int = 1) -> 
     xp = array_namespace(images)
     cells = require_count(rows, "rows") * require_count(columns, "columns")
     if channel_axis not in (1, -1):
-        raise InvalidValueError(f"channel_axis is 1 or -1, and {channel_axis} came.")
+        raise InvalidValueError(f"channel_axis is 1 or -1: got {channel_axis}.")
     if images.ndim != 4 or images.shape[0] == 0 or images.shape[0] % cells:
         raise InvalidValueError(
             f"images have shape {tuple(images.shape)}: a batch with channels and two axes of space was expected, of "
@@ -328,5 +328,5 @@ def require_size(size: tuple[int, int]) -> tuple[int, int]:
         ValueError: if they are not.
     """
     if len(size) != 2:
-        raise InvalidValueError(f"size is (height, width), and {size!r} came.")
+        raise InvalidValueError(f"size is (height, width): got {size!r}.")
     return require_count(size[0], "height"), require_count(size[1], "width")

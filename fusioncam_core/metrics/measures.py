@@ -118,9 +118,7 @@ class _Localisation(Metric):
     def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """Of maps and masks."""
         if ground_truth is None:
-            raise InvalidValueError(
-                f"{self.title} compares maps with masks of the objects, and none came. Give masks=."
-            )
+            raise InvalidValueError(f"{self.title} compares maps with masks of the objects: got none. Give masks=.")
         return Measured(self._compared(explained.maps, ground_truth, len(explained.size)))
 
     @abstractmethod

@@ -119,9 +119,7 @@ class ROAD(Metric):
 
     def __post_init__(self) -> None:
         if not self.fractions or not all(0 < fraction < 1 for fraction in self.fractions):
-            raise InvalidValueError(
-                f"fractions are shares of the pixels, between 0 and 1, and {self.fractions!r} came."
-            )
+            raise InvalidValueError(f"fractions are shares of the pixels, between 0 and 1: got {self.fractions!r}.")
 
     def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """`mean((p_least - p_most) / 2)`, and the differences."""
@@ -185,7 +183,7 @@ class Infidelity(Metric):
         require_count(self.samples, "samples")
         if not 0 < self.sides[0] <= self.sides[1] <= 1:
             raise InvalidValueError(
-                f"sides are two shares of the image's side, the smaller one first, and {self.sides} came."
+                f"sides are two shares of the image's side, the smaller one first: got {self.sides}."
             )
 
     def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:

@@ -111,7 +111,7 @@ def _check_counts(counts: Any, positions: int) -> np.ndarray[Any, Any]:
     whole = numbers.ndim < 2 and numbers.size > 0 and np.issubdtype(numbers.dtype, np.integer)
     if not whole or numbers.min() < 0 or numbers.max() > positions:
         raise InvalidValueError(
-            f"counts is a whole number of removed pixels, or several, from 0 to {positions}, and {counts!r} came."
+            f"counts is a whole number of removed pixels, or several, from 0 to {positions}: got {counts!r}."
         )
     return numbers
 

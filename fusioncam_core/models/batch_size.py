@@ -359,7 +359,7 @@ def require_batch_size(batch_size: BatchSize) -> BatchSize:
     """
     whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
     if batch_size != "auto" and not (whole and batch_size >= 1):
-        raise InvalidValueError(f"batch_size is a positive number of images or 'auto', and {batch_size!r} came.")
+        raise InvalidValueError(f"batch_size is a positive number of images or 'auto': got {batch_size!r}.")
     return batch_size
 
 

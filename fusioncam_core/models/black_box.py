@@ -37,13 +37,13 @@ class BlackBox(ModelAdapter):
         like: Array | None = None,
     ):
         if not callable(function):
-            raise InvalidTypeError(f"A function of images was expected, and a {type(function).__qualname__} came.")
+            raise InvalidTypeError(f"Expected a function of images, got a {type(function).__qualname__}.")
         self._function = function
         self._input_ndim = input_ndim
         self._like = np.zeros((), dtype=np.float32) if like is None else like
         self.namespace = array_namespace(self._like)
         if not self._is_floating(self._like):
-            raise InvalidTypeError(f"like is an array of a floating-point dtype, and one of {self._like.dtype} came.")
+            raise InvalidTypeError(f"like is an array of a floating-point dtype: got one of {self._like.dtype}.")
         self.input_channel_axis = channel_axis(channels, 1)
         self.model_name = getattr(function, "__name__", type(function).__qualname__)
 

@@ -82,7 +82,7 @@ def prepare(adapter: ModelAdapter, images: Any, which: Which) -> Inputs:
         return _prepare_several(adapter, images, which)
     if isinstance(images, Mapping | tuple | list):
         raise InvalidTypeError(
-            f"Images are one array, and a {type(images).__qualname__} came. Stack equal-sized images into a batch; "
+            f"Images are one array: got a {type(images).__qualname__}. Stack equal-sized images into a batch; "
             "for a model with several inputs say which is explained with masked_input=."
         )
     array = adapter.as_array(images)
@@ -92,7 +92,7 @@ def prepare(adapter: ModelAdapter, images: Any, which: Which) -> Inputs:
 def _prepare_several(adapter: ModelAdapter, images: Any, which: int | str) -> Inputs:
     if not isinstance(images, Mapping | tuple | list):
         raise InvalidTypeError(
-            f"masked_input={which!r} names one of several inputs, and a single {type(images).__qualname__} came."
+            f"masked_input={which!r} names one of several inputs: got a single {type(images).__qualname__}."
         )
     named = isinstance(images, Mapping)
     inputs = dict(images) if isinstance(images, Mapping) else tuple(images)
@@ -104,7 +104,7 @@ def _prepare_several(adapter: ModelAdapter, images: Any, which: int | str) -> In
     _check_images(explained, explained.ndim, adapter.model_name, adapter.namespace)
     sizes = {int(each.shape[0]) for each in leaves(inputs)}
     if len(sizes) > 1:
-        raise InvalidValueError(f"All inputs need the same batch size, and {sorted(sizes)} came.")
+        raise InvalidValueError(f"All inputs need the same batch size: got {sorted(sizes)}.")
     return inputs
 
 
@@ -112,7 +112,7 @@ def _check_images(images: Array, input_ndim: int | None, model_name: str, xp: Na
     """A floating batch of images; one image gets its batch axis."""
     if not xp.isdtype(images.dtype, "real floating"):
         raise InvalidTypeError(
-            f"{model_name} takes preprocessed floating-point images, and an array of {images.dtype} came. "
+            f"{model_name} takes preprocessed floating-point images: got an array of {images.dtype}. "
             "Preprocess as in training (usually scaling to [0, 1] or by mean and standard deviation) first."
         )
     if input_ndim is not None and images.ndim == input_ndim - 1:
@@ -120,7 +120,7 @@ def _check_images(images: Array, input_ndim: int | None, model_name: str, xp: Na
     if images.ndim < 3 if input_ndim is None else images.ndim != input_ndim:
         expected = f"{input_ndim} axes (or {input_ndim - 1} for one image)" if input_ndim else "at least 3 axes"
         raise InvalidValueError(
-            f"{model_name} takes a batch of images with {expected}, and an array of shape {tuple(images.shape)} came."
+            f"{model_name} takes a batch of images with {expected}: got an array of shape {tuple(images.shape)}."
         )
     if 0 in images.shape:
         raise InvalidValueError(f"An empty batch came: images of shape {tuple(images.shape)} hold nothing to explain.")

@@ -299,7 +299,7 @@ def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Name
         values = np.broadcast_to(values, tuple(images.shape[1:]))
     except ValueError:
         raise InvalidValueError(
-            f"The baseline has shape {values.shape}, and images of shape {tuple(images.shape[1:])} came. A baseline is "
+            f"A baseline of shape {values.shape} does not fit images of shape {tuple(images.shape[1:])}. A baseline is "
             "a number, one value a channel, or one image."
         ) from None
     return xp.broadcast_to(constant_like(values, images, xp), tuple(images.shape))
@@ -309,9 +309,7 @@ def _named_baseline(images: Array, name: str, channel_axis: int, xp: Namespace) 
     if name == "zero":
         return None
     if name != "blur":
-        raise InvalidValueError(
-            f"baseline is 'zero', 'blur', a number, one value a channel or an image, and {name!r} came."
-        )
+        raise InvalidValueError(f"baseline is 'zero', 'blur', a number, one value a channel or an image: got {name!r}.")
     sigma = max(min(spatial_size(images, channel_axis)) * BLUR_SHARE, 1.0)
     return blurred_images(images, sigma, math.ceil(3 * sigma), channel_axis, xp)
 

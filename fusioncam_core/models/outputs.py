@@ -98,7 +98,7 @@ class ClassScores:
         for name, value, known in (("task", self.task, Task), ("output_kind", self.output_kind, OutputKind)):
             if value not in get_args(known):
                 choices = ", ".join(map(repr, get_args(known)))
-                raise InvalidValueError(f"{name} is one of {choices}, and {value!r} came.")
+                raise InvalidValueError(f"{name} is one of {choices}: got {value!r}.")
 
     def behind(self, ending: Ending | None) -> ClassScores:
         """The same of a model whose last softmax or sigmoid the adapter leaves out: its outputs are logits then.
@@ -110,7 +110,7 @@ class ClassScores:
             return self
         if ending == "softmax" and self.task != "multiclass":
             raise InvalidValueError(
-                f"The model ends in a softmax, by which its classes exclude each other, and task={self.task!r} came. "
+                f"The model ends in a softmax, by which its classes exclude each other: got task={self.task!r}. "
                 "Say task='multiclass'."
             )
         if ending == "sigmoid" and self.task == "multiclass":
@@ -147,7 +147,7 @@ class ClassScores:
     def _binary_logits(self, values: Array, xp: Namespace) -> Array:
         if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1):
             raise InvalidValueError(
-                f"task='binary' expects one value an image, and outputs of shape {tuple(values.shape)} came. "
+                f"task='binary' expects one value an image: got outputs of shape {tuple(values.shape)}. "
                 "Two columns are task='multiclass'."
             )
         values = xp.reshape(values, (-1, 1))

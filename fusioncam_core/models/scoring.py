@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fusioncam_core.arrays.checks import require_finite
-from fusioncam_core.arrays.namespaces import NUMPY, Array, Namespace, constant_like, indices_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, indices_like, to_numpy
 from fusioncam_core.arrays.words import (
     _resize,
     is_constant,
@@ -99,7 +99,7 @@ def channel_scores(
             yield black_scores(), live.shape[0]
 
     stacked = gathered(rows(), xp=xp)
-    require_finite(stacked, "scores of the masked images", NUMPY)
+    require_finite(stacked, "scores of the masked images", array_namespace(stacked))
     return constant_like(_spread(stacked, live), activations, xp)
 
 

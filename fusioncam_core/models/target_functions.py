@@ -105,8 +105,8 @@ class SegmentationLogit:
         mask = np.asarray(self.mask, dtype=np.float64)
         if mask.shape != tuple(logits.shape[1:]) or not mask.any():
             raise InvalidValueError(
-                f"The mask has shape {mask.shape} and {int((mask != 0).sum())} pixels, and outputs of "
-                f"{tuple(logits.shape[1:])} came: one of that shape with at least one pixel was expected."
+                f"Expected a mask of the outputs' shape {tuple(logits.shape[1:])} with at least one pixel, got one of "
+                f"{mask.shape} with {int((mask != 0).sum())}."
             )
         return xp.sum(flat * constant_like(mask.reshape(-1) / mask.sum(), flat, xp), axis=1)
 

@@ -64,7 +64,7 @@ def read_targets(targets: Any, batch: int) -> Targets:
             f"({batch},) classes, or ({batch}, K) for K classes of each image."
         )
     if classes.min() < 0:
-        raise InvalidValueError(f"Classes count from 0, and the target {classes.min()} came.")
+        raise InvalidValueError(f"Classes count from 0: got the target {classes.min()}.")
     return Targets(classes.reshape(batch, -1), several=classes.ndim == 2)
 
 
@@ -72,7 +72,7 @@ def _top(text: str) -> int:
     found = re.fullmatch(r"top([1-9][0-9]*)", text)
     if found is None:
         raise InvalidTypeError(
-            f"Targets are whole class numbers, functions of the outputs or a word such as 'top5', and {text!r} came."
+            f"Targets are whole class numbers, functions of the outputs or a word such as 'top5': got {text!r}."
         )
     return int(found[1])
 
@@ -84,7 +84,7 @@ def _as_integers(targets: Any) -> np.ndarray[Any, Any]:
         raise InvalidValueError("Targets form no array: every image needs the same number of classes.") from None
     if classes.dtype.kind not in "iu":
         raise InvalidTypeError(
-            f"Targets are whole class numbers, and {classes.dtype} came. None takes each image's top class; a "
+            f"Targets are whole class numbers: got {classes.dtype}. None takes each image's top class; a "
             "function of the model's outputs explains anything else."
         )
     return classes.astype(np.int64)
@@ -99,5 +99,5 @@ def check_range(targets: np.ndarray[Any, Any], classes: int, model_name: str) ->
     beyond = targets[targets >= classes]
     if beyond.size:
         raise InvalidValueError(
-            f"{model_name} has {classes} classes, numbered 0 to {classes - 1}, and the target {beyond[0]} came."
+            f"{model_name} has {classes} classes, numbered 0 to {classes - 1}: got the target {beyond[0]}."
         )

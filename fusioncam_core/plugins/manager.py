@@ -77,8 +77,8 @@ def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) ->
     """
     if backend_options is not None and not isinstance(backend_options, Mapping):
         raise InvalidTypeError(
-            f"backend_options is a mapping such as {{'channels': 'last'}}: got {backend_options!r}. Layers are given to "
-            "explainers, and to the methods of the adapter."
+            f"backend_options is a mapping such as {{'channels': 'last'}}: got {backend_options!r}. Layers are given "
+            "to explainers, and to the methods of the adapter."
         )
     options = {} if backend_options is None else dict(backend_options)
     if isinstance(model, ModelAdapter):

@@ -230,8 +230,8 @@ def _pixels(photograph: Any) -> Pixels:
     pixels = np.asarray(photograph)
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
         raise InvalidValueError(
-            f"A photograph of dtype {pixels.dtype} and shape {pixels.shape} came; give an RGB Pillow image or "
-            "a uint8 array (height, width, 3)."
+            "Expected a photograph as an RGB Pillow image or a uint8 array (height, width, 3), got dtype "
+            f"{pixels.dtype} and shape {pixels.shape}."
         )
     pillow = require("PIL.Image", "Drawing pictures")
     picture = pillow.fromarray(pixels)
