@@ -23,7 +23,7 @@ from fusioncam_core import (
     adapt_model,
 )
 from fusioncam_core.arrays.words import blur
-from fusioncam_core.explainers.options import own_parameters
+from fusioncam_core.explainers.arguments import own_parameters
 
 torch = pytest.importorskip("torch")
 

@@ -47,7 +47,8 @@ def tap(name: str, values: Array) -> Array:
     While nobody explains the model it returns `values` as they are.
 
     Args:
-        name: what `layer=` takes; of a name that is tapped several times it means the last, `name#0` the first, and so on.
+        name: what `layer=` takes; of an array tapped several times it means the last call, and `name#0`, `name#1`, ...
+            each of them.
         values: (batch, *spatial, channels) or as the model has them; inside a function of one image, without batch.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, indices_like
@@ -13,18 +13,16 @@ from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers import registry
+from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.dataset import explain_many
 from fusioncam_core.explainers.diagnostics import warn_of_empty_maps, warn_of_probabilities, warn_of_zero_gradients
 from fusioncam_core.explainers.options import (
+    BUDGET,
     COMBINES,
     DEFAULTS,
     ExplainerOptions,
-    bound_arguments,
-    own_parameters,
     require_known,
-    same,
-    shown,
 )
 from fusioncam_core.models.adapter import LayerInfo
 from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
@@ -62,7 +60,7 @@ class Result:
     uncertainty: Array | None = None
 
 
-class Explainer(ABC):
+class Explainer(Value, ABC):
     """A method for one model and layer: call it with images.
 
     A method of your own is a subclass with `name`, `title`, `family`, `paper` and what it needs, and one method,
@@ -109,18 +107,10 @@ class Explainer(ABC):
     takes_budget: ClassVar[bool] = False
     option_defaults: ClassVar[ExplainerOptions] = DEFAULTS
 
-    _arguments: dict[str, Any]
-
     def __init_subclass__(cls, **keywords: Any):
         super().__init_subclass__(**keywords)
         if "name" in vars(cls):
             registry.register(cls)
-
-    def __new__(cls, *arguments: Any, **keywords: Any) -> Self:
-        """The explainer, with the arguments it is made with on record."""
-        explainer = super().__new__(cls)
-        explainer._arguments = bound_arguments(cls, arguments, keywords)
-        return explainer
 
     def __init__(self, model: Any, layer: Any = None, **options: Unpack[ExplainerOptions]):
         if not hasattr(self, "name"):
@@ -147,34 +137,11 @@ class Explainer(ABC):
         """The explained layers; none for a method that needs none, None while the default one is not found yet."""
         return self._layers
 
-    # --- an explainer as a value
+    def _options(self) -> Mapping[str, Any]:
+        return {**self.option_defaults, **(dict.fromkeys(BUDGET) if self.takes_budget else {})}
 
-    def get_params(self) -> dict[str, Any]:
-        """The constructor's arguments and their values, the model and the layer first.
-
-        `type(explainer)(**explainer.get_params())` makes an equal one.
-        """
-        known = {"layer": None, **own_parameters(type(self)), **self.option_defaults}
-        if self.takes_budget:
-            known |= {"budget": None, "tolerance": None}
-        return {"model": None, **known, **self._arguments}
-
-    def __repr__(self) -> str:
-        given = {name: each for name, each in self._arguments.items() if name != "model"}
-        words = [self.adapter.model_name, *(f"{name}={shown(each)}" for name, each in given.items())]
-        return f"{type(self).__name__}({', '.join(words)})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _made_again, (type(self), self._arguments)
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other) or not isinstance(other, Explainer):
-            return NotImplemented
-        first, second = self.get_params(), other.get_params()
-        return same(first, second)
-
-    def __hash__(self) -> int:
-        return hash((type(self), id(self._arguments["model"])))
+    def _model_name(self) -> str:
+        return self.adapter.model_name
 
     # --- the method
 
@@ -405,10 +372,6 @@ class Explainer(ABC):
             masks_run=result.masks_run,
             uncertainty=None if result.uncertainty is None else shaped(result.uncertainty),
         )
-
-
-def _made_again(kind: type[Explainer], arguments: Mapping[str, Any]) -> Explainer:
-    return kind(**arguments)
 
 
 def _combined(results: list[Result], batches: list[Batch], combine: str) -> Result:

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from fusioncam_core.models.adapter import LayerInfo
     from fusioncam_core.results.explanation import Explanation
 
-if TYPE_CHECKING:
-    from fusioncam_core.results.explanation import Explanation
-
-
 _TOP = 5
 
 
