@@ -50,10 +50,10 @@ class Value:
         if type(self) is not type(other) or not isinstance(other, Value):
             return NotImplemented
         first, second = self.get_params(), other.get_params()
-        return same(first, second)
+        return same_model(first.pop("model"), second.pop("model")) and same(first, second)
 
     def __hash__(self) -> int:
-        return hash((type(self), id(self._arguments["model"])))
+        return hash(type(self))
 
 
 def _made_again(kind: type[Value], arguments: Mapping[str, Any]) -> Value:
@@ -89,8 +89,17 @@ def bound_arguments(method: type, arguments: tuple[Any, ...], keywords: Mapping[
     return given
 
 
+def same_model(first: Any, second: Any) -> bool:
+    """Whether it is one model: the same object, or made of the same objects."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same_model(first[name], second[name]) for name in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same_model, first, second))
+    return first is second
+
+
 def same(first: Any, second: Any) -> bool:
-    """Whether two arguments are the same: arrays by their values, containers by their entries, models by identity."""
+    """Whether two arguments are the same: arrays by their values, containers by their entries, the rest by identity."""
     if first is second:
         return True
     if hasattr(first, "shape") and hasattr(second, "shape"):
@@ -99,8 +108,8 @@ def same(first: Any, second: Any) -> bool:
         return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(same, first, second))
-    plain = (str, int, float, bool, type(None))
-    return isinstance(first, plain) and isinstance(second, plain) and first == second
+    plain = (str, int, float, bool, type(None), Value)
+    return isinstance(first, plain) and isinstance(second, plain) and bool(first == second)
 
 
 def shown(value: Any) -> str:

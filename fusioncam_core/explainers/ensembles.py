@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from fusioncam_core.arrays.checks import require_percentage, require_word
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.base import Explainer, Family, Result
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.options import BUDGET, BudgetOptions, limits_of
+from fusioncam_core.explainers.options import BUDGET, DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
 from fusioncam_core.explainers.region import ScoreCAM
 from fusioncam_core.explainers.registry import find_method, methods
 from fusioncam_core.methods.fusion import Contributions, Variant, _fusion_cam
@@ -32,6 +32,9 @@ class _Ensemble(Explainer):
     family = "ensemble"
     needs_masks = True
     takes_budget = True
+    option_defaults: ClassVar[ExplainerOptions] = {**DEFAULTS, "baseline": None}
+    """Without a baseline the ensemble's own is "zero", and its parts have theirs."""
+
     region: Explainer
 
     def __init__(self, model: Any, layer: Any = None, **options: Unpack[BudgetOptions]):
@@ -40,7 +43,8 @@ class _Ensemble(Explainer):
             name: value for name, value in options.items() if name in BUDGET and value is not None
         }
         # What a part is told besides its own options; the rest is the ensemble's to do.
-        self._shared = {name: value for name, value in left.items() if name not in ("progress", "backend_options")}
+        own = ("progress", "backend_options", *(("baseline",) if left.get("baseline") is None else ()))
+        self._shared = {name: value for name, value in left.items() if name not in own}
         super().__init__(model, layer, **left)
         self._named: list[Explainer] = []
 
@@ -54,12 +58,22 @@ class _Ensemble(Explainer):
         """The method for a role, "gradient" or "region", by its name (then with these options) or as it was given."""
         if isinstance(given, Explainer):
             return self._given_part(role, given, options)
-        wanted: Any = given
-        method = find_method(getattr(wanted, "name", wanted), role, role)
+        method = self._method(role, given)
+        for name in options or {}:
+            if name in DEFAULTS:
+                raise InvalidTypeError(
+                    f"{name} is said to the {self.name} itself, which shares it with its parts: leave it out of "
+                    f"{role}_options, or give the {role} method as an explainer of its own."
+                )
         self._named.append(
             method(self.adapter, **{**self._shared, **self._limits_of(role, method), **own, **(options or {})})
         )
         return self._named[-1]
+
+    def _method(self, role: Family, given: str | type[Explainer]) -> type[Explainer]:
+        """The class that was named, or given."""
+        named = find_method(given.name if isinstance(given, type) and hasattr(given, "name") else given, role, role)
+        return given if isinstance(given, type) and issubclass(given, Explainer) else named
 
     def _given_part(self, role: Family, part: Explainer, options: PartOptions) -> Explainer:
         if role == "region" and self._limits:

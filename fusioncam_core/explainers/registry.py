@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusioncam_core.plugins.manager import ask_for_methods
 from fusioncam_core.plugins.registry import Registry
@@ -25,7 +25,7 @@ def methods(family: str) -> Mapping[str, type[Explainer]]:
     return {name: each for name, each in EXPLAINERS.items() if each.family == family}
 
 
-def find_method(name: str, family: str | None = None, role: str = "A method") -> type[Explainer]:
+def find_method(name: Any, family: str | None = None, role: str = "A method") -> type[Explainer]:
     """The method of that name, of that family or any.
 
     Raises:
