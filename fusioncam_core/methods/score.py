@@ -50,7 +50,7 @@ def score_cam(
     its masks: what a place adds is a difference, and a budget leaves much more of it open than of a weighted sum.
 
     With a budget or a tolerance only the channels that matter most are scored. A Gaussian process from masks to scores
-    predicts what the others would score, and how far the map might still move (`fusioncam_core.cams.budget`).
+    predicts what the others would score, and how far the map might still move (`fusioncam_core.approximation.budget`).
 
     Args:
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
