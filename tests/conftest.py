@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +51,6 @@ def pytest_configure(config: pytest.Config) -> None:
     missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
         raise pytest.UsageError(f"FUSIONCAM_REQUIRE names {', '.join(missing)}, which cannot be found here")
-    if not EVERYTHING:
-        keep_compiled_code(config)
-
-
-def keep_compiled_code(config: pytest.Config) -> None:
-    """Let JAX compile equal programs of different tests once; a folder a process, as its files are not written at once.
-
-    `make test-all` leaves JAX as it is.
-    """
-    folder = tempfile.mkdtemp(prefix="fusioncam-jax-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,7 +10,7 @@ import pytest
 
 from libraries import framework
 
-BUDGET = 32
+BUDGET = 12
 """Of the 320 masks of a photograph: enough for the same way through the same network."""
 
 

@@ -703,3 +703,23 @@ def test_example_of_a_transfer_model(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     assert example.main(["--out", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("*.png"))) == 4
     assert "of the map on 9% of the image" in capsys.readouterr().out
+
+
+def test_the_product_of_the_maps_of_two_layers(tiny: np.ndarray) -> None:
+    """A word of namespaces that TensorFlow's lacked."""
+    model = filled(
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.Conv2D(4, 3, padding="same", activation="relu", name="first"),
+                layers.Conv2D(4, 3, padding="same", activation="relu", name="second"),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(3),
+            ]
+        )
+    )
+    names = ["first", "second"]
+    product = np.prod([to_numpy(GradCAM(model, name)(tiny, 1).maps) for name in names], axis=0)
+    low, high = (limit(product, axis=(1, 2), keepdims=True) for limit in (np.min, np.max))
+    united = to_numpy(GradCAM(model, names, combine="product")(tiny, 1).maps)
+    np.testing.assert_allclose(united, (product - low) / (high - low), atol=1e-5)

@@ -525,3 +525,16 @@ class TestFasterPasses:
         (name,) = option
         with pytest.raises(TypeError, match=rf"FusionCAM has no option '{name}'.* goes into backend_options=\{{"):
             FusionCAM(model, **option)
+
+
+def test_other_weights_under_a_users_autocast() -> None:
+    """Autocast keeps casts of the weights that it has seen; they are of no use while others are in their place."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 2))
+    adapter = adapt_model(model)
+    images = torch.rand(1, 3, 8, 8)
+    zeros = {name: torch.zeros_like(values) for name, values in adapter.weights().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        before = model(images)
+        with adapter.with_weights(zeros):
+            assert not model(images).any()
+        torch.testing.assert_close(model(images), before, atol=0, rtol=0)
