@@ -157,7 +157,7 @@ class JaxAdapter(ModelAdapter):
         return mark_default([self._info(name, each, inputs) for name, each in taken.items()])
 
     @in_session
-    def no_default_layer(self, inputs: Inputs) -> InvalidValueError:
+    def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
         ran = self._record(self._current(), inputs)
         hidden = [name for name, each in ran.items() if self._info(name, each, inputs).spatial and not each.reachable]
         return self._unreachable(hidden[-1]) if hidden else no_spatial_layer(self.model_name)

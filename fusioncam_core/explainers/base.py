@@ -190,7 +190,7 @@ class Explainer(Value, ABC):
             first = rows_of(inputs, 0, 1)
             name = self._default_layer(self.adapter.layers(first), first, targets.functions)
             if name is None:
-                raise self.adapter.no_default_layer(first)
+                raise self.adapter.no_default_layer(first, self.needs_gradients)
             self._layers = (name,)
         return self._layers
 

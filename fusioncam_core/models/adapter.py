@@ -197,8 +197,8 @@ class ModelAdapter(ABC):
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         """The layers in the order of their last calls on the inputs, the backend's choice of a default marked."""
 
-    def no_default_layer(self, inputs: Inputs) -> InvalidValueError:
-        """The error for a model in which no layer can be explained."""
+    def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
+        """The error for a model in which no layer can be explained, by a method that needs gradients or by another."""
         return no_spatial_layer(self.model_name)
 
     # --- running it

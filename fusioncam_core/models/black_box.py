@@ -80,14 +80,13 @@ class BlackBox(ModelAdapter):
         """None are known."""
         return []
 
+    def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
+        """A black box has neither layers nor gradients; which of them to name, the method says."""
+        return self._no_gradients() if gradients else self._no_layers()
+
     def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: Array | None) -> Capture:
         """Raises GradientsUnavailableError if a score is to be differentiated, else TypeError: there are no layers."""
-        if score is None:
-            raise self._no_layers()
-        raise GradientsUnavailableError(
-            f"{self.model_name} is a black box: it gives outputs and no gradients. Take a method that only runs it, "
-            "such as RISE, or give the model itself."
-        )
+        raise self._no_layers() if score is None else self._no_gradients()
 
     def forward(self, inputs: Inputs) -> Any:
         """What the function returns."""
@@ -97,8 +96,14 @@ class BlackBox(ModelAdapter):
         """Raises TypeError: there are no layers."""
         raise self._no_layers()
 
-    def _no_layers(self) -> TypeError:
+    def _no_layers(self) -> InvalidTypeError:
         return InvalidTypeError(
             f"{self.model_name} is a black box: it has no layers to explain. Take a method that needs none, such as "
             "RISE, or give the model itself."
+        )
+
+    def _no_gradients(self) -> GradientsUnavailableError:
+        return GradientsUnavailableError(
+            f"{self.model_name} is a black box: it gives outputs and no gradients. Take a method that only runs it, "
+            "such as RISE, or give the model itself."
         )

@@ -106,7 +106,7 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
         names = list(classes if known is None else known)
         listed = ", ".join(map(repr, names))
         if not isinstance(name, str):
-            kind = type(name).__qualname__
+            kind = f"the class {name.__qualname__}" if isinstance(name, type) else type(name).__qualname__
             raise InvalidTypeError(
                 f"{role} is given by name, or as a {self._what} itself: got {kind}. The names are {listed}."
             )
