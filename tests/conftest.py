@@ -14,7 +14,6 @@ from libraries import EVERYTHING, LIBRARIES, REQUIRED, Library
 GOLDEN = Path(fusioncam_core.__file__).parent / "testing"
 DATA = Path(__file__).parent / "data"
 
-
 JAX_FILES = (
     "test_jax_contract.py",
     "test_jax.py",
@@ -71,13 +70,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave slow variants to `make test-all`, and put the slowest files first."""
-    slow = [] if EVERYTHING else [item for item in items if item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
+    left_out = {item for item in items if item.get_closest_marker("slow") and not EVERYTHING}
+    config.hook.pytest_deselected(items=list(left_out))
     places = {name: place for place, name in enumerate(SLOWEST_FILES)}
-    items[:] = sorted(
-        (item for item in items if item not in set(slow)),
-        key=lambda item: places.get(item.path.name, len(places)),
-    )
+    kept = (item for item in items if item not in left_out)
+    items[:] = sorted(kept, key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(params=[name for name in LIBRARIES if EVERYTHING or name != "jax"])

@@ -98,7 +98,7 @@ def test_a_batch_equals_one_call_an_image(make: Make, near: float, shapes: dict[
 
 def test_the_batch_size_does_not_matter(make: Make, near: float, shapes: dict[str, Any]) -> None:
     expected = maps(make(), shapes["images"][:3], shapes["target"][:3])
-    for batch_size in (2, 7):
+    for batch_size in (1, 7):
         found = maps(make(batch_size=batch_size), shapes["images"][:3], shapes["target"][:3])
         np.testing.assert_allclose(found, expected, atol=near)
 
@@ -146,7 +146,7 @@ def test_progress_reaches_its_total(make: Make, shapes: dict[str, Any], monkeypa
 
     monkeypatch.setattr(base, "progress_bar", watched)
     make(batch_size=7)(shapes["images"][:3], [[0, 1]] * 3)
-    assert totals[0] is None or sum(done) == totals[0]
+    assert sum(done) == totals[0]
 
 
 def test_it_is_a_value(make: Make, model: Any, shapes: dict[str, Any]) -> None:

@@ -399,11 +399,6 @@ EXPLAINERS = {
 EARLY = "features.4"
 """A layer whose gradients differ from position to position and from image to image (32 maps of 24 x 24)."""
 
-FEW = {"smooth-grad-cam++": {"samples": 3}}
-"""Options that keep the tests short."""
-
-every_explainer = pytest.mark.parametrize("explainer", EXPLAINERS.values(), ids=EXPLAINERS)
-
 
 @pytest.fixture
 def model(shapes_weights: dict[str, Any]) -> Any:
@@ -414,38 +409,6 @@ def model(shapes_weights: dict[str, Any]) -> Any:
 
 
 class TestExplainers:
-    @every_explainer
-    @pytest.mark.parametrize("layer", [EARLY, None])
-    def test_maps(self, model: Any, shapes: dict[str, Any], explainer: Any, layer: str | None) -> None:
-        cam = explainer(model, layer, **FEW.get(explainer.name, {}))
-        explanation = cam(shapes["images"][:6], shapes["target"][:6]).numpy()
-        assert explanation.method == explainer.name
-        assert explanation.maps.shape == (6, *SIZE)
-        assert explanation.maps.dtype == np.float32
-        np.testing.assert_array_equal(explanation.maps.min(axis=(1, 2)), 0)
-        np.testing.assert_allclose(explanation.maps.max(axis=(1, 2)), 1, atol=1e-6)
-
-    @every_explainer
-    def test_batch_equals_one_call_an_image(self, model: Any, shapes: dict[str, Any], explainer: Any) -> None:
-        cam = explainer(model, EARLY, **FEW.get(explainer.name, {}))
-        together = cam(shapes["images"][:5], shapes["target"][:5]).numpy()
-        for row in (0, 4):
-            alone = cam(shapes["images"][row], int(shapes["target"][row])).numpy()
-            np.testing.assert_allclose(together.maps[row], alone.maps[0], atol=1e-5)
-        chunks = explainer(model, EARLY, batch_size=2, **FEW.get(explainer.name, {}))(
-            shapes["images"][:5], shapes["target"][:5]
-        ).numpy()
-        np.testing.assert_allclose(chunks.maps, together.maps, atol=1e-5)
-
-    @every_explainer
-    def test_several_targets_equal_one_call_each(self, model: Any, shapes: dict[str, Any], explainer: Any) -> None:
-        cam = explainer(model, EARLY, **FEW.get(explainer.name, {}))
-        together = cam(shapes["images"][:3], [[0, 1, 2]] * 3).numpy()
-        assert together.maps.shape == (3, 3, *SIZE)
-        for target in range(3):
-            alone = cam(shapes["images"][:3], target).numpy()
-            np.testing.assert_allclose(together.maps[:, target], alone.maps, atol=1e-5)
-
     def test_grad_cam_plus_plus_is_golden(self, model: Any, shapes: dict[str, Any]) -> None:
         explanation = GradCAMPlusPlus(model)(shapes["images"], shapes["target"]).numpy()
         np.testing.assert_allclose(explanation.maps, shapes["grad_cam_pp"], atol=1e-5)
