@@ -45,6 +45,10 @@ class EmptyMapWarning(FusionCamWarning):
     """A map that is right, and says nothing: an empty gradient, an empty map, probabilities taken for logits."""
 
 
+class EvidenceWarning(FusionCamWarning):
+    """What was measured of a model speaks against what was said of it, or leaves only a layer near its input."""
+
+
 class MemoryWarning(FusionCamWarning):
     """The device's memory did not hold a batch, and the work went on with a smaller one."""
 

@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusioncam_core.errors import InvalidValueError, UnconnectedError
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import (
     Capture,
     Execution,
     LayerCapture,
     LayerInfo,
+    LayerRun,
     ModelAdapter,
     Score,
+    View,
     call_number,
     cannot_run,
     channel_axis,
@@ -29,7 +31,6 @@ from fusioncam_core.models.adapter import (
     not_an_array,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
 from fusioncam_core.models.inputs import Inputs, Which, leaves
@@ -39,7 +40,7 @@ from fusioncam_core.models.session import Within, in_session
 from fusioncam_jax import namespace
 from fusioncam_jax.network import Network, Parameters
 from fusioncam_jax.programs import Program, Programs, of_leaves
-from fusioncam_jax.taps import Exchange, Listener, Ran, Recorder, listening, nobody_listens
+from fusioncam_jax.taps import Exchange, Listener, Observer, Ran, Recorder, listening, nobody_listens
 
 try:
     from jax.extend.core import get_opaque_trace_state
@@ -77,6 +78,7 @@ class JaxAdapter(ModelAdapter):
 
     namespace = namespace
     execution = EXECUTION
+    gradient_cuts = "stop_gradient, integers"
 
     def __init__(self, network: Network, options: Mapping[str, Any]):
         reject_options(options, ("channels", "framework"), "JAX")
@@ -181,6 +183,13 @@ class JaxAdapter(ModelAdapter):
         return Capture(outputs, {name: LayerCapture(*arrays, self._activation_axis) for name, *arrays in each})
 
     @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        names = tuple(layers)
+        program = self._programs.of(("observe",), (names, view), lambda: functools.partial(self._observe, names, view))
+        outputs, seen = program(self._current(), inputs)
+        return outputs, seen
+
+    @in_session
     def forward(self, inputs: Inputs) -> Any:
         return self._programs.of(("forward",), None, lambda: self._run)(self._current(), inputs)
 
@@ -201,8 +210,8 @@ class JaxAdapter(ModelAdapter):
 
     def _capture(
         self, layers: tuple[str, ...], score: Score | None, parameters: Parameters, inputs: Inputs, targets: Any
-    ) -> tuple[Any, list[jax.Array], list[jax.Array] | None]:
-        """Outputs, and of each layer the activations and the gradients (K, ...)."""
+    ) -> tuple[Any, list[jax.Array], list[jax.Array | None] | None]:
+        """Outputs, and of each layer the activations and the gradients (K, ...), None of one that does not matter."""
         ran = [self._call(layer, parameters, inputs) for layer in layers]
         calls = [(split_call(layer)[0], number) for layer, (_, number) in zip(layers, ran, strict=True)]
 
@@ -214,13 +223,22 @@ class JaxAdapter(ModelAdapter):
         if score is None:
             return *scored(still)[1], None
         scores, pull_back, (outputs, activations) = jax.vjp(scored, still, has_aux=True)
-        for layer, depends in zip(layers, _depend(pull_back, scores), strict=True):
-            if not depends:
-                raise UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, integers"))
+        depend = _depend(pull_back, scores)
         # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
         targets_apart = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
         columns = jnp.broadcast_to(targets_apart, (scores.shape[1], *scores.shape))
-        return outputs, activations, jax.vmap(pull_back)(columns)[0]
+        gradients = jax.vmap(pull_back)(columns)[0]
+        return outputs, activations, [each if on else None for each, on in zip(gradients, depend, strict=True)]
+
+    def _observe(
+        self, layers: tuple[str, ...], view: View, parameters: Parameters, inputs: Inputs
+    ) -> tuple[Any, dict[str, Any]]:
+        def run(parameters: Parameters, inputs: Inputs) -> tuple[Any, dict[str, jax.Array]]:
+            observer = Observer(layers, _is_floating, _level)
+            return self._outputs(parameters, inputs, observer), observer.outputs
+
+        outputs, seen = self._over_batch(run, parameters, inputs)
+        return outputs, {call: view(call, output, namespace) for call, output in seen.items()}
 
     def _run_with(self, layer: str, parameters: Parameters, inputs: Inputs, activations: jax.Array) -> Any:
         _, number = self._call(layer, parameters, inputs)
@@ -251,7 +269,7 @@ class JaxAdapter(ModelAdapter):
 
     def _record(self, parameters: Parameters, inputs: Inputs) -> dict[str, Ran]:
         """Every layer as it runs, found without arithmetic."""
-        recorder = Recorder(_is_floating, functools.partial(get_opaque_trace_state, convention="fusioncam"))
+        recorder = Recorder(_is_floating, _level)
 
         def run(parameters: Parameters, inputs: Inputs) -> Any:
             recorder.begin()
@@ -302,10 +320,16 @@ class JaxAdapter(ModelAdapter):
         # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
         whole = shape[:1] == images.shape[:1]
         spatial = whole and has_space(shape, spatial_size(images, self.input_channel_axis))
-        return LayerInfo(name, ran.kind, shape, spatial, channel_axis=self._activation_axis, calls=ran.calls)
+        runs = tuple(LayerRun(number, place, self._batched(each, inputs)) for number, place, each in ran.runs)
+        return LayerInfo(name, ran.kind, shape, spatial, channel_axis=self._activation_axis, calls=ran.calls, runs=runs)
 
     def _batched(self, shape: tuple[int, ...], inputs: Inputs) -> tuple[int, ...]:
         return (leaves(inputs)[0].shape[0], *shape) if self._network.per_image else shape
+
+
+def _level() -> Any:
+    """Which transformation is under way."""
+    return get_opaque_trace_state(convention="fusioncam")
 
 
 def _depend(function: Callable[[jax.Array], Any], argument: jax.Array) -> list[bool]:

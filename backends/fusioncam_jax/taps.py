@@ -68,6 +68,8 @@ class Ran:
         dtype: of its output, None if that is no floating-point array.
         calls: how often it ran.
         reachable: whether its output can be taken out, which is not so inside `jax.checkpoint` or `jax.vmap`.
+        runs: the number of each call whose output is a floating-point array that can be taken out, its place among all
+            calls of all layers, and the output's shape.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class Ran:
     dtype: Any
     calls: int
     reachable: bool
+    runs: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
 
 
 class Recorder:
@@ -90,6 +93,7 @@ class Recorder:
         self._is_array = is_array
         self._level = level
         self._outer: Any = None
+        self._place = 0
 
     def begin(self) -> None:
         """The model begins to run, and no transformation of its own is under way."""
@@ -103,7 +107,12 @@ class Recorder:
         shape, dtype = (tuple(array.shape), array.dtype) if self._is_array(array) else ((), None)
         before = self.ran.pop(name, None)
         calls = 1 + (before.calls if before else 0)
-        self.ran[name] = Ran(kind, shape, dtype, calls, reachable=self._level() == self._outer)
+        reachable = self._level() == self._outer
+        runs = before.runs if before else ()
+        if dtype is not None and reachable:
+            runs = (*runs, (calls - 1, self._place, shape))
+        self._place += 1
+        self.ran[name] = Ran(kind, shape, dtype, calls, reachable, runs)
         return output
 
 
@@ -134,6 +143,36 @@ class Exchange:
             if wanted == (name, call):
                 self.outputs[place] = self._change(place, _first(output))
                 output = _with_first(output, self.outputs[place])
+        return output
+
+
+class Observer:
+    """Listens to some layers and keeps the output of every call that is an array and can be taken out.
+
+    Args:
+        names: of the layers.
+        is_array: whether a layer's output is an array to be explained.
+        level: tells, comparably, which transformation is under way.
+
+    Attributes:
+        outputs: by the names of the calls, "name#0".
+    """
+
+    def __init__(self, names: Sequence[str], is_array: Callable[[Any], bool], level: Callable[[], Any]):
+        self.outputs: dict[str, Array] = {}
+        self._calls = dict.fromkeys(names, -1)
+        self._is_array = is_array
+        self._level = level
+        self._outer = level()
+
+    def wants(self, name: str) -> bool:
+        return name in self._calls
+
+    def hear(self, name: str, kind: str, output: Any) -> Any:
+        self._calls[name] += 1
+        array = _first(output)
+        if self._is_array(array) and self._level() == self._outer:
+            self.outputs[f"{name}#{self._calls[name]}"] = array
         return output
 
 

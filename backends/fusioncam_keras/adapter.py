@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from fusioncam_core.errors import InvalidValueError, UnconnectedError
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import (
     Capture,
     Ending,
@@ -20,6 +20,7 @@ from fusioncam_core.models.adapter import (
     LayerInfo,
     ModelAdapter,
     Score,
+    View,
     call_number,
     cannot_run,
     channel_axis,
@@ -27,7 +28,6 @@ from fusioncam_core.models.adapter import (
     not_a_part,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
 from fusioncam_core.models.inputs import Inputs, Which, rows_of
@@ -35,7 +35,7 @@ from fusioncam_core.models.outputs import unpack
 from fusioncam_core.models.session import Within, in_session
 from fusioncam_keras.engine import Captured, Engine, Transform
 from fusioncam_keras.state import keep_attributes
-from fusioncam_keras.survey import Survey, array_of, declared_input_axis, survey, with_array
+from fusioncam_keras.survey import Observer, Survey, array_of, declared_input_axis, survey, with_array
 from fusioncam_keras.taps import Logits, parts, passing
 
 ENGINES = {"tensorflow": "on_tensorflow", "torch": "on_torch", "jax": "on_jax"}
@@ -58,6 +58,8 @@ class KerasAdapter(ModelAdapter):
         InvalidValueError: if the model is not built, or Keras runs on a backend that does not differentiate.
         InvalidTypeError: for another option.
     """
+
+    gradient_cuts = "stop_gradient, NumPy"
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         self.model_name = model.name
@@ -187,9 +189,6 @@ class KerasAdapter(ModelAdapter):
         run = functools.partial(self._run_tapped, names)
         captured: Captured = self._engine.capture(run, names, inputs, score, targets)
         gradients = captured.gradients or [None] * len(names)
-        for layer, gradient in zip(names, gradients, strict=True):
-            if score is not None and gradient is None:
-                raise UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, NumPy"))
         each = zip(names, captured.activations, gradients, tapped, strict=True)
         axes, otherwise = learned.channel_axes, self.input_channel_axis
         return Capture(
@@ -214,6 +213,22 @@ class KerasAdapter(ModelAdapter):
             if tap.array is None:
                 raise no_array_in(layer, self.model_name)
         return outputs, [tap.array for tap in taps]
+
+    @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        self._survey(inputs)
+        names = tuple(layers)
+        outputs, seen = self._engine.observe(functools.partial(self._run_observed, names, view), (names, view), inputs)
+        return outputs, seen
+
+    def _run_observed(self, layers: tuple[str, ...], view: View, inputs: Inputs) -> tuple[Any, dict[str, Any]]:
+        parts = dict(reversed(self._parts))
+        observer = Observer(view, self.namespace, self._engine.tracing)
+        with contextlib.ExitStack() as stack:
+            for layer in layers:
+                stack.enter_context(passing(parts[layer], functools.partial(observer.hear, layer)))
+            outputs = self._run(inputs)
+        return outputs, observer.seen
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:

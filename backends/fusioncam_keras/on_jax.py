@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -80,6 +80,16 @@ class JaxEngine(Engine):
 
         jax.eval_shape(run, self._values(), inputs)
         return seen[0]
+
+    def observe(
+        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], key: Hashable, inputs: Inputs
+    ) -> tuple[Any, dict[str, Any]]:
+        def observed(values: list[jax.Array], inputs: Inputs) -> tuple[Any, dict[str, Any]]:
+            with self._with(values):
+                return run(inputs)
+
+        seen: tuple[Any, dict[str, Any]] = self._programs.of("observe", key, lambda: observed)(self._values(), inputs)
+        return seen
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: jax.Array | None

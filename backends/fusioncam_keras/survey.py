@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 
-from fusioncam_core.models.adapter import LayerInfo, mark_default
+from fusioncam_core.arrays.namespaces import Namespace
+from fusioncam_core.models.adapter import LayerInfo, LayerRun, View, call_name, mark_default
 from fusioncam_core.models.inputs import Inputs, leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
@@ -58,6 +59,7 @@ class _Recorder:
     ran: dict[str, LayerInfo] = field(default_factory=dict)
     # The arrays themselves are kept, so that no other one can get their id.
     made: dict[int, Any] = field(default_factory=dict)
+    place: int = 0
 
     def __post_init__(self) -> None:
         self._outside = self.tracing()
@@ -73,13 +75,19 @@ class _Recorder:
         # A model returns what its last layer made, and dropout what it got: the map is the maker's.
         if array is not None and id(array) not in self.made:
             self.made[id(array)] = array
-            self.ran.pop(path, None)  # a layer that runs again moves to the place of its last call
-            self.ran[path] = self._info(path, part, tuple(array.shape))
+            before = self.ran.pop(path, None)  # a layer that runs again moves to the place of its last call
+            self.ran[path] = self._info(path, part, tuple(array.shape), before.runs if before else ())
+            self.place += 1
         return output
 
-    def _info(self, path: str, part: keras.Operation, shape: tuple[int, ...]) -> LayerInfo:
+    def _info(
+        self, path: str, part: keras.Operation, shape: tuple[int, ...], before: tuple[LayerRun, ...]
+    ) -> LayerInfo:
         spatial, calls = has_space(shape, self.size), self.calls[id(part)]
-        return LayerInfo(path, type(part).__name__, shape, spatial, channel_axis=self.channel_axis, calls=calls)
+        runs = (*before, LayerRun(calls - 1, self.place, shape))
+        return LayerInfo(
+            path, type(part).__name__, shape, spatial, channel_axis=self.channel_axis, calls=calls, runs=runs
+        )
 
 
 def survey(
@@ -118,6 +126,35 @@ def survey(
         endings=list(sources.values()),
         outputs=keras.tree.map_structure(lambda each: _describe(each, logits), outputs),
     )
+
+
+class Observer:
+    """Hears some layers of one run, and keeps what a view makes of their outputs, by the calls' names.
+
+    Args:
+        view: of a call's output.
+        namespace: the array words.
+        tracing: says what a compiler is recording, if anything.
+    """
+
+    def __init__(self, view: View, namespace: Namespace, tracing: Callable[[], object]):
+        self.seen: dict[str, Any] = {}
+        self._view = view
+        self._namespace = namespace
+        self._tracing = tracing
+        self._outside = tracing()
+        self._calls: Counter[str] = Counter()
+
+    def hear(self, path: str, output: Any) -> Any:
+        """What the layer returned goes on as it is."""
+        if self._tracing() is not self._outside:
+            return output
+        call = call_name(path, self._calls[path])
+        self._calls[path] += 1
+        array = array_of(output)
+        if array is not None:
+            self.seen[call] = self._view(call, array, self._namespace)
+        return output
 
 
 def _hearer(recorder: _Recorder, path: str, part: keras.Operation) -> Callable[[Any], Any]:

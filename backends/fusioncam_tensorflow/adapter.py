@@ -10,13 +10,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from fusioncam_core.errors import InvalidValueError, UnconnectedError
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import (
     Capture,
     LayerCapture,
     LayerInfo,
+    LayerRun,
     ModelAdapter,
     Score,
+    View,
+    call_name,
     call_number,
     cannot_run,
     channel_axis,
@@ -24,7 +27,6 @@ from fusioncam_core.models.adapter import (
     no_spatial_layer,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
 from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, rows_of
@@ -57,6 +59,7 @@ class PairAdapter(ModelAdapter):
     """
 
     namespace = namespace
+    gradient_cuts = "stop_gradient, NumPy"
 
     def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], options: Mapping[str, Any]):
         reject_options(options, ("channels", "jit_compile", "framework"), "TensorFlow")
@@ -123,7 +126,9 @@ class PairAdapter(ModelAdapter):
         images = max(leaves(inputs), key=lambda each: each.ndim)
         spatial = has_space(activations.shape, spatial_size(images, self.input_channel_axis))
         axis = self.input_channel_axis
-        return mark_default([LayerInfo(LAYER, "function", tuple(activations.shape), spatial, channel_axis=axis)])
+        shape = tuple(activations.shape)
+        runs = (LayerRun(0, 0, shape),)
+        return mark_default([LayerInfo(LAYER, "function", shape, spatial, channel_axis=axis, runs=runs)])
 
     # --- running it
 
@@ -138,13 +143,17 @@ class PairAdapter(ModelAdapter):
             tape.watch(activations)
             outputs = self._run(self._head, activations)
         (gradients,) = engine.gradients(tape, score, outputs, targets, [activations])
-        if gradients is None:
-            raise UnconnectedError(unconnected_words(LAYER, self.model_name, "stop_gradient, NumPy"))
         return self._captured(layers, outputs, activations, gradients)
 
     def _captured(self, layers: Sequence[str], outputs: Any, activations: tf.Tensor, gradients: Any) -> Capture:
         captured = LayerCapture(activations, gradients, self.input_channel_axis)
         return Capture(outputs, dict.fromkeys(layers, captured))
+
+    @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        activations, call = self._activations(inputs), call_name(LAYER, 0)
+        seen = {call: view(call, activations, namespace)} if LAYER in layers else {}
+        return self._run(self._head, activations), seen
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:

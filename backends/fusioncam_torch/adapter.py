@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from fusioncam_core.errors import UnconnectedError
 from fusioncam_core.models.adapter import (
     Capture,
     Execution,
     LayerCapture,
     LayerInfo,
+    LayerRun,
     ModelAdapter,
     Score,
+    View,
+    call_name,
     call_number,
     cannot_run,
     channel_axis,
@@ -28,7 +30,6 @@ from fusioncam_core.models.adapter import (
     not_an_array,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
 from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, map_leaves, rows_of
@@ -137,7 +138,13 @@ class TorchAdapter(ModelAdapter):
         named = {name: module for name, module in self._module.named_modules() if name}
         with torch.no_grad(), self._hooks({name: listing.hearer(name) for name in named}):
             self._run(rows_of(inputs, 0, 1))
-        return mark_default(list(listing.ran.values()), besides=listing.several)
+        return mark_default(list(listing.ran.values()))
+
+    @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        observer = _Observer(view)
+        with torch.no_grad(), self._hooks({name: observer.hearer(name) for name in layers}):
+            return self._run(inputs), observer.seen
 
     @contextlib.contextmanager
     def _hooks(self, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
@@ -191,8 +198,8 @@ class TorchAdapter(ModelAdapter):
 
     def _gradients(
         self, score: Score, outputs: Any, targets: torch.Tensor | None, taps: Sequence[Tap]
-    ) -> list[torch.Tensor]:
-        """(K, *activations.shape) of each layer."""
+    ) -> list[torch.Tensor | None]:
+        """(K, *activations.shape) of each layer; None of one on which no score depends."""
         with torch.enable_grad():
             # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
             scores = score(outputs, targets).sum(dim=0).unbind()
@@ -203,10 +210,10 @@ class TorchAdapter(ModelAdapter):
             else [None] * len(taps)
             for each in scores
         ]
-        for tap, gradients in zip(taps, zip(*rows, strict=True), strict=True):
-            if any(each is None for each in gradients):
-                raise UnconnectedError(unconnected_words(tap.layer, self.model_name))
-        return [torch.stack(gradients).detach() for gradients in zip(*rows, strict=True)]
+        return [
+            None if all(each is None for each in gradients) else _stacked(gradients, like).detach()
+            for gradients, like in zip(zip(*rows, strict=True), activations, strict=True)
+        ]
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
@@ -244,6 +251,11 @@ class TorchAdapter(ModelAdapter):
             raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__) from error
 
 
+def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor | None) -> torch.Tensor:
+    assert like is not None
+    return torch.stack([torch.zeros_like(like) if each is None else each for each in gradients])
+
+
 def _calls_key(name: str, inputs: Inputs) -> tuple[Any, ...]:
     """A model may run a layer more often on larger images."""
     return name, tuple(tuple(each.shape[1:]) for each in leaves(inputs))
@@ -254,14 +266,15 @@ class _Listing:
 
     Attributes:
         ran: the layers by name, in the order of their last calls.
-        several: the names of those that returned named outputs: which of them the rest of the model goes on with is
-            not known.
     """
 
     def __init__(self, size: tuple[int, ...]):
         self.ran: dict[str, LayerInfo] = {}
-        self.several: set[str] = set()
         self._size = size
+        self._place = 0
+        self._calls: dict[str, int] = {}
+        # The outputs themselves are kept, so that no other one can get their id.
+        self._makers: dict[int, tuple[torch.Tensor, str]] = {}
         self._thread = threading.get_ident()
 
     def hearer(self, name: str) -> Callable[..., None]:
@@ -275,14 +288,49 @@ class _Listing:
 
     def _hear(self, name: str, module: torch.nn.Module, output: Any) -> None:
         tensor = tensor_of(output)
+        number = self._calls[name] = self._calls.get(name, -1) + 1
         before = self.ran.pop(name, None)  # a layer that runs again moves to the place of its last call
-        if tensor is not None:
-            # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
-            spatial = tensor.shape[0] == 1 and has_space(tensor.shape, self._size)
-            calls = 1 + (before.calls if before else 0)
-            self.ran[name] = LayerInfo(name, type(module).__name__, tuple(tensor.shape), spatial, calls=calls)
-        if is_several(output):
-            self.several.add(name)
+        if tensor is None:
+            return
+        shape = tuple(tensor.shape)
+        # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
+        spatial = shape[0] == 1 and has_space(shape, self._size) and not is_several(output)
+        kind = type(module).__name__
+        _, made_by = self._makers.setdefault(id(tensor), (tensor, kind))
+        self.ran[name] = LayerInfo(
+            name,
+            kind,
+            shape,
+            spatial,
+            calls=number + 1,
+            runs=(*(before.runs if before else ()), LayerRun(number, self._place, shape)),
+            named_outputs=is_several(output),
+            made_by="" if made_by == kind else made_by,
+        )
+        self._place += 1
+
+
+class _Observer:
+    """Hears some layers of one run, and keeps what a view makes of their outputs, by the calls' names."""
+
+    def __init__(self, view: View):
+        self.seen: dict[str, Any] = {}
+        self._view = view
+        self._calls: dict[str, int] = {}
+        self._thread = threading.get_ident()
+
+    def hearer(self, name: str) -> Callable[..., None]:
+        """The forward hook of a layer."""
+
+        def hear(module: torch.nn.Module, _: Any, output: Any) -> None:
+            if threading.get_ident() != self._thread:
+                return
+            number = self._calls[name] = self._calls.get(name, -1) + 1
+            tensor = tensor_of(output)
+            if tensor is not None:
+                self.seen[call_name(name, number)] = self._view(call_name(name, number), tensor, namespace)
+
+        return hear
 
 
 # --- what Keras on PyTorch shares

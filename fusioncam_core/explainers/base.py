@@ -11,7 +11,7 @@ from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
 from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
@@ -24,11 +24,12 @@ from fusioncam_core.explainers.options import (
     ExplainerOptions,
     require_known,
 )
-from fusioncam_core.models.adapter import LayerInfo
+from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, unconnected_words
 from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.inputs import Inputs, batch_length, leaf, prepare, rows_of
-from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
+from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images
+from fusioncam_core.models.measurements import MeasuredCall, Measurements
 from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores
 from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, read_targets
@@ -40,7 +41,7 @@ Family = Literal["gradient", "region", "ensemble"]
 ARRAY_WORDS = {"mean": "mean", "max": "max", "product": "prod"}
 """How the maps of several layers become one: the word, and the array API's name for it."""
 
-NO_LAYER = "none"
+NO_LAYER = MeasuredCall("none", None)
 """What an explanation names as its layer if its method needs none."""
 
 
@@ -167,32 +168,37 @@ class Explainer(Value, ABC):
             TypeError, ValueError: as for a call.
         """
         first = rows_of(prepare(self.adapter, images, self.masked_input), 0, 1)
-        listed = self.adapter.layers(first)
-        name = self._default_layer(listed, first, ())
-        return [replace(layer, default=layer.name == name) for layer in listed]
+        measurements = self._measurements(first)
+        name = self._default_layer(measurements, first, ())
+        return [replace(layer, default=layer.name == name) for layer in measurements.described()]
+
+    def _measurements(self, first: Inputs) -> Measurements:
+        return Measurements(self.adapter, first, self.masked_input, self.scores.output)
 
     def _default_layer(
-        self, listed: list[LayerInfo], first: Inputs, functions: tuple[Callable[[Any], Array], ...]
+        self, measurements: Measurements, first: Inputs, functions: tuple[Callable[[Any], Array], ...]
     ) -> str | None:
-        """The layer for `layer=None`, found by runs of one image; None if the model has none to explain."""
+        """The call for `layer=None`, found by runs of one image; None if the model has none to explain."""
         return default_layer(
-            listed,
+            measurements,
             self.adapter,
             first,
             FunctionScores(functions) if functions else AnyOutput(self.scores.output),
-            size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
             reshape=self.reshape,
         )
 
-    def _layers_for(self, inputs: Inputs, targets: Targets) -> tuple[str, ...]:
-        """The names of the explained layers; if none was named, the default one is found, once."""
+    def _layers_for(self, inputs: Inputs, targets: Targets) -> tuple[MeasuredCall, ...]:
+        """The explained calls of layers; if no layer was named, the default one is found, once."""
+        if self._layers == ():
+            return ()
+        first = rows_of(inputs, 0, 1)
+        measurements = self._measurements(first)
         if self._layers is None:
-            first = rows_of(inputs, 0, 1)
-            name = self._default_layer(self.adapter.layers(first), first, targets.functions)
+            name = self._default_layer(measurements, first, targets.functions)
             if name is None:
                 raise self.adapter.no_default_layer(first, self.needs_gradients)
             self._layers = (name,)
-        return self._layers
+        return tuple(measurements.call(layer) for layer in self._layers)
 
     # --- a call
 
@@ -300,7 +306,8 @@ class Explainer(Value, ABC):
         adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
         scores = self._scores_of(inputs, targets)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
-        capture = adapter.capture(inputs, layers, scores if self.needs_gradients else None, asked) if layers else None
+        names = [layer.name for layer in layers]
+        capture = adapter.capture(inputs, names, scores if self.needs_gradients else None, asked) if layers else None
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
         logits = require_finite(scores.logits(outputs), "model's outputs", xp)
         warn_of_probabilities(logits, scores, adapter)
@@ -312,22 +319,35 @@ class Explainer(Value, ABC):
         batches = [
             Batch(
                 adapter,
-                layer,
+                layer.name,
                 scores,
                 inputs,
                 asked,
                 logits,
-                None if capture is None else capture.layers[layer],
+                None if capture is None else self._captured(capture, layer),
                 masked.sharing(),
                 which=self.masked_input,
                 reshape=self.reshape,
                 evaluations=0 if number else batch_length(inputs),
+                evidence=layer.evidence,
+                kind=layer.kind,
             )
             for number, layer in enumerate(layers or (NO_LAYER,))
         ]
         for batch in batches:
             warn_of_zero_gradients(batch, several=targets.several)
         return batches
+
+    def _captured(self, capture: Capture, layer: MeasuredCall) -> LayerCapture:
+        """What was captured of a layer.
+
+        Raises:
+            UnconnectedError: if gradients were asked for, and the scores do not depend on it.
+        """
+        captured = capture.layers[layer.name]
+        if self.needs_gradients and captured.gradients is None:
+            raise UnconnectedError(unconnected_words(layer.name, self.adapter.model_name, self.adapter.gradient_cuts))
+        return captured
 
     def _scores_of(self, inputs: Inputs, targets: Targets) -> Scores:
         if targets.functions:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from fusioncam_core.arrays.namespaces import Array, Namespace
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
@@ -74,6 +74,14 @@ class Capture:
     layers: Mapping[str, LayerCapture]
 
 
+class LayerRun(NamedTuple):
+    """One call of a layer: its number, counted from 0, its place among all calls of all layers, its output's shape."""
+
+    number: int
+    place: int
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class LayerInfo:
     """A layer as it ran: its name, its kind, its output's shape with the batch, and whether it can be explained.
@@ -85,7 +93,13 @@ class LayerInfo:
         spatial: whether the output has channels and more than one position in space.
         default: whether `layer=None` takes this one.
         channel_axis: 1 or -1: where the channels of the output are, as far as the backend can tell.
-        calls: how often it ran; `name#0`, `name#1`, ... are its calls, and `name` alone is the last one.
+        calls: how often it ran; `name#0`, `name#1`, ... are its calls, and `name` alone is the last of them that sees
+            the explained input.
+        runs: its calls in their order, those whose outputs are arrays of floating-point numbers.
+        named_outputs: whether it returned several outputs by name, so that it is not known with which of them the rest
+            of the model goes on.
+        finding: what was measured of it, in words and numbers.
+        made_by: the kind of the layer inside it that made its output, where it only passes that on.
     """
 
     name: str
@@ -95,6 +109,14 @@ class LayerInfo:
     default: bool = False
     channel_axis: int = 1
     calls: int = 1
+    runs: tuple[LayerRun, ...] = ()
+    named_outputs: bool = False
+    finding: str = ""
+    made_by: str = ""
+
+
+View = Callable[[str, Array, Namespace], Any]
+"""(a call's name, its output, the namespace) -> what is kept of it: small arrays in tuples and lists, or None."""
 
 
 class ModelAdapter(ABC):
@@ -120,6 +142,8 @@ class ModelAdapter(ABC):
     model_name: str
     input_channel_axis: int = 1
     execution: Execution = Execution()
+    gradient_cuts: str = "detach, no_grad, NumPy"
+    """The framework's ways to cut a gradient, for messages."""
 
     # --- the model as a whole
 
@@ -143,6 +167,11 @@ class ModelAdapter(ABC):
     @cached_property
     def _model_session(self) -> ModelSession:
         return session_of(self.anchor)
+
+    @property
+    def measured(self) -> dict[Any, Any]:
+        """What was measured of the model's layers, by the shapes of inputs: all adapters of the model share it."""
+        return self._model_session.measured
 
     def session(self) -> Opened:
         """A context in which the calling thread has the model to itself, at inference; it may be entered inside itself.
@@ -214,11 +243,32 @@ class ModelAdapter(ABC):
                 object (or an equal one) from call to call, so that a compiler can key on it.
             targets: (B, K) integers for `score`, or None if `score` chooses.
 
+        Returns:
+            What the pass left. Where a score came, the gradients of a layer on which it does not depend are None.
+
         Raises:
             InvalidValueError: if the model cannot run on inputs of this shape or a layer did not run.
-            UnconnectedError: if the scores do not depend on a layer.
             GradientsUnavailableError: if a score came and the model cannot be differentiated.
         """
+
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        """One forward pass, and of every call of the layers what `view` makes of its output; nothing else is kept.
+
+        This one captures, and keeps, layers that run once; where a layer may run several times, or outputs are large,
+        a backend has its own.
+
+        Args:
+            inputs: a batch.
+            layers: names without a call.
+            view: can be hashed and compared, so that a compiler can key on it.
+
+        Returns:
+            The outputs, and by the names of the calls, `name#0`, `name#1`, ..., what `view` returned.
+        """
+        calls = [call_name(layer, 0) for layer in layers]
+        captured = self.capture(inputs, calls, None, None)
+        kept = {call: view(call, captured.layers[call].activations, self.namespace) for call in calls}
+        return captured.outputs, kept
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Any:
@@ -257,6 +307,11 @@ def split_call(layer: str) -> tuple[str, int | None]:
     """The layer's name and its call: ("backbone", 1) of "backbone#1", ("backbone", None) of "backbone"."""
     found = re.fullmatch(r"(.+)#(\d+)", layer)
     return (found[1], int(found[2])) if found else (layer, None)
+
+
+def call_name(layer: str, call: int) -> str:
+    """The name of one call of a layer, counted from 0."""
+    return f"{layer}#{call}"
 
 
 def call_number(layer: str, calls: int, model_name: str) -> int:

@@ -270,6 +270,12 @@ class MaskedScorer:
         return self.adapter.namespace.take_along_axis(probabilities, self._targets, axis=1)
 
 
+def spatial_axes(ndim: int, channel_axis: int | None) -> tuple[int, ...]:
+    """The axes of a batch of images that are neither the batch nor the channels."""
+    channels = None if channel_axis is None else channel_axis % ndim
+    return tuple(axis for axis in range(1, ndim) if axis != channels)
+
+
 def spatial_size(images: Array, channel_axis: int) -> tuple[int, ...]:
     """The lengths of the spatial axes of batched images."""
     shape = tuple(int(length) for length in images.shape)
