@@ -67,7 +67,7 @@ def as_tensor(values: Any, dtype: Any, device: str | None) -> tf.Tensor:
 
 def recording(targets: tf.Tensor | None) -> tf.GradientTape:
     """A tape that records nothing before a tensor is watched: the trunk below the layer costs no memory."""
-    several = targets is not None and targets.shape[1] > 1
+    several = targets is None or targets.shape[1] > 1
     return tf.GradientTape(persistent=several, watch_accessed_variables=False)
 
 

@@ -198,7 +198,7 @@ class Explainer(Value, ABC):
             if name is None:
                 raise self.adapter.no_default_layer(first, self.needs_gradients)
             self._layers = (name,)
-        return tuple(measurements.call(layer) for layer in self._layers)
+        return measurements.calls(self._layers)
 
     # --- a call
 

@@ -33,6 +33,9 @@ DIFFERENTIATED = 6
 GROUPS = 2
 """How often calls are measured: maps and rows of tokens, whichever run last first."""
 
+FEW = 20
+"""With fewer calls than these no layer is far from the input."""
+
 EARLY = 1 / 3
 """The share of a model's calls, from its input, within which a layer is called early."""
 
@@ -208,12 +211,12 @@ class _Search:
     def warn_if_early(self, call: Call) -> None:
         """Of a layer so near the input that its map shows edges rather than evidence."""
         places = [run.place for layer in self._listed for run in layer.runs]
-        if len(places) > 3 and call.run.place < max(places) * EARLY:
+        if len(places) >= FEW and call.run.place < max(places) * EARLY:
             warn(
                 f"The last layer of {self._adapter.model_name} that sees the image, has space and matters to the "
-                f"outputs is {call.short!r}, number {call.run.place + 1} of {max(places) + 1} that ran: its map shows what the "
-                "model sees first, not what it decides by. Name another layer, or say where in one the image's patches "
-                "are with reshape=.",
+                f"outputs is {call.short!r}, number {call.run.place + 1} of {max(places) + 1} that ran: its map shows "
+                "what the model sees first, not what it decides by. Name another layer, or say with reshape= where in "
+                "one the image's patches are.",
                 EvidenceWarning,
             )
 

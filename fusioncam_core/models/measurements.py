@@ -88,14 +88,23 @@ class Measurements:
             self.kept[call] = self._completed(self.kept[call], earlier)
         return {call: self.kept[call] for call in calls}
 
-    def call(self, layer: str) -> MeasuredCall:
-        """The call that a layer's name means: the one named, or the last one that sees the explained input.
+    def calls(self, layers: Sequence[str]) -> tuple[MeasuredCall, ...]:
+        """The calls that layers' names mean: the ones named, or the last ones that see the explained input.
 
-        Warns with `EvidenceWarning` if that is none.
+        Warns with `EvidenceWarning` of a layer that does not see it.
         """
+        self.of([call_name(split_call(layer)[0], number) for layer in layers for number in self._runs(layer)])
+        return tuple(self._call(layer) for layer in layers)
+
+    def _runs(self, layer: str) -> list[int]:
+        """The numbers of the calls that a layer's name may mean."""
         name, number = split_call(layer)
         info = self.info(name)
-        runs = [] if info is None else [run.number for run in info.runs if number in (None, run.number)]
+        return [] if info is None else [run.number for run in info.runs if number in (None, run.number)]
+
+    def _call(self, layer: str) -> MeasuredCall:
+        name, number = split_call(layer)
+        info, runs = self.info(name), self._runs(layer)
         if info is None or not runs:
             return MeasuredCall(layer, None)  # whose absence the adapter explains
         evidence = self.of([call_name(name, each) for each in runs])
@@ -110,8 +119,8 @@ class Measurements:
         of_several = "" if self._which is None else f" {self._which!r}"
         warn(
             f"The output of layer {layer!r} of {self._adapter.model_name} does not change with the explained "
-            f"input{of_several}: its map says nothing of that input. Name a layer that sees it: explainer.layers(images) "
-            "lists them.",
+            f"input{of_several}: its map says nothing of that input. Name a layer that sees it: "
+            "explainer.layers(images) lists them.",
             EvidenceWarning,
         )
 

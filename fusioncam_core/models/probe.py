@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, constant_like, to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.adapter import LayerInfo, ModelAdapter, call_name
@@ -26,8 +27,9 @@ from fusioncam_core.models.outputs import unpack
 Profiles = tuple[np.ndarray[Any, Any], ...]
 """How much changed along each axis of a layer's output, the batch left out: what changed at each index."""
 
-NOTICEABLE, NOTICEABLE_IN_HALF = 2e-6, 1e-3
-"""The least change of an output, as a share of its mean size, that is no rounding; in float32, and in fewer bits."""
+NOTICEABLE = 2e-6
+"""The least change of an output, as a share of its mean size, that is no rounding: equal rows of one batch come out
+equal to a few units of float32, and bit for bit in fewer bits."""
 
 SHIFT, CLEAR_SHIFT = 0.02, 0.05
 """How far, as a share of an axis, the centre of change must move to confirm a structure, and to overrule it.
@@ -271,11 +273,11 @@ class Probe:
         name = self._adapter.model_name
         if int(values.shape[0]) == 1:
             raise InvalidValueError(
-                f"{name} makes one output of two images, of shape {tuple(values.shape)}: its first axis is no batch, but "
-                "a bag or a sequence that it takes as a whole. Wrap the model so that it takes a batch of bags, (batch, "
-                "members, ...), and returns a row of outputs for each."
+                f"{name} makes one output of two images, of shape {tuple(values.shape)}: its first axis is no batch, "
+                "but a bag or a sequence that it takes as a whole. Wrap the model so that it takes a batch of bags, "
+                "(batch, members, ...), and returns a row of outputs for each."
             )
-        own = to_numpy(values[0, ...]).astype(np.float64)
+        own = to_numpy(require_finite(values, "model's outputs", self._adapter.namespace)[0, ...]).astype(np.float64)
         if self._first is None:
             self._first = own
         elif np.abs(own - self._first).max() > 1e-2 * max(np.abs(own).max(), 1e-6):
@@ -346,7 +348,8 @@ def _general(call: str, shape: tuple[int, ...], passes: Sequence[_Seen]) -> Evid
     axis = _axis_of_batch(shape, passes[0], axis)
     changes = {way: sum(each.change(way) for each in passes) for way in (False, True)}
     interleaved = rows > 1 and changes[True] < changes[False] * (1 - 1e-3)
-    sees = bool(np.isfinite(changes[interleaved])) and any(each.change(interleaved) > NOTICEABLE for each in passes)
+    # What is not finite is for others to complain of.
+    sees = not np.isfinite(changes[interleaved]) or any(each.change(interleaved) > NOTICEABLE for each in passes)
     along = sum((each.apart if interleaved else each.together)[0] for each in passes)
     changed = tuple(int(row) for row in np.flatnonzero(along > 1e-3 * along.max())) if sees else ()
     return Evidence(call, shape, sees, axis, rows, interleaved, changed)
