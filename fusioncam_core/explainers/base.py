@@ -196,7 +196,7 @@ class Explainer(Value, ABC):
         if self._layers is None:
             name = self._default_layer(measurements, first, targets.functions)
             if name is None:
-                raise self.adapter.no_default_layer(first, self.needs_gradients)
+                raise measurements.why_none() or self.adapter.no_default_layer(first, self.needs_gradients)
             self._layers = (name,)
         return measurements.calls(self._layers)
 

@@ -165,9 +165,10 @@ class _Search:
 
     def _with_layouts(self, calls: Sequence[Call]) -> list[tuple[Call, Layout]]:
         """Those that see the image and have space, with where it is."""
-        if callable(self._reshape):
-            return [(call, Layout(1, function=self._reshape)) for call in calls]
         evidence = self._measurements.of([call.name for call in calls])
+        if callable(self._reshape):
+            seeing = [call for call in calls if evidence[call.name].sees]
+            return [(call, Layout(1, function=self._reshape)) for call in seeing]
         tokens = {call.run.shape[1] for call in self._calls if self._is_row(call)}
         usable = []
         for call in calls:
@@ -185,6 +186,8 @@ class _Search:
         for group in (usable[-DIFFERENTIATED:], usable[:-DIFFERENTIATED]):
             if not group:
                 continue
+            if callable(self._reshape):  # which of the layers it is made for is the user's to say
+                return group[-1][0]
             try:
                 gradients = self._gradients([call for call, _ in group])
             except GradientsUnavailableError:
@@ -199,14 +202,14 @@ class _Search:
         return {name: each.gradients for name, each in captured.layers.items()}
 
     def _matters(self, gradients: Array, layout: Layout) -> bool:
-        """Whether there is a gradient at any position, and of the first class alone in more than one channel."""
+        """Whether there is a gradient at any position, and for each score in more than one channel."""
         xp = self._adapter.namespace
         placed = [to_numpy(layout.channels_first(gradients[k, ...], xp=xp)) for k in range(int(gradients.shape[0]))]
         channels = [np.flatnonzero(np.abs(each).sum(axis=(0, *range(2, each.ndim)))) for each in placed]
-        if not len(channels[0]):
+        if not any(len(each) for each in channels):
             return False
-        head = len(channels) == 2 and len(channels[1]) == 1  # one channel makes one class
-        return not head
+        # Where one channel alone makes one class, or what a target function looks at, the map is the head's output.
+        return not any(len(each) == 1 for each in channels)
 
     def warn_if_early(self, call: Call) -> None:
         """Of a layer so near the input that its map shows edges rather than evidence."""

@@ -133,7 +133,7 @@ def find_layout(
     found = measured_layout(evidence, size, channel_axis)
     found = found or structural_layout(evidence, shape, size, channel_axis, kind)
     if found is None:
-        raise _unclear(shape, size, layer, evidence)
+        raise unclear(shape, size, layer, evidence)
     return found
 
 
@@ -208,7 +208,8 @@ def structural_layout(
     return Layout(_channel_axis(shape, size, channel_axis))
 
 
-def _unclear(shape: Sequence[int], size: tuple[int, ...], layer: str, evidence: Evidence | None) -> InvalidValueError:
+def unclear(shape: Sequence[int], size: tuple[int, ...], layer: str, evidence: Evidence | None) -> InvalidValueError:
+    """The error for an output of which neither measurement nor shape says where space lies in it."""
     seen = ""
     if evidence is not None and evidence.rows > 1:
         seen = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from fusioncam_core.errors import EvidenceWarning, warn
+from fusioncam_core.errors import EvidenceWarning, InvalidValueError, warn
 from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, call_name, split_call
 from fusioncam_core.models.inputs import Inputs, Which, leaf, leaves
 from fusioncam_core.models.layout import (
@@ -18,6 +18,7 @@ from fusioncam_core.models.layout import (
     measured_layout,
     structural_layout,
     token_grid,
+    unclear,
 )
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.probe import Evidence, Probe, follows, is_row_shape, plain_patches
@@ -176,11 +177,20 @@ class Measurements:
         found = next((each for each in guesses if each is not None and follows(row, each)), None)
         return row if found is None else replace(row, patches=found)
 
+    def why_none(self) -> InvalidValueError | None:
+        """Why no layer has space, if images are folded into the batch: of the last such layer."""
+        measured = [each for each in self.kept.values() if isinstance(each, Evidence) and each.sees and each.rows > 1]
+        maps = [each for each in measured if may_have_space(each.shape, self.size)]
+        return unclear(maps[-1].shape, self.size, split_call(maps[-1].call)[0], maps[-1]) if maps else None
+
     def layout_or_none(self, layer: LayerInfo, evidence: Evidence, reshape: Reshape) -> Layout | None:
         """The layout of a call that was measured, if it has space; None otherwise."""
         if not evidence.sees or not may_have_space(evidence.shape, self.size):
             return None
-        if reshape is not None:
+        if isinstance(reshape, Sequence):
+            holds = is_row_shape(evidence.shape, self.size) and math.prod(reshape) <= max(evidence.shape[:2])
+            if not holds or (evidence.patches is None and bool(evidence.along)):
+                return None
             return find_layout(evidence.shape, self.size, layer.channel_axis, reshape, layer.name, evidence)
         measured = measured_layout(evidence, self.size, layer.channel_axis)
         return measured or structural_layout(evidence, evidence.shape, self.size, layer.channel_axis, layer.kind)
