@@ -46,6 +46,9 @@ HALVES: Mapping[int, tuple[tuple[int, ...], ...]] = {
 """By the number of axes of space: which half of each is noise, in each pass; for any two axes all four pairs, or two
 that tell them apart."""
 
+MEETING = 1e-3
+"""By how much of the largest output those of an image may differ beside two other images, for rounding's sake."""
+
 SEED = 0
 PATCH_SHARE = 0.75
 """The side of a corner that is noise, as a share of a patch's: it lies in the first patch where patches overlap, and
@@ -280,11 +283,11 @@ class Probe:
         own = to_numpy(require_finite(values, "model's outputs", self._adapter.namespace)[0, ...]).astype(np.float64)
         if self._first is None:
             self._first = own
-        elif np.abs(own - self._first).max() > 1e-2 * max(np.abs(own).max(), 1e-6):
+        elif np.abs(own - self._first).max() > MEETING * max(np.abs(own).max(), 1e-6):
             raise InvalidValueError(
                 f"The outputs of {name} for an image change with the other images of its batch: expected images that "
-                "do not meet at inference. Explain one image at a time with batch_size=1, or wrap the model so that it "
-                "treats each image by itself."
+                "do not meet at inference, and no chance in it. Wrap the model so that it treats each image by itself, "
+                "always in the same way."
             )
 
     def _half(self, code: Sequence[int], seed: int) -> np.ndarray[Any, Any]:
