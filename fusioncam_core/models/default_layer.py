@@ -30,9 +30,6 @@ LOOKED_AT = 32
 DIFFERENTIATED = 6
 """How many calls, from the last one back, are differentiated first; the others at once if none of these matters."""
 
-GROUPS = 2
-"""How often calls are measured: maps and rows of tokens, whichever run last first."""
-
 FEW = 20
 """With fewer calls than these no layer is far from the input."""
 
@@ -40,7 +37,10 @@ EARLY = 1 / 3
 """The share of a model's calls, from its input, within which a layer is called early."""
 
 POOLING = re.compile(r"pool", re.IGNORECASE)
-ATTENTION = re.compile(r"attention|attn|mhsa", re.IGNORECASE)
+ATTENTION = re.compile(
+    r"^(?!.*(block|layer|stage|net|model|encoder|decoder|former)).*(attention|attn|mhsa)", re.IGNORECASE
+)
+"""Kinds of layers that are an attention and nothing around it."""
 NORMALISATION = re.compile(r"norm", re.IGNORECASE)
 
 
@@ -131,23 +131,30 @@ class _Search:
     def found(self) -> Call | None:
         left = [call for call in self._calls if self._may_be(call)]
         fallback: Call | None = None
-        for _ in range(GROUPS):
-            if not left:
-                break
-            rows = self._is_row(left[-1])
-            group = [call for call in left if self._is_row(call) == rows]
-            tried = _last_rows(group) if rows else group
-            left = [call for call in left if self._is_row(call) != rows]
-            usable = self._with_layouts(tried[-LOOKED_AT:])
+        while left:
+            kinds = self._looked_at_first(left)
+            usable = [each for rows in kinds for each in self._usable(left, rows)]
+            usable.sort(key=lambda each: each[0].run.place)
+            left = [call for call in left if self._is_row(call) not in kinds]
             found = self._that_matters(usable)
             if found is not None:
                 return found
             fallback = fallback or (usable[-1][0] if usable else None)
         return fallback
 
+    def _looked_at_first(self, calls: Sequence[Call]) -> set[bool]:
+        """Rows of tokens or maps, whichever came last; both where rows ran before a map, which may be their last."""
+        last = self._is_row(calls[-1])
+        nearby = {self._is_row(call) for call in calls[-LOOKED_AT:]}
+        return {last} if last else nearby
+
+    def _usable(self, calls: Sequence[Call], rows: bool) -> list[tuple[Call, Layout]]:
+        group = [call for call in calls if self._is_row(call) == rows]
+        return self._with_layouts((_last_rows(group) if rows else group)[-LOOKED_AT:])
+
     def _may_be(self, call: Call) -> bool:
         layer, shape, size = call.layer, call.run.shape, self._measurements.size
-        if layer.named_outputs or not may_have_space(shape, size) or POOLING.search(layer.made_by or layer.kind):
+        if layer.named_outputs or not may_have_space(shape, size) or POOLING.search(f"{layer.kind} {layer.made_by}"):
             return False
         if isinstance(self._reshape, Sequence) and not is_row_shape(shape, size):
             return False
