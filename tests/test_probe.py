@@ -291,7 +291,7 @@ class TestFolded:
 
             def forward(self, images: Any) -> Any:
                 pooled = self.features(images).mean((2, 3))
-                return self.fc(pooled / pooled.amax(0))
+                return self.fc(pooled) + 10 * self.fc(pooled).flip(0)
 
         with pytest.raises(ValueError, match=r"change with the other images of its batch"):
             GradCAM(Centred())(image(2, 3, 16, 16), 1)
