@@ -19,6 +19,13 @@ Task = Literal["multiclass", "multilabel", "binary"]
 OutputKind = Literal["logits", "probabilities"]
 
 
+OTHER_THAN_CLASSES = (
+    "What is no classifier is explained by a function of its outputs, given as targets=: of a segmentation "
+    "SegmentationLogit(class, mask), with channel_axis=-1 where classes come last and output= where outputs are "
+    "several; of a detector's candidates DetectionScore(box, class)."
+)
+
+
 def unpack(outputs: Any, which: int | str | None = None) -> Array:
     """The array of class scores in what a model returned.
 
@@ -43,7 +50,13 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
     if isinstance(outputs, Mapping) and len(entries) > 1:
         raise InvalidTypeError(
             f"The model returned several outputs, {_names(outputs)}, and none is called 'logits'. Say which is "
-            "explained with output=."
+            f"explained with output=. {OTHER_THAN_CLASSES}"
+        )
+    if isinstance(outputs, list) and outputs and isinstance(outputs[0], Mapping):
+        raise InvalidTypeError(
+            f"The model returned {len(outputs)} mappings of {_names(outputs[0])}, one for each image, as detectors do. "
+            "Give as targets= a function that makes one score an image of them, (n,): such as the best score of a "
+            "class, or its overlap with a box times its score, as DetectionScore has it."
         )
     if isinstance(entries, tuple | list) and entries:
         return unpack(entries[0])
@@ -135,7 +148,7 @@ class ClassScores:
         if values.ndim != 2:
             raise InvalidValueError(
                 f"The model returned outputs of shape {tuple(values.shape)}, and (batch, classes) was expected. "
-                "If several values a class are meant, wrap the model so that it returns one."
+                f"{OTHER_THAN_CLASSES} If several values a class are meant, wrap the model so that it returns one."
             )
         if self.task == "multiclass" and values.shape[1] == 1:
             raise InvalidValueError(
