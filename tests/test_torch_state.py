@@ -178,6 +178,48 @@ class Table(nn.Module):
         return self.fc(self.last.relu().mean(dim=(2, 3)))
 
 
+class Installs(nn.Module):
+    """A classifier that, when it first runs, hooks onto a part of itself, makes another and notes that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+        self.installed, self.seen, self.log, self.kinds = False, [], {}, set()
+
+    def forward(self, images: Any) -> Any:
+        if not self.installed:
+            self.conv.register_forward_hook(lambda module, inputs, output: self.seen.append(output))
+            self.conv.register_forward_pre_hook(lambda module, inputs, keywords: None, with_kwargs=True)
+            self.scale = nn.Parameter(torch.ones(()))
+            self.more = nn.Identity()
+            self.installed = True
+        self.seen.clear()
+        features = self.more(self.conv(images))
+        assert len(self.seen) == 1, "hooked once"
+        self.log["last"], self.kinds = features, self.kinds | {features.dtype}
+        return self.fc(features.relu().mean(dim=(2, 3)) * self.scale)
+
+
+def test_hooks_and_parts_that_the_model_makes_go_again_together_with_its_note_of_them() -> None:
+    model = seeded(Installs)
+    seen, log, before = model.seen, model.log, list(model.state_dict())
+    for _ in range(2):
+        FusionCAM(model, "conv")(image(1, 3, 8, 8))
+        assert not model.conv._forward_hooks
+        assert not model.conv._forward_pre_hooks
+        assert not model.conv._forward_pre_hooks_with_kwargs
+        assert list(model.state_dict()) == before
+        assert [name for name, _ in model.named_children()] == ["conv", "fc"]
+        assert (model.installed, model.seen, model.log, model.kinds) == (False, [], {}, set())
+        assert model.seen is seen
+        assert model.log is log
+    model(image(1, 3, 8, 8))
+    FusionCAM(model, "conv")(image(1, 3, 8, 8))
+    assert model.installed
+    assert len(model.conv._forward_hooks) == 1
+    assert len(model.seen) == 1
+
+
 def test_attributes_come_back_together_with_the_buffers_they_tell_about() -> None:
     model = seeded(Table)
     GradCAM(model, "conv")(image(1, 3, 8, 8))

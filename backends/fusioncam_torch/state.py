@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import operator
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from fusioncam_torch.switches import WHOLE_GRAPHS
+
+CONTAINERS = (dict, OrderedDict, list, set)
 
 Touch = Callable[[Callable[[], object]], None]
 """Registers a step back, before what it undoes is done."""
@@ -34,15 +38,16 @@ def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
 
     Modes are set as attributes because a model may override `train`, for example to keep some layers frozen. The
     thread's own modes come back as well, should an interrupt keep a context from doing so. What a model keeps of a call
-    in attributes comes back together with its buffers, which it may tell something about (how many positions a buffer
-    has room for). Checkpoints and inference mode inside of the modules cut no graph meanwhile.
+    in attributes comes back together with its buffers and hooks, which it may tell something about: how many positions
+    a buffer has room for, whether hooks are installed. Checkpoints and inference mode inside of the modules cut no
+    graph meanwhile.
     """
     who = object()
     touch(functools.partial(WHOLE_GRAPHS.done, who))
     WHOLE_GRAPHS.need(who)
     touch(functools.partial(torch.set_grad_enabled, torch.is_grad_enabled()))
     touch(functools.partial(_put_back_values, _buffers(modules)))
-    touch(functools.partial(_put_back_entries, [(entries, dict(entries)) for entries in _dictionaries(modules)]))
+    touch(functools.partial(_put_back_entries, _entries(modules)))
     training = [module for module in modules if getattr(module, "training", False)]  # TorchScript's may have no mode
     touch(functools.partial(_set_training, training, True))
     _set_training(training, False)
@@ -53,21 +58,59 @@ def _set_training(modules: list[torch.nn.Module], training: bool) -> None:
         module.training = training
 
 
-def _dictionaries(modules: list[torch.nn.Module]) -> Iterator[dict[str, Any]]:
-    """Those of the modules' attributes and buffers."""
+class _Entries(NamedTuple):
+    """What the modules hold: attributes, and the containers among them (of parts, parameters, buffers, hooks, others).
+
+    Attributes:
+        filled: containers, and what was in them.
+        empty: containers in which nothing was, as in most.
+    """
+
+    filled: list[tuple[Any, Any]]
+    empty: list[Any]
+
+
+def _entries(modules: list[torch.nn.Module]) -> _Entries:
+    entries = _Entries([], [])
     for module in modules:
-        yield vars(module)
-        yield module._buffers
+        attributes = vars(module)
+        entries.filled.append((attributes, attributes.copy()))
+        for value in attributes.values():
+            if type(value) in CONTAINERS:
+                if value:
+                    entries.filled.append((value, value.copy()))
+                else:
+                    entries.empty.append(value)
+        if isinstance(module, torch.jit.ScriptModule):
+            entries.filled.append((module._buffers, dict(module._buffers)))
+    return entries
 
 
-def _put_back_entries(kept: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _put_back_entries(entries: _Entries) -> None:
+    for now in entries.empty:
+        if now:
+            now.clear()
+    for now, before in entries.filled:
+        if isinstance(now, list):
+            if len(now) != len(before) or not all(map(operator.is_, now, before)):
+                now[:] = before
+        elif isinstance(now, set):
+            now.intersection_update(before)
+            now.update(before)
+        elif len(now) != len(before) or not all(map(operator.is_, now.values(), before.values())):
+            _put_back_mapping(now, before)
+
+
+def _put_back_mapping(now: Any, before: dict[Any, Any]) -> None:
     """Entry by entry: other threads look at them meanwhile."""
-    for now, before in kept:
-        for name, value in before.items():
-            if name not in now or now[name] is not value:
-                now[name] = value
-        for name in [name for name in list(now.keys()) if name not in before]:  # TorchScript's have no iterator
-            now.pop(name, None)
+    for name, value in before.items():
+        if name not in now or now[name] is not value:
+            now[name] = value
+    for name in [name for name in list(now.keys()) if name not in before]:  # TorchScript's have no iterator
+        now.pop(name, None)
+    if list(now.keys()) != list(before):
+        now.clear()
+        now.update(before)
 
 
 def _buffers(modules: list[torch.nn.Module]) -> list[_Buffer]:
@@ -96,9 +139,10 @@ def _put_back_values(buffers: list[_Buffer]) -> None:
 
 
 def _was_written_to(buffer: _Buffer) -> bool:
-    """By the bits, which show what was written through `.data`, too; of what has no plain bits by PyTorch's count."""
+    """By the values, which show what was written through `.data`, too; of what has no plain ones by PyTorch's count."""
     if _is_plain(buffer.lying):
-        return not torch.equal(_bits(buffer.lying), _bits(buffer.copy))
+        quick = buffer.lying.dtype in COMPARED and torch.equal(buffer.lying, buffer.copy)
+        return not quick and not torch.equal(_bits(buffer.lying), _bits(buffer.copy))
     return buffer.version is None or buffer.tensor._version != buffer.version
 
 
@@ -107,6 +151,8 @@ def _lies_elsewhere(tensor: torch.Tensor, before: torch.Tensor) -> bool:
         tensor.shape != before.shape or tensor.stride() != before.stride() or tensor.data_ptr() != before.data_ptr()
     )
 
+
+COMPARED = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
