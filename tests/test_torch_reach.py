@@ -309,22 +309,21 @@ class TestRecurrentLayersOnAGpu:
         def __init__(self) -> None:
             super().__init__()
             self.conv, self.lstm, self.fc = nn.Conv1d(2, 4, 3, padding=1), nn.LSTM(4, 5, batch_first=True), head(5, 3)
-            self.seen: list[bool] = []
 
         def forward(self, signals: Any) -> Any:
-            self.seen.append(torch.backends.cudnn.enabled)
             return self.fc(self.lstm(self.conv(signals).transpose(1, 2))[0].mean(dim=1))
 
     def test_cudnn_is_off_where_gradients_are_taken(self) -> None:
         model, signals = seeded(self.Recurrent), image(1, 2, 12)
-        adapter = adapt_model(model)
+        adapter, seen = adapt_model(model), []
+        model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
         before = torch.backends.cudnn.enabled
         for device, expected in (("cpu", before), ("cuda", False)):
             adapter._device = device
             FusionCAM(adapter, "conv")(signals, 1)
-            assert model.seen[0] is expected
-            assert all(seen is before for seen in model.seen[1:])
-            model.seen.clear()
+            assert seen.pop(0) is expected
+            assert set(seen) == {before}
+            seen.clear()
         assert torch.backends.cudnn.enabled is before
 
     def test_not_for_other_models(self) -> None:
