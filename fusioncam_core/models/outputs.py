@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -53,8 +53,10 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
             f"explained with output=. {OTHER_THAN_CLASSES}"
         )
     if isinstance(outputs, list) and outputs and isinstance(outputs[0], Mapping):
+        several = "s" * (len(outputs) != 1)
         raise InvalidTypeError(
-            f"The model returned {len(outputs)} mappings of {_names(outputs[0])}, one for each image, as detectors do. "
+            f"The model returned {len(outputs)} mapping{several} of {_names(outputs[0])}, one for each image, as "
+            "detectors do. "
             "Give as targets= a function that makes one score an image of them, (n,): such as the best score of a "
             "class, or its overlap with a box times its score, as DetectionScore has it."
         )
@@ -64,6 +66,29 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
         f"The model returned a {type(outputs).__qualname__}, which holds no array of class scores. Wrap the model "
         "so that it returns one."
     )
+
+
+def scores_in(outputs: Any) -> list[Array]:
+    """The array of class scores in what a model returned; if there is none that is known to be, all floating arrays.
+
+    Raises:
+        TypeError: if there are none.
+    """
+    try:
+        return [unpack(outputs)]
+    except InvalidTypeError:
+        found = [each for each in _arrays(outputs) if array_namespace(each).isdtype(each.dtype, "real floating")]
+        if not found:
+            raise
+        return found
+
+
+def _arrays(outputs: Any) -> Iterator[Array]:
+    if hasattr(outputs, "shape"):
+        yield outputs
+    elif isinstance(outputs, Mapping | tuple | list):
+        for each in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _arrays(each)
 
 
 def _named_output(outputs: Any, which: int | str) -> Any:
