@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.modules.conv import _ConvNd
 
+from fusioncam_core.errors import FusionCamError
 from fusioncam_core.models.adapter import (
     Capture,
     Execution,
@@ -36,16 +37,21 @@ from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, map_l
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.session import in_session
-from fusioncam_torch import namespace, precision
+from fusioncam_torch import dtypes, namespace, precision, reach
 from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.layouts import Layouts
+from fusioncam_torch.signatures import about_inputs
 from fusioncam_torch.state import begin_inference, exchange
-from fusioncam_torch.taps import Replacement, Tap
+from fusioncam_torch.switches import EAGER, NO_CUDNN, Switch, is_compiled
+from fusioncam_torch.taps import GradientsStayOn, Replacement, Tap
 
 CPU_BATCH, GPU_BATCH = 4, 64
 """On a CPU, activations that leave the cache (and, past 32 MiB, malloc's reuse) cost more than a batch saves."""
 
 MEMORY_ERRORS = (torch.OutOfMemoryError,)
+
+CUTS = "detach, NumPy, integers, an autograd function of its own"
+"""What cuts a gradient, also while no_grad does not."""
 
 
 class TorchAdapter(ModelAdapter):
@@ -65,15 +71,17 @@ class TorchAdapter(ModelAdapter):
     """
 
     namespace = namespace
+    gradient_cuts = CUTS
 
     def __init__(self, model: torch.nn.Module, options: Mapping[str, Any]):
         reject_options(options, ("channels", "compile", "autocast"), "PyTorch")
         self.input_channel_axis = channel_axis(options.get("channels"), 1)
-        self._module = _unwrap(model)
-        self.model_name = type(self._module).__name__
-        self._modules = dict(self._module.named_modules(remove_duplicate=False))
+        self._module = reach.unwrapped(model)
+        self.model_name = reach.class_name(self._module)
+        self._modules = reach.parts(self._module)
         self._device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
         self._calls: dict[Any, int] = {}
+        self._frozen: dict[tuple[str, ...], bool] = {}
         self._autocast = precision.dtype(options.get("autocast"))
         compiled = options.get("compile", False)
         self._forward = precision.compiled(model, compiled) if compiled else model
@@ -91,7 +99,9 @@ class TorchAdapter(ModelAdapter):
         self.touch(self._layouts.reset)
 
     def as_array(self, values: Any) -> torch.Tensor:
-        like = next((p for p in self._module.parameters() if p.is_floating_point()), torch.empty(0))
+        if error := reach.not_initialised(self._module, self.model_name):
+            raise error
+        like = dtypes.like_inputs(self._module, getattr(values, "ndim", 0))
         return as_tensor(values, like.device, like.dtype)
 
     def input_ndim(self, which: Which) -> int | None:
@@ -107,12 +117,15 @@ class TorchAdapter(ModelAdapter):
         return freed_memory(self._device)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        named = self._module.named_parameters()
+        named = self._parameters().items()
         return {name: parameter.detach() for name, parameter in named if parameter.is_floating_point()}
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {reach.plain_name(name): parameter for name, parameter in self._module.named_parameters()}
 
     @contextlib.contextmanager
     def with_weights(self, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        parameters = dict(self._module.named_parameters())
+        parameters = self._parameters()
         before = {name: parameters[name].data for name in weights}
         with self.session(), self.touching(functools.partial(exchange, parameters, before)):
             exchange(parameters, dict(weights))
@@ -121,21 +134,39 @@ class TorchAdapter(ModelAdapter):
     # --- its layers
 
     def find(self, layer: Any) -> str:
+        if error := reach.without_layers(self._module, self.model_name):
+            raise error
+        name = self._named(layer)
+        alone, _ = split_call(name)
+        if error := reach.holds_layers(alone, self._modules[alone], self.model_name):
+            raise error
+        return name
+
+    def _named(self, layer: Any) -> str:
         if isinstance(layer, torch.nn.Module):
+            inner = reach.unwrapped(layer)
             for name, module in self._modules.items():
-                if module is layer and name:
+                if (module is layer or module is inner) and name:
                     return name
             raise not_a_part(layer, self.model_name)
         known = [name for name in self._modules if name]
-        for text in (str(layer), _without_wrapper(layer)):
-            if split_call(text)[0] in known:
-                return text
-        raise unknown_layer(layer, known, self.model_name)
+        text = str(layer)
+        for name in (text, reach.plain_name(text), reach.plain_name(text.removeprefix("module."))):
+            if split_call(name)[0] in known:
+                return name
+        raise reach.inside_script(text, self._modules, self.model_name) or unknown_layer(layer, known, self.model_name)
+
+    def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
+        without = reach.without_layers(self._module, self.model_name)
+        return without or super().no_default_layer(inputs, gradients)
 
     @in_session
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
+        if reach.without_layers(self._module, self.model_name):
+            return []
         listing = _Listing(spatial_size(max(leaves(inputs), key=lambda each: each.ndim), self.input_channel_axis))
-        named = {name: module for name, module in self._module.named_modules() if name}
+        once = {id(module): name for name, module in reversed(self._modules.items()) if name}
+        named = [name for name, module in self._modules.items() if once.get(id(module)) == name]
         with torch.no_grad(), self._hooks({name: listing.hearer(name) for name in named}):
             self._run(rows_of(inputs, 0, 1))
         return mark_default(list(listing.ran.values()))
@@ -148,16 +179,26 @@ class TorchAdapter(ModelAdapter):
 
     @contextlib.contextmanager
     def _hooks(self, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-        """Forward hooks of the modules of these names, for the duration."""
+        """Forward hooks of the modules of these names, for the duration, in which nothing runs compiled."""
         handles: list[Any] = []
 
         def remove() -> None:
             for handle in handles:
                 handle.remove()
 
-        with self.touching(remove):
+        with self._needing(EAGER, is_compiled(self._module.modules())), self.touching(remove):
             for name, hook in hooks.items():
-                handles.append(self._modules[name].register_forward_hook(hook))
+                handles.append(reach.hook(self._modules[name], hook))
+            yield
+
+    @contextlib.contextmanager
+    def _needing(self, switch: Switch, needed: bool = True) -> Iterator[None]:
+        if not needed:
+            yield
+            return
+        who = object()
+        with self.touching(functools.partial(switch.done, who)):
+            switch.need(who)
             yield
 
     # --- running it
@@ -166,8 +207,30 @@ class TorchAdapter(ModelAdapter):
     def capture(
         self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: torch.Tensor | None
     ) -> Capture:
+        if score is None:
+            return self._capture(inputs, layers, score, targets)
+        with self._without_cudnn():
+            frozen = tuple(layers)
+            if not self._frozen.get(frozen, False):
+                capture = self._capture(inputs, layers, score, targets)
+                if frozen in self._frozen or all(each.gradients is not None for each in capture.layers.values()):
+                    return capture
+            # What looks unconnected may be a frozen part under no_grad, on which the scores do depend.
+            with torch.no_grad(), GradientsStayOn() as gradients:
+                within = self._capture(inputs, layers, score, targets, begun=gradients.begin)
+            self._frozen[frozen] = any(each.gradients is not None for each in within.layers.values())
+            return within
+
+    def _capture(
+        self,
+        inputs: Inputs,
+        layers: Sequence[str],
+        score: Score | None,
+        targets: torch.Tensor | None,
+        begun: Callable[[], object] = lambda: None,
+    ) -> Capture:
         with_gradient, alone = score is not None, len(layers) == 1
-        taps = [Tap(layer, self.model_name, with_gradient=with_gradient, alone=alone) for layer in layers]
+        taps = [Tap(layer, self.model_name, with_gradient=with_gradient, alone=alone, begun=begun) for layer in layers]
         # A user's inference_mode would forbid the graph from the layer on; its tensors are cloned into ordinary ones.
         with torch.inference_mode(False), torch.no_grad():
             inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
@@ -184,6 +247,13 @@ class TorchAdapter(ModelAdapter):
         )
 
     @contextlib.contextmanager
+    def _without_cudnn(self) -> Iterator[None]:
+        """cuDNN's recurrent layers have no backward pass at inference, and PyTorch's own have."""
+        recurrent = any(isinstance(module, torch.nn.RNNBase) for module in self._modules.values())
+        with self._needing(NO_CUDNN, recurrent and self._device == "cuda"):
+            yield
+
+    @contextlib.contextmanager
     def _hooks_of(self, taps: Sequence[Tap]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for tap in taps:  # one after the other: two may listen to calls of one layer
@@ -193,8 +263,7 @@ class TorchAdapter(ModelAdapter):
     def _activations(self, tap: Tap, inputs: Inputs) -> torch.Tensor:
         self._calls[_calls_key(tap.name, inputs)] = tap.calls
         call_number(tap.layer, tap.calls, self.model_name)
-        assert tap.output is not None
-        return tap.output
+        return tap.tensor
 
     def _gradients(
         self, score: Score, outputs: Any, targets: torch.Tensor | None, taps: Sequence[Tap]
@@ -203,23 +272,27 @@ class TorchAdapter(ModelAdapter):
         with torch.enable_grad():
             # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
             scores = score(outputs, targets).sum(dim=0).unbind()
-        activations = [tap.output for tap in taps]
+        activations = [tap.tensor for tap in taps]
+        tried = dtypes.scales((*activations, *self._module.parameters()), self._device)
         rows = [
-            torch.autograd.grad(each, activations, retain_graph=True, allow_unused=True)
-            if each.requires_grad
-            else [None] * len(taps)
-            for each in scores
+            dtypes.gradients(each, activations, tried) if each.requires_grad else [None] * len(taps) for each in scores
         ]
+        columns = list(zip(*rows, strict=True))
+        if any(each is None for gradients in columns for each in gradients):
+            quantised = reach.quantised(self._modules, self.model_name)
+            if quantised is not None:
+                raise quantised
         return [
             None if all(each is None for each in gradients) else _stacked(gradients, like).detach()
-            for gradients, like in zip(zip(*rows, strict=True), activations, strict=True)
+            for gradients, like in zip(columns, activations, strict=True)
         ]
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
         # Not inference_mode, which gains nothing here: what a model keeps of a call would be of no use to training.
-        with torch.no_grad(), precision.autocast(self._device, self._autocast):
-            return self._layouts.run(functools.partial(call_with, self._forward), inputs)
+        with self._about(inputs), torch.no_grad(), precision.autocast(self._device, self._autocast):
+            # Detached, since a model may switch gradients on by itself.
+            return detached(self._layouts.run(functools.partial(call_with, self._forward), inputs))
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: torch.Tensor) -> Any:
@@ -230,7 +303,7 @@ class TorchAdapter(ModelAdapter):
             with self._hooks({name: replacement.hear}):
                 outputs = self._run(inputs)
             call_number(f"{name}#{call}", replacement.calls, self.model_name)
-            return outputs
+            return detached(outputs)
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
         """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""
@@ -243,12 +316,23 @@ class TorchAdapter(ModelAdapter):
         return self._calls[key]
 
     def _run(self, inputs: Inputs) -> Any:
-        try:
+        with self._about(inputs, RuntimeError, AssertionError):  # torch._assert, by which models check their inputs
             return call_with(self._module, inputs)
-        except torch.OutOfMemoryError:
+
+    @contextlib.contextmanager
+    def _about(self, inputs: Inputs, *sayings: type[Exception]) -> Iterator[None]:
+        """What the model raises, of these kinds or for want of inputs, as an error about its inputs."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, FusionCamError):
             raise
-        except (RuntimeError, AssertionError) as error:  # torch._assert, by which models check their inputs
-            raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__) from error
+        except (RuntimeError, AssertionError, TypeError, AttributeError, LookupError, ValueError) as error:
+            if frozen := reach.inference_tensors(self._module, self.model_name, error):
+                raise frozen from error
+            more = about_inputs(self._module, inputs, error)
+            if more is None and not isinstance(error, sayings):
+                raise
+            raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__, more or "") from error
 
 
 def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor | None) -> torch.Tensor:
@@ -358,18 +442,3 @@ def freed_memory(device: str) -> bool:
     if device == "cuda":
         torch.cuda.empty_cache()
     return True
-
-
-def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
-    """The module inside `torch.compile` and `DataParallel`: hooks act on it, and only on it."""
-    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
-        return _unwrap(model.module)
-    original = getattr(model, "_orig_mod", None)
-    return _unwrap(original) if isinstance(original, torch.nn.Module) else model
-
-
-def _without_wrapper(name: object) -> str:
-    text = str(name)
-    for prefix in ("module.", "_orig_mod."):
-        text = text.removeprefix(prefix)
-    return text

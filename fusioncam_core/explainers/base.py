@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Unpack
 
-from fusioncam_core.arrays.checks import require_finite
+from fusioncam_core.arrays.checks import require_finite, require_scores
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
@@ -309,12 +309,13 @@ class Explainer(Value, ABC):
         names = [layer.name for layer in layers]
         capture = adapter.capture(inputs, names, scores if self.needs_gradients else None, asked) if layers else None
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
-        logits = require_finite(scores.logits(outputs), "model's outputs", xp)
+        logits = require_scores(scores.logits(outputs), "model's outputs", xp)
         warn_of_probabilities(logits, scores, adapter)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)
+        require_finite(xp.take_along_axis(logits, asked, axis=1), "targets' scores", xp)
         masked = self._masked(scores, inputs, asked)
         batches = [
             Batch(

@@ -74,7 +74,7 @@ def require_known(options: Iterable[str], known: Iterable[str], method: type) ->
     own = [*known, *own_parameters(method)]
     for name in options:
         if name not in own:
-            near = difflib.get_close_matches(name, own, n=1, cutoff=0.75)
+            near = ["layer"] if name in LAYER_WORDS else difflib.get_close_matches(name, own, n=1, cutoff=0.75)
             raise InvalidTypeError(
                 f"{method.__name__} has no option {name!r}"
                 + (f"; did you mean {near[0]!r}?" if near else ".")
@@ -94,5 +94,8 @@ def limits_of(method: type, options: BudgetOptions) -> tuple[Limits, ExplainerOp
 
 
 BUDGET = ("budget", "tolerance")
+
+LAYER_WORDS = ("layers", "layer_name", "target_layer", "target_layers")
+"""What other libraries call the layer."""
 
 COMBINES: tuple[str, ...] = get_args(Combine)

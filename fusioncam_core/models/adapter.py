@@ -356,7 +356,7 @@ def unconnected_words(layer: str, model_name: str, cuts: str = "detach, no_grad,
     """What to say where the scores do not depend on a layer; `cuts` are the framework's ways to cut a gradient."""
     return (
         f"The scores of {model_name} do not depend on the layer {layer!r}, or the model cuts the gradient behind it "
-        f"({cuts}). Take a layer on the way to the outputs."
+        f"({cuts}). Take a layer on the way to the outputs, or a method that needs no gradient, such as ScoreCAM."
     )
 
 
@@ -375,11 +375,12 @@ def not_an_array(values: object, expected: str) -> InvalidTypeError:
     return InvalidTypeError(f"Images are a NumPy array or {expected}: got a {kind.__module__}.{kind.__qualname__}.")
 
 
-def cannot_run(model_name: str, inputs: Inputs, reason: str) -> InvalidValueError:
+def cannot_run(model_name: str, inputs: Inputs, reason: str, advice: str = "") -> InvalidValueError:
     """The error for inputs on which the model does not run, with the first line of what it said itself."""
     shapes = ", ".join(f"{tuple(each.shape)} ({_dtype_name(each.dtype)})" for each in leaves(inputs))
     first_line = next(iter(reason.splitlines()), "")
-    return InvalidValueError(f"{model_name} cannot run on inputs of shape {shapes}: {first_line}")
+    ending = f"{'' if first_line.endswith('.') else '.'} {advice}" if advice else ""
+    return InvalidValueError(f"{model_name} cannot run on inputs of shape {shapes}: {first_line}{ending}")
 
 
 def _dtype_name(dtype: Any) -> str:

@@ -21,7 +21,7 @@ from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, Sco
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.layout import Layout, Reshape, is_attention, may_have_space
 from fusioncam_core.models.measurements import Measurements
-from fusioncam_core.models.outputs import unpack
+from fusioncam_core.models.outputs import scores_in, unpack
 from fusioncam_core.models.probe import is_row_shape
 
 LOOKED_AT = 32
@@ -49,7 +49,8 @@ class AnyOutput:
     """A score that depends on all that a class could depend on: every value of an output, each with its own weight.
 
     Attributes:
-        output: the position or name of the output, if there are several.
+        output: the position or name of the output, if there are several; None takes all of them, for one image, where
+            they are several and none is that of a classifier.
     """
 
     output: int | str | None = None
@@ -60,9 +61,10 @@ class AnyOutput:
         The weights differ because the plain sum of probabilities is a constant. By the largest value alone a map can be
         told of which each channel is one class.
         """
-        values = unpack(outputs, self.output)
-        xp = array_namespace(values)
-        flat = xp.reshape(xp.astype(values, xp.float32), (values.shape[0], -1))
+        values = [unpack(outputs, self.output)] if self.output is not None else scores_in(outputs)
+        xp = array_namespace(*values)
+        rows = values[0].shape[0] if len(values) == 1 else 1
+        flat = xp.concat([xp.reshape(xp.astype(each, xp.float32), (rows, -1)) for each in values], axis=1)
         weights = constant_like(np.linspace(1, 2, int(flat.shape[1])), flat, xp)
         return xp.stack([xp.sum(flat * weights, axis=1), xp.max(flat, axis=1)], axis=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 Task = Literal["multiclass", "multilabel", "binary"]
 OutputKind = Literal["logits", "probabilities"]
+
+
+OTHER_THAN_CLASSES = (
+    "What is no classifier is explained by a function of its outputs, given as targets=: of a segmentation "
+    "SegmentationLogit(class, mask), with channel_axis=-1 where classes come last and output= where outputs are "
+    "several; of a detector's candidates DetectionScore(box, class)."
+)
 
 
 def unpack(outputs: Any, which: int | str | None = None) -> Array:
@@ -43,7 +50,15 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
     if isinstance(outputs, Mapping) and len(entries) > 1:
         raise InvalidTypeError(
             f"The model returned several outputs, {_names(outputs)}, and none is called 'logits'. Say which is "
-            "explained with output=."
+            f"explained with output=. {OTHER_THAN_CLASSES}"
+        )
+    if isinstance(outputs, list) and outputs and isinstance(outputs[0], Mapping):
+        several = "s" * (len(outputs) != 1)
+        raise InvalidTypeError(
+            f"The model returned {len(outputs)} mapping{several} of {_names(outputs[0])}, one for each image, as "
+            "detectors do. "
+            "Give as targets= a function that makes one score an image of them, (n,): such as the best score of a "
+            "class, or its overlap with a box times its score, as DetectionScore has it."
         )
     if isinstance(entries, tuple | list) and entries:
         return unpack(entries[0])
@@ -51,6 +66,29 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
         f"The model returned a {type(outputs).__qualname__}, which holds no array of class scores. Wrap the model "
         "so that it returns one."
     )
+
+
+def scores_in(outputs: Any) -> list[Array]:
+    """The array of class scores in what a model returned; if there is none that is known to be, all floating arrays.
+
+    Raises:
+        TypeError: if there are none.
+    """
+    try:
+        return [unpack(outputs)]
+    except InvalidTypeError:
+        found = [each for each in _arrays(outputs) if array_namespace(each).isdtype(each.dtype, "real floating")]
+        if not found:
+            raise
+        return found
+
+
+def _arrays(outputs: Any) -> Iterator[Array]:
+    if hasattr(outputs, "shape"):
+        yield outputs
+    elif isinstance(outputs, Mapping | tuple | list):
+        for each in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _arrays(each)
 
 
 def _named_output(outputs: Any, which: int | str) -> Any:
@@ -135,7 +173,7 @@ class ClassScores:
         if values.ndim != 2:
             raise InvalidValueError(
                 f"The model returned outputs of shape {tuple(values.shape)}, and (batch, classes) was expected. "
-                "If several values a class are meant, wrap the model so that it returns one."
+                f"{OTHER_THAN_CLASSES} If several values a class are meant, wrap the model so that it returns one."
             )
         if self.task == "multiclass" and values.shape[1] == 1:
             raise InvalidValueError(

@@ -102,5 +102,16 @@ def _nobody_adapts(model: object) -> str:
     return (
         f"No plugin adapts a model of type {kind}. Plugins asked: {', '.join(asked) or 'none'}"
         + (f"; disabled by {DISABLE_VARIABLE}: {', '.join(disabled)}" if disabled else "")
-        + f". What they read:{known or ' nothing'}"
+        + f". What they read:{known or ' nothing'}{_held_by(model)}"
     )
+
+
+def _held_by(model: object) -> str:
+    """Which attribute of an object holds a model, as trainers and pipelines do; "" if none is known to."""
+    hook = plugin_manager().hook
+    for name in ("model", "module"):
+        inner = getattr(model, name, None)
+        if inner is not None and hook.fusioncam_adapt_model(model=inner, options={}) is not None:
+            kind = f"{type(inner).__module__}.{type(inner).__qualname__}"
+            return f"\nThe .{name} of this {type(model).__qualname__} is a {kind}, which can be read: give that."
+    return ""
