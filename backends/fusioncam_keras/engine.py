@@ -49,6 +49,7 @@ class Engine(ABC):
         execution: as in `ModelAdapter`.
         run_errors: what else than ValueError the framework raises for inputs that do not fit.
         other_errors: those of them that say something else, such as that memory ran out.
+        half: whether something in the model computes in float16, in which gradients underflow.
         out_of_reach: why a layer that did run may not have been seen to, as the end of a sentence.
     """
 
@@ -60,6 +61,7 @@ class Engine(ABC):
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         self.model = model
+        self.half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
     @property
     def dtype(self) -> str:

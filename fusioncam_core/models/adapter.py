@@ -25,6 +25,11 @@ Ending = Literal["softmax", "sigmoid"]
 CHANNELS = {"first": 1, "last": -1}
 """The words for where channels are, and their axis in a batch."""
 
+GRADIENT_SCALES = (2.0**14, 2.0**7, 1.0, 2.0**-7)
+"""By what a score is multiplied before a backward pass in float16, and its gradients divided in float32: the first by
+which none overflows. The smallest normal number of float16 is 6e-5, which a mean over 224 x 224 positions falls below.
+"""
+
 
 @dataclass(frozen=True)
 class Execution:
