@@ -119,12 +119,14 @@ class ModelAdapter(ABC):
         model_name: for messages.
         input_channel_axis: 1 or -1, in batched inputs.
         execution: how the model's device likes to work.
+        rescales_inputs: whether the model brings raw images into its range itself.
     """
 
     namespace: Namespace
     model_name: str
     input_channel_axis: int = 1
     execution: Execution = Execution()
+    rescales_inputs: bool = False
 
     # --- the model as a whole
 
