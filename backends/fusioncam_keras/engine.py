@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, Namespace
+from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
 from fusioncam_core.models.adapter import Execution, Score
 from fusioncam_core.models.inputs import Inputs
 
@@ -100,6 +101,11 @@ class Engine(ABC):
         """What the function of the inputs returns, which is no array. Nobody looks at the values of arrays in it."""
         with self.without_gradients():
             return function(inputs)
+
+    def values(self, function: Callable[[Inputs], list[Array]], inputs: Inputs) -> list[np.ndarray] | None:
+        """The values of the arrays that the function of the inputs returns; None if they cannot be taken out of it."""
+        with self.without_gradients():
+            return [to_numpy(each) for each in function(inputs)]
 
     @abstractmethod
     def capture(

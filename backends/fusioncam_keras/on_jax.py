@@ -81,6 +81,16 @@ class JaxEngine(Engine):
         jax.eval_shape(run, self._values(), inputs)
         return seen[0]
 
+    def values(self, function: Callable[[Inputs], list[jax.Array]], inputs: Inputs) -> list[np.ndarray] | None:
+        def run(values: list[jax.Array], inputs: Inputs) -> list[jax.Array]:
+            with self._with(values):
+                return function(inputs)
+
+        try:
+            return [np.asarray(each) for each in jax.jit(run)(self._values(), inputs)]
+        except jax.errors.UnexpectedTracerError:  # one of them is made inside a loop
+            return None
+
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: jax.Array | None
     ) -> Captured:
