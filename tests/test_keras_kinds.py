@@ -546,10 +546,13 @@ def test_a_model_that_rescales_wants_raw_values() -> None:
     plain = classifier(3)
     raw = keras.Sequential([keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), plain], name="raw")
     bytes_ = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
-    with pytest.raises(TypeError, match=r"hidden takes floating-point images: got .*uint8.*scaling to \[0, 1\]"):
+    with pytest.raises(
+        TypeError, match=r"hidden takes preprocessed floating-point images: got .*uint8.*scaling to \[0, 1\]"
+    ):
         GradCAM(plain)(bytes_)
     with pytest.raises(
-        TypeError, match=r"raw takes .*uint8.*leave their values as they are \(images\.astype\('float32'\)"
+        TypeError,
+        match=r"raw takes .*rescales them itself.*uint8.*leave their values as they are: images\.astype\('float32'\)",
     ):
         GradCAM(raw)(bytes_)
     found = GradCAM(raw, "conv")(bytes_.astype(np.float32), 1)

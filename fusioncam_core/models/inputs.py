@@ -112,15 +112,18 @@ def _check_images(images: Array, input_ndim: int | None, adapter: ModelAdapter) 
     """A floating batch of images; one image gets its batch axis."""
     model_name, xp = adapter.model_name, adapter.namespace
     if not xp.isdtype(images.dtype, "real floating"):
-        raise InvalidTypeError(
-            f"{model_name} takes floating-point images: got an array of {images.dtype}. "
-            + (
-                "It brings them into its range itself: make them float32 and leave their values as they are "
-                "(images.astype('float32'))."
-                if adapter.rescales_inputs
-                else "Preprocess as in training (usually scaling to [0, 1] or by mean and standard deviation) first."
+        kind, advice = (
+            (
+                "floating-point images and rescales them itself",
+                "Make them float32 and leave their values as they are: images.astype('float32').",
+            )
+            if adapter.rescales_inputs
+            else (
+                "preprocessed floating-point images",
+                "Preprocess as in training (usually scaling to [0, 1] or by mean and standard deviation) first.",
             )
         )
+        raise InvalidTypeError(f"{model_name} takes {kind}: got an array of {images.dtype}. {advice}")
     if input_ndim is not None and images.ndim == input_ndim - 1:
         images = xp.expand_dims(images, axis=0)
     if images.ndim < 3 if input_ndim is None else images.ndim != input_ndim:
