@@ -566,7 +566,9 @@ def test_a_model_that_rescales_wants_raw_values() -> None:
 def segmenter(classes: int, activation: str | None, *, squeezed: bool = False) -> Any:
     inputs = keras.Input((8, 12, 3))
     coarse = layers.Conv2D(5, 3, strides=2, padding="same", activation="relu", name="coarse")(inputs)
-    values = layers.Conv2D(classes, 1, activation=activation, name="head")(layers.UpSampling2D(2)(coarse))
+    values = layers.Conv2D(classes, 1, activation=activation, name="head")(
+        layers.UpSampling2D(2, name="up_sampling")(coarse)
+    )
     values = layers.Reshape((8, 12))(values) if squeezed else values
     return filled(keras.Model(inputs, values, name="pixels"))
 
@@ -600,6 +602,31 @@ def test_segmentation_explains_logits(classes: int, activation: str | None, inde
     np.testing.assert_allclose(explanation.scores, to_numpy(behind(activations)), atol=1e-4)
     expected = grad_cam(activations, gradient(behind, activations), (8, 12))
     np.testing.assert_allclose(explanation.maps, expected, atol=1e-5)
+
+
+def test_segmentation_with_the_classes_somewhere_else() -> None:
+    target = SegmentationLogit(1, np.ones((8, 12)))
+    with pytest.raises(
+        ValueError, match=r"outputs' shape \(12, 3\).* got one of \(8, 12\) with 96\. Say channel_axis=-1"
+    ):
+        GradCAM(segmenter(3, None), "coarse")(PIXELS, target)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_layer_that_makes_probabilities_is_behind_the_logits(activation: str) -> None:
+    model, target = segmenter(3, activation), SegmentationLogit(1, channel_axis=-1)
+    cam = GradCAM(model)
+    assert np.all(to_numpy(cam(PIXELS, target).maps).max(axis=(1, 2)) == 1)
+    assert cam.layer_names != ("head",)
+    if BACKEND == "jax":  # a traced gradient of zeros does not tell why it is zero
+        with pytest.warns(FusionCamWarning, match="zero everywhere"):
+            GradCAM(model, "head")(PIXELS, target)
+    else:
+        words = (
+            f"'head' of pixels makes an output by a {activation}, and the scores are the logits.* Take a layer before"
+        )
+        with pytest.raises(ValueError, match=words):
+            GradCAM(model, "head")(PIXELS, target)
 
 
 def test_layers_of_a_model_with_several_outputs(images: np.ndarray) -> None:

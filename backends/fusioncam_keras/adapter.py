@@ -284,9 +284,18 @@ class KerasAdapter(ModelAdapter):
             if score is not None:
                 gradient = _together([next(gradients) for _ in call.numbers], call, 2)
                 if gradient is None:
-                    raise UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, NumPy"))
+                    raise self._unconnected(layer, part, learned)
             found[layer] = LayerCapture(_together(mine, call, 1), gradient, axes.get(id(part), otherwise))
         return Capture(captured.outputs, found)
+
+    def _unconnected(self, layer: str, part: keras.Operation, learned: Survey) -> UnconnectedError:
+        kind = next((each.kind for each in learned.sources if each is not None and each.part is part), None)
+        if kind is None:
+            return UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, NumPy"))
+        return UnconnectedError(
+            f"The layer {layer!r} of {self.model_name} makes an output by a {kind}, and the scores are the logits that "
+            "go into it: they do not depend on what the layer returns. Take a layer before it."
+        )
 
     def _run_tapped(self, layers: tuple[str, ...], inputs: Inputs, through: Transform) -> tuple[Any, list[Any]]:
         """The outputs, and what became of the layers' outputs: one array for each call, frame by frame."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -151,6 +151,10 @@ class _Recorder:
                 count = length((*call.frames, *shape))
                 yield from ((source, count) for source in possible_sources(part, call.numbers, shape))
 
+    def paths(self, parts: Iterable[keras.Operation]) -> set[str]:
+        keys = {id(part) for part in parts}
+        return {path for path, (part, _) in self.ran.items() if id(part) in keys}
+
     def _info(self, path: str, part: keras.Operation, shape: tuple[int, ...]) -> LayerInfo:
         calls = self.calls[id(part)]
         shape = (shape[0], *calls[-1].frames, *shape[1:])
@@ -194,7 +198,9 @@ def survey(
     made = {id(result): Source(str(ending(part)), part, (call,), True) for result, part, call in listener.made()}
     sources = [made.get(id(each)) for each in flat]
     learned = Survey(
-        layers=mark_default(recorder.listed()),
+        layers=mark_default(
+            recorder.listed(), besides=recorder.paths(each.part for each in sources if each is not None)
+        ),
         channel_axes=recorder.channel_axes,
         calls=recorder.calls,
         sources=sources,

@@ -18,6 +18,9 @@ from fusioncam_core.results.explanation import Explanation
 EXTREMES = (0.0, 256.0, -256.0)
 """Multiples of an image for which probabilities stay in [0, 1] and logits hardly do: black, and far out of range."""
 
+ROUNDING = 1e-3
+"""How far out of [0, 1] half precision may bring a probability."""
+
 
 class OutputCheck:
     """Warns of outputs that look like probabilities where logits were expected.
@@ -73,7 +76,7 @@ def _raw(logits: np.ndarray[Any, Any], scores: ClassScores) -> np.ndarray[Any, A
 
 
 def _in_unit_interval(values: np.ndarray[Any, Any]) -> bool:
-    return bool(values.min() >= 0 and values.max() <= 1)
+    return bool(values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING)
 
 
 def warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
