@@ -12,7 +12,8 @@ from typing import Any
 
 import keras
 
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.arrays.namespaces import is_traced
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
 from fusioncam_core.models.adapter import (
     Capture,
     Ending,
@@ -21,6 +22,7 @@ from fusioncam_core.models.adapter import (
     ModelAdapter,
     Score,
     View,
+    call_name,
     call_number,
     cannot_run,
     channel_axis,
@@ -30,13 +32,24 @@ from fusioncam_core.models.adapter import (
     split_call,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, rows_of
+from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.outputs import unpack
 from fusioncam_core.models.session import Within, in_session
+from fusioncam_keras.endings import Listener, as_logits
 from fusioncam_keras.engine import Captured, Engine, Transform
 from fusioncam_keras.state import keep_attributes
-from fusioncam_keras.survey import Observer, Survey, array_of, declared_input_axis, survey, with_array
-from fusioncam_keras.taps import Logits, parts, passing
+from fusioncam_keras.survey import (
+    Call,
+    Candidate,
+    Survey,
+    array_of,
+    declared_input_axis,
+    reveal,
+    runs_backwards,
+    survey,
+    with_array,
+)
+from fusioncam_keras.taps import loops, parts, passing, rescales, symbolic_call
 
 ENGINES = {"tensorflow": "on_tensorflow", "torch": "on_torch", "jax": "on_jax"}
 """The module for each of Keras's own backends that can differentiate."""
@@ -74,7 +87,8 @@ class KerasAdapter(ModelAdapter):
         self.namespace = self._engine.namespace
         self.execution = self._engine.execution
         self.input_channel_axis = channel_axis(options.get("channels"), declared_input_axis(self._parts))
-        self._learned: Survey | None = None
+        self.rescales_inputs = rescales(self._parts)
+        self._learned: dict[tuple[Any, ...], Survey] = {}
 
     # --- the model as a whole
 
@@ -130,20 +144,31 @@ class KerasAdapter(ModelAdapter):
     # --- what one run tells
 
     def _survey(self, inputs: Inputs) -> Survey:
-        if self._learned is None:
-            self._learned = self._look(inputs)
-        return self._learned
+        """What was learned from inputs of these shapes; while a compiler records, perhaps of the last ones."""
+        key = tuple(tuple(each.shape[1:]) for each in leaves(inputs))
+        if key not in self._learned:
+            if self._learned and is_traced(leaves(inputs)[0], self.namespace):
+                return next(reversed(self._learned.values()))
+            self._learned[key] = self._learn(inputs)
+        return self._learned[key]
 
     @in_session
-    def _look(self, inputs: Inputs) -> Survey:
+    def _learn(self, inputs: Inputs) -> Survey:
+        learned, candidates = self._look(inputs)
+        if not candidates or is_traced(leaves(inputs)[0], self.namespace):
+            return learned
+        return reveal(learned, candidates, self._call, self._engine.values, rows_of(inputs, 0, 1))
+
+    @in_session
+    def _look(self, inputs: Inputs) -> tuple[Survey, list[Candidate]]:
         look = functools.partial(
             survey, self._parts, self._call, channel_axis=self.input_channel_axis, tracing=self._engine.tracing
         )
-        learned: Survey = self._engine.look(look, rows_of(inputs, 0, 1))
-        return learned
+        looked: tuple[Survey, list[Candidate]] = self._engine.look(look, rows_of(inputs, 0, 1))
+        return looked
 
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        return self._look(inputs).layers
+        return self._look(inputs)[0].layers
 
     def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
         """The softmax or sigmoid that makes the explained output and is left out of what `forward` returns."""
@@ -152,6 +177,10 @@ class KerasAdapter(ModelAdapter):
     # --- its layers
 
     def find(self, layer: Any) -> str:
+        if isinstance(layer, keras.KerasTensor):
+            return self._find_maker(layer)
+        if isinstance(layer, int):
+            raise self._no_index(layer)
         if not isinstance(layer, str):
             for path, part in self._parts:
                 if part is layer:
@@ -164,21 +193,82 @@ class KerasAdapter(ModelAdapter):
             same_name = [path for path, _ in self._parts if path.rpartition("[")[0].rpartition("/")[2] == name]
             if same_name:
                 raise _ambiguous(name, same_name, self.model_name)
+            if self._saved_function is not None:
+                raise self._no_layers()
             raise unknown_layer(layer, dict.fromkeys(path for path, _ in self._parts), self.model_name)
         if any(part is not found[0][1] for _, part in found):
             raise _ambiguous(name, [path for path, _ in found], self.model_name)
         return found[0][0] if call is None else f"{found[0][0]}#{call}"
 
-    def _part(self, layer: str, learned: Survey) -> tuple[keras.Operation, int]:
-        """A layer, and the number of the call that its name means, counted from 0."""
+    def _find_maker(self, tensor: keras.KerasTensor) -> str:
+        """The name of the layer, with its call, that makes a symbolic tensor of the model."""
+        part = tensor._keras_history.operation
+        path = next((path for path, each in self._parts if each is part), None)
+        if path is None:
+            raise InvalidValueError(
+                f"The KerasTensor {tensor.name!r} given as layer is made by no layer of {self.model_name}; an input is "
+                "none either. Give a layer of it, or the name of one."
+            )
+        call, calls = symbolic_call(tensor, [self._model, *(part for _, part in self._parts)])
+        return path if calls == 1 else f"{path}#{call}"
+
+    def _no_index(self, index: int) -> InvalidTypeError:
+        layers = getattr(self._model, "layers", [])
+        meant = f" layers[{index}] is {layers[index].name!r}." if -len(layers) <= index < len(layers) else ""
+        return InvalidTypeError(
+            f"A layer of {self.model_name} is given by its name or as the layer itself: got the number {index}.{meant} "
+            "explainer.layers(images) lists all names."
+        )
+
+    @property
+    def _saved_function(self) -> str | None:
+        """The path of a part that is a SavedModel's function; the model's own name if it is one."""
+        everything = [(self.model_name, self._model), *self._parts]
+        return next((path for path, part in everything if isinstance(part, keras.layers.TFSMLayer)), None)
+
+    def _no_layers(self) -> InvalidTypeError:
+        return InvalidTypeError(
+            f"{self._saved_function!r} of {self.model_name} is a TFSMLayer: a SavedModel's compiled function, without "
+            "the layers that it was made of. Give the Keras model from which it was exported (a .keras file), or take "
+            "a method that needs no layer, such as RISE."
+        )
+
+    def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
+        """The error for a model in which no layer can be explained."""
+        return super().no_default_layer(inputs, gradients) if self._saved_function is None else self._no_layers()
+
+    def _part(self, layer: str, learned: Survey) -> tuple[keras.Operation, Call]:
+        """A layer, and the call that its name means.
+
+        Raises:
+            InvalidValueError: if it did not run, or as often; or no map can be read off what it returns.
+        """
         path, _ = split_call(layer)
         part = next(part for name, part in self._parts if name == path)
-        calls = learned.calls[id(part)]
+        loop = loops(self._parts).get(id(part))
+        if loop is not None:
+            raise InvalidValueError(
+                f"The layer {path!r} of {self.model_name} runs once for each step of {loop!r}, inside of a loop out of "
+                f"which its outputs cannot be taken. Take {loop!r} itself, which returns all steps with "
+                "return_sequences=True, or a layer before it."
+            )
+        calls = learned.calls.get(id(part), [])
         if not calls:
             raise InvalidValueError(
                 f"The layer {path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
             )
-        return part, call_number(layer, calls, self.model_name)
+        if runs_backwards(part):
+            raise InvalidValueError(
+                f"The layer {path!r} of {self.model_name} goes backwards (go_backwards=True): the first of its outputs "
+                f"belongs to the last step, and a map would be the wrong way round. {self._way_round(path)}"
+            )
+        return part, calls[call_number(layer, len(calls), self.model_name)]
+
+    def _way_round(self, path: str) -> str:
+        around, _, _ = path.rpartition("/")
+        if any(name == around and isinstance(part, keras.layers.Bidirectional) for name, part in self._parts):
+            return f"Take the Bidirectional {around!r} around it."
+        return "Take a layer before it, or one behind that turns its outputs round."
 
     # --- running it
 
@@ -188,31 +278,41 @@ class KerasAdapter(ModelAdapter):
         tapped = [self._part(layer, learned) for layer in names]
         run = functools.partial(self._run_tapped, names)
         captured: Captured = self._engine.capture(run, names, inputs, score, targets)
-        gradients = captured.gradients or [None] * len(names)
-        each = zip(names, captured.activations, gradients, tapped, strict=True)
+        activations, gradients = iter(captured.activations), iter(captured.gradients or ())
         axes, otherwise = learned.channel_axes, self.input_channel_axis
-        return Capture(
-            captured.outputs,
-            {
-                layer: LayerCapture(activations, gradient, axes.get(id(part), otherwise))
-                for layer, activations, gradient, (part, _) in each
-            },
-        )
+        found = {}
+        for layer, (part, call) in zip(names, tapped, strict=True):
+            mine = [next(activations) for _ in call.numbers]
+            gradient = None
+            if score is not None:
+                gradient = _together([next(gradients) for _ in call.numbers], call, 2)
+                if gradient is None and len(names) == 1:
+                    self._refuse_endings(layer, part, learned)
+            found[layer] = LayerCapture(_together(mine, call, 1), gradient, axes.get(id(part), otherwise))
+        return Capture(captured.outputs, found)
+
+    def _refuse_endings(self, layer: str, part: keras.Operation, learned: Survey) -> None:
+        kind = next((each.kind for each in learned.sources if each is not None and each.part is part), None)
+        if kind is not None:
+            raise UnconnectedError(
+                f"The layer {layer!r} of {self.model_name} makes an output by a {kind}, and the scores are the logits "
+                "that go into it: they do not depend on what the layer returns. Take a layer before it."
+            )
 
     def _run_tapped(self, layers: tuple[str, ...], inputs: Inputs, through: Transform) -> tuple[Any, list[Any]]:
-        """The outputs, and what became of the layers' outputs."""
-        learned = self._survey(inputs)
-        taps = []
+        """The outputs, and what became of the layers' outputs: one array for each call, frame by frame."""
+        learned, taps, first = self._survey(inputs), [], 0
         with contextlib.ExitStack() as stack:
-            for place, layer in enumerate(layers):
+            for layer in layers:
                 part, call = self._part(layer, learned)
-                taps.append(_Tap(call, functools.partial(through, place)))
+                taps.append(_Tap(call.numbers, first, through))
+                first += len(call.numbers)
                 stack.enter_context(passing(part, taps[-1]))
             outputs = self._run(inputs)
         for layer, tap in zip(layers, taps, strict=True):
-            if tap.array is None:
-                raise no_array_in(layer, self.model_name)
-        return outputs, [tap.array for tap in taps]
+            if any(array is None for array in tap.arrays):
+                raise no_array_in(layer, self.model_name, tap.other)
+        return outputs, [array for tap in taps for array in tap.arrays]
 
     @in_session
     def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
@@ -222,13 +322,18 @@ class KerasAdapter(ModelAdapter):
         return outputs, seen
 
     def _run_observed(self, layers: tuple[str, ...], view: View, inputs: Inputs) -> tuple[Any, dict[str, Any]]:
-        parts = dict(reversed(self._parts))
-        observer = Observer(view, self.namespace, self._engine.tracing)
-        with contextlib.ExitStack() as stack:
-            for layer in layers:
-                stack.enter_context(passing(parts[layer], functools.partial(observer.hear, layer)))
-            outputs = self._run(inputs)
-        return outputs, observer.seen
+        learned = self._survey(inputs)
+        named = dict(reversed(self._parts))
+        calls = {
+            call_name(layer, number): call
+            for layer in layers
+            if not runs_backwards(named[layer])
+            for number, call in enumerate(learned.calls[id(named[layer])])
+        }
+        outputs, arrays = self._run_tapped(tuple(calls), inputs, lambda place, array: array)
+        left = iter(arrays)
+        kept = {name: _together([next(left) for _ in call.numbers], call, 1) for name, call in calls.items()}
+        return outputs, {name: view(name, array, self.namespace) for name, array in kept.items()}
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
@@ -238,8 +343,10 @@ class KerasAdapter(ModelAdapter):
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: Any) -> Any:
+        _, call = self._part(layer, self._survey(inputs))
+
         def replaced(place: int, array: Any) -> Any:
-            return keras.ops.cast(activations, array.dtype)
+            return keras.ops.cast(_apart(activations, call)[place], array.dtype)
 
         with self._engine.without_gradients():
             return self._run_tapped((layer,), inputs, replaced)[0]
@@ -250,10 +357,13 @@ class KerasAdapter(ModelAdapter):
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""
-        logits = Logits(self._survey(inputs).endings)
-        with logits.listening():
+        sources = self._survey(inputs).sources
+        listener = Listener((source.part, source.inside) for source in sources if source is not None)
+        with listener.listening():
             outputs = self._call(inputs)
-        return keras.tree.map_structure(logits.of, outputs)
+        flat = keras.tree.flatten(outputs)
+        logits = [as_logits(output, source, listener) for output, source in zip(flat, sources, strict=True)]
+        return keras.tree.pack_sequence_as(outputs, logits)
 
     def _call(self, inputs: Inputs) -> Any:
         arguments, keywords = _arguments(self._model, inputs)
@@ -272,20 +382,53 @@ def _assign(variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
 
 
 class _Tap:
-    """Changes a layer's output in one of its calls, counted from 0, and keeps what became of it."""
+    """Changes a layer's outputs in some of its calls, counted from 0, and keeps what became of them.
 
-    def __init__(self, call: int, through: Callable[[Any], Any]):
-        self.array: Any | None = None
-        self._left = call
+    Args:
+        calls: the numbers of the calls.
+        first: the place of the first of them among all that are tapped.
+        through: (place, array) -> what the rest of the model sees instead.
+
+    Attributes:
+        arrays: what became of the outputs, one for each of the calls; None for what was no array.
+        other: the latest output that was none.
+    """
+
+    def __init__(self, calls: Sequence[int], first: int, through: Transform):
+        self.arrays: list[Any] = [None] * len(calls)
+        self.other: Any = None
+        self._places = {call: place for place, call in enumerate(calls)}
+        self._first = first
         self._through = through
+        self._heard = 0
 
     def __call__(self, output: Any) -> Any:
-        self._left -= 1
-        array = array_of(output)
-        if self._left != -1 or array is None:
+        place, array = self._places.get(self._heard), array_of(output)
+        self._heard += 1
+        if array is None:
+            self.other = output
+        if place is None or array is None:
             return output
-        self.array = self._through(array)
-        return with_array(output, self.array)
+        self.arrays[place] = self._through(self._first + place, array)
+        return with_array(output, self.arrays[place])
+
+
+def _together(arrays: Sequence[Any], call: Call, axis: int) -> Any:
+    """The arrays of one call, one for each frame, as one array; those that are None as zeros, or None if all are."""
+    like = next((array for array in arrays if array is not None), None)
+    if like is None or not call.frames:
+        return like
+    stacked = keras.ops.stack([keras.ops.zeros_like(like) if array is None else array for array in arrays], axis=axis)
+    return keras.ops.reshape(stacked, (*like.shape[:axis], *call.frames, *like.shape[axis:]))
+
+
+def _apart(activations: Any, call: Call) -> list[Any]:
+    """The activations (B, ...) of one call, one array for each frame."""
+    if not call.frames:
+        return [activations]
+    own = tuple(activations.shape[1 + len(call.frames) :])
+    flat = keras.ops.reshape(activations, (-1, len(call.numbers), *own))
+    return [flat[:, place] for place in range(len(call.numbers))]
 
 
 def _engine(model: keras.Layer, options: Mapping[str, Any]) -> Engine:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, Namespace
+from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
 from fusioncam_core.models.adapter import Execution, Score
 from fusioncam_core.models.inputs import Inputs
 
@@ -49,6 +50,7 @@ class Engine(ABC):
         execution: as in `ModelAdapter`.
         run_errors: what else than ValueError the framework raises for inputs that do not fit.
         other_errors: those of them that say something else, such as that memory ran out.
+        half: whether something in the model computes in float16, in which gradients underflow.
         out_of_reach: why a layer that did run may not have been seen to, as the end of a sentence.
     """
 
@@ -60,6 +62,7 @@ class Engine(ABC):
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         self.model = model
+        self.half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
     @property
     def dtype(self) -> str:
@@ -111,6 +114,11 @@ class Engine(ABC):
         """
         with self.without_gradients():
             return run(inputs)
+
+    def values(self, function: Callable[[Inputs], list[Array]], inputs: Inputs) -> list[np.ndarray] | None:
+        """The values of the arrays that the function of the inputs returns; None if they cannot be taken out of it."""
+        with self.without_gradients():
+            return [to_numpy(each) for each in function(inputs)]
 
     @abstractmethod
     def capture(

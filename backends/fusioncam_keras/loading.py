@@ -96,7 +96,9 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
     if shape is None or channel_axis is None:
         return None
     height, width = shape[2:] if channel_axis == 1 else shape[1:-1]
-    scales = _scales_itself(model)
+    from fusioncam_keras.taps import parts, rescales
+
+    scales = rescales(parts(model))
     if not scales:
         warn(
             f"'keras:{path}' has no Rescaling or Normalization layer, and its file does not say what was done to the "
@@ -106,11 +108,6 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
         )
     channels = "first" if channel_axis == 1 else "last"
     return Preprocessing((height or 224, width or 224), mean=0.0, std=1.0 if scales else 255.0, channels=channels)
-
-
-def _scales_itself(model: Any) -> bool:
-    kinds = {type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
-    return bool(kinds & {"Rescaling", "Normalization"})
 
 
 def _task(model: Any) -> Task:

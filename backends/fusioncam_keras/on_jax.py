@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.models.adapter import Score, not_an_array
+from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, not_an_array
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax import namespace
 from fusioncam_jax.adapter import EXECUTION, OUT_OF_MEMORY
@@ -81,6 +81,16 @@ class JaxEngine(Engine):
         jax.eval_shape(run, self._values(), inputs)
         return seen[0]
 
+    def values(self, function: Callable[[Inputs], list[jax.Array]], inputs: Inputs) -> list[np.ndarray] | None:
+        def run(values: list[jax.Array], inputs: Inputs) -> list[jax.Array]:
+            with self._with(values):
+                return function(inputs)
+
+        try:
+            return [np.asarray(each) for each in jax.jit(run)(self._values(), inputs)]
+        except jax.errors.UnexpectedTracerError:  # one of them is made inside a loop
+            return None
+
     def observe(
         self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], key: Hashable, inputs: Inputs
     ) -> tuple[Any, dict[str, Any]]:
@@ -123,6 +133,8 @@ class JaxEngine(Engine):
         # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
         columns = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
         columns = jnp.broadcast_to(columns, (scores.shape[1], *scores.shape))
+        if self.half:
+            return outputs, activations, _scaled(jax.vmap(pull_back), columns)
         return outputs, activations, jax.vmap(pull_back)(columns)[0]
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,6 +144,27 @@ class JaxEngine(Engine):
                 return function(*arguments)
 
         return lambda *arguments: compiled(self._values(), *arguments)
+
+
+def _scaled(pull_back: Callable[[jax.Array], Any], columns: jax.Array) -> list[jax.Array]:
+    """The float32 gradients by a backward pass in float16, scaled so that none of them under- or overflows."""
+    scales = jnp.asarray(GRADIENT_SCALES, columns.dtype)
+
+    def overflows(state: tuple[jax.Array, list[jax.Array]]) -> jax.Array:
+        tried, gradients = state
+        finite = jnp.stack([jnp.isfinite(each).all() for each in gradients]).all()
+        return ~finite & (tried < len(GRADIENT_SCALES))
+
+    def again(state: tuple[jax.Array, list[jax.Array]]) -> tuple[jax.Array, list[jax.Array]]:
+        tried, _ = state
+        scale = scales[tried]
+        (gradients,) = pull_back(columns * scale)
+        return tried + 1, [each.astype(jnp.float32) / scale for each in gradients]
+
+    (shapes,) = jax.eval_shape(pull_back, columns)
+    untried = [jnp.full(each.shape, jnp.inf, jnp.float32) for each in shapes]
+    gradients: list[jax.Array] = jax.lax.while_loop(overflows, again, (jnp.asarray(0), untried))[1]
+    return gradients
 
 
 make_engine = JaxEngine

@@ -43,7 +43,7 @@ class TensorFlowEngine(Engine):
     ) -> Captured:
         if score is None:
             return Captured(*run(inputs, unchanged), None)
-        with engine.recording(targets) as tape:
+        with engine.recording(targets, half=self.half) as tape:
 
             def watched(place: int, activations: tf.Tensor) -> tf.Tensor:
                 activations = tf.identity(activations)
@@ -51,7 +51,8 @@ class TensorFlowEngine(Engine):
                 return activations
 
             outputs, activations = run(inputs, watched)
-        return Captured(outputs, activations, engine.gradients(tape, score, outputs, targets, activations))
+        gradients = engine.gradients(tape, score, outputs, targets, activations, half=self.half)
+        return Captured(outputs, activations, gradients)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return engine.compiled(function, jit_compile=self._jit_compile)

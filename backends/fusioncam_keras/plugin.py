@@ -19,11 +19,17 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """A `KerasAdapter` for any layer or model of Keras 3, whatever framework Keras runs on."""
     keras = sys.modules.get("keras")
-    if keras is None or not isinstance(model, getattr(keras, "Layer", ())):
-        return None
-    from fusioncam_keras.adapter import KerasAdapter
+    if keras is not None and isinstance(model, getattr(keras, "Layer", ())):
+        from fusioncam_keras.adapter import KerasAdapter
 
-    return KerasAdapter(model, options)
+        return KerasAdapter(model, options)
+    if "tensorflow" in sys.modules or keras is not None:
+        from fusioncam_keras.foreign import refusal
+
+        error = refusal(model)
+        if error is not None:
+            raise error
+    return None
 
 
 @hookimpl

@@ -10,9 +10,6 @@ from typing import Any
 
 import keras
 
-ENDINGS = {"softmax": "softmax", "softmax_v2": "softmax", "sigmoid": "sigmoid"}
-"""Names of functions and operations that turn logits into probabilities; `softmax_v2` is `tf.nn.softmax`."""
-
 
 def parts(model: keras.Layer) -> list[tuple[str, keras.Operation]]:
     """All layers and operations in the model with their paths, each model or block before what is in it.
@@ -50,6 +47,37 @@ def _children(owner: keras.Operation) -> list[keras.Operation]:
     return operations + [layer for layer in layers if not any(layer is each for each in operations)]
 
 
+def rescales(parts: list[tuple[str, keras.Operation]]) -> bool:
+    """Whether one of the layers brings raw images into the model's range."""
+    return any(isinstance(part, keras.layers.Rescaling | keras.layers.Normalization) for _, part in parts)
+
+
+def loops(parts: list[tuple[str, keras.Operation]]) -> dict[int, str]:
+    """The path of the recurrent layer around each part that runs once for each of its steps, by the part's id."""
+    around = [path for path, part in parts if isinstance(part, keras.layers.RNN)]
+    return {id(part): loop for path, part in parts for loop in around if path.startswith(f"{loop}/")}
+
+
+def symbolic_call(tensor: keras.KerasTensor, owners: list[keras.Operation]) -> tuple[int, int]:
+    """In which of its maker's calls, counted from 0, a symbolic tensor is made, and how many calls there are.
+
+    A Functional model runs its calls from the inputs on, by their distance from the outputs. Of a tensor of another
+    model the calls are not known: as if there were one.
+
+    Args:
+        tensor: made by a layer.
+        owners: the models that it may be of.
+    """
+    part, node_index, _ = tensor._keras_history
+    node = part._inbound_nodes[node_index]
+    for owner in owners:
+        by_depth = getattr(getattr(owner, "_functional", None) or owner, "_nodes_by_depth", {})
+        ran = [each for depth in sorted(by_depth, reverse=True) for each in by_depth[depth] if each.operation is part]
+        if any(each is node for each in ran):
+            return next(call for call, each in enumerate(ran) if each is node), len(ran)
+    return 0, 1
+
+
 @contextlib.contextmanager
 def attribute(owner: object, name: str, value: Any) -> Iterator[None]:
     """The instance has another attribute for the duration; its class, and how Keras tracks it, are left alone."""
@@ -64,74 +92,22 @@ def attribute(owner: object, name: str, value: Any) -> Iterator[None]:
             del vars(owner)[name]
 
 
-def passing(part: keras.Operation, through: Callable[[Any], Any]) -> contextlib.AbstractContextManager[None]:
-    """What the layer returns goes through a function for the duration, where this thread calls it."""
+def passing(
+    part: keras.Operation, through: Callable[[Any], Any], before: Callable[..., object] | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """What the layer returns goes through a function for the duration, where this thread calls it.
+
+    `before`, if there is one, is called with the layer's arguments first.
+    """
     name = "call" if getattr(part, "quantization_mode", None) is None else "quantized_call"
     call, own_thread = getattr(part, name), threading.get_ident()
 
     @functools.wraps(call)
     def tap(*arguments: Any, **keywords: Any) -> Any:
+        heard = threading.get_ident() == own_thread
+        if heard and before is not None:
+            before(*arguments, **keywords)
         output = call(*arguments, **keywords)
-        return through(output) if threading.get_ident() == own_thread else output
+        return through(output) if heard else output
 
     return attribute(part, name, tap)
-
-
-class Logits:
-    """Keeps what goes into each softmax and sigmoid that could be a model's last operation.
-
-    Args:
-        parts: layers and operations that may end a model; those that are no softmax or sigmoid are left alone.
-    """
-
-    def __init__(self, parts: list[keras.Operation]):
-        self._parts = parts
-        # The results are kept as well, so that no other array can get their id.
-        self._kept: dict[int, tuple[Any, Any, keras.Operation]] = {}
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for part in self._parts:
-                name = _ending_attribute(part)
-                if name is not None:
-                    stack.enter_context(attribute(part, name, self._tap(part, getattr(part, name))))
-            yield
-
-    def _tap(self, part: keras.Operation, function: Callable[..., Any]) -> Callable[..., Any]:
-        own_thread = threading.get_ident()
-
-        @functools.wraps(function)
-        def tap(values: Any, *arguments: Any, **keywords: Any) -> Any:
-            result = function(values, *arguments, **keywords)
-            if threading.get_ident() != own_thread:
-                return result
-            if not arguments and not any(value is not None for value in keywords.values()):  # no mask, no other axis
-                self._kept[id(result)] = (result, values, part)
-            return result
-
-        return tap
-
-    def of(self, output: Any) -> Any:
-        """The logits behind an output of the model: the output itself if it is no result of those functions."""
-        return self._kept[id(output)][1] if id(output) in self._kept else output
-
-    def source(self, output: Any) -> keras.Operation | None:
-        """The layer whose softmax or sigmoid the output is, or None."""
-        return self._kept[id(output)][2] if id(output) in self._kept else None
-
-
-def ending(part: keras.Operation) -> str | None:
-    """Whether the layer ends in a "softmax" over the classes or in a "sigmoid"; None for any other."""
-    if isinstance(part, keras.layers.Softmax) or not isinstance(part, keras.Layer):
-        over_classes = getattr(part, "axis", -1) in (-1, 1)
-        return ENDINGS.get(type(part).__name__.lower()) if over_classes else None
-    return ENDINGS.get(getattr(getattr(part, "activation", None), "__name__", ""))
-
-
-def _ending_attribute(part: keras.Operation) -> str | None:
-    """The attribute of the layer that is its softmax or sigmoid: its activation function, or its call."""
-    if ending(part) is None:
-        return None
-    own = isinstance(part, keras.Layer) and not isinstance(part, keras.layers.Softmax)
-    return "activation" if own else "call"

@@ -139,10 +139,11 @@ class PairAdapter(ModelAdapter):
             raise no_spatial_layer(self.model_name)
         if score is None:
             return self._captured(layers, self._run(self._head, activations), activations, None)
-        with engine.recording(targets) as tape:
+        half = tf.float16 in (activations.dtype, *(variable.dtype for variable in self._variables))
+        with engine.recording(targets, half=half) as tape:
             tape.watch(activations)
             outputs = self._run(self._head, activations)
-        (gradients,) = engine.gradients(tape, score, outputs, targets, [activations])
+        (gradients,) = engine.gradients(tape, score, outputs, targets, [activations], half=half)
         return self._captured(layers, outputs, activations, gradients)
 
     def _captured(self, layers: Sequence[str], outputs: Any, activations: tf.Tensor, gradients: Any) -> Capture:

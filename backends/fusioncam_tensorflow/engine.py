@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fusioncam_core.models.adapter import Execution, Score, not_an_array
+from fusioncam_core.models.adapter import GRADIENT_SCALES, Execution, Score, not_an_array
 from fusioncam_tensorflow.state import Touch
 
 CPU_BATCH, GPU_BATCH = 8, 64
@@ -65,31 +65,54 @@ def as_tensor(values: Any, dtype: Any, device: str | None) -> tf.Tensor:
         return tf.cast(tensor, dtype) if tensor.dtype.is_floating else tensor
 
 
-def recording(targets: tf.Tensor | None) -> tf.GradientTape:
-    """A tape that records nothing before a tensor is watched: the trunk below the layer costs no memory."""
+def recording(targets: tf.Tensor | None, *, half: bool = False) -> tf.GradientTape:
+    """A tape that records nothing before a tensor is watched: the trunk below the layer costs no memory.
+
+    Of a model that computes in float16 (`half`) it can be asked for a gradient more than once.
+    """
     several = targets is None or targets.shape[1] > 1
-    return tf.GradientTape(persistent=several, watch_accessed_variables=False)
+    return tf.GradientTape(persistent=several or half, watch_accessed_variables=False)
 
 
 def gradients(
-    tape: tf.GradientTape, score: Score, outputs: Any, targets: tf.Tensor | None, activations: Sequence[tf.Tensor]
+    tape: tf.GradientTape,
+    score: Score,
+    outputs: Any,
+    targets: tf.Tensor | None,
+    activations: Sequence[tf.Tensor],
+    *,
+    half: bool = False,
 ) -> list[tf.Tensor | None]:
     """(K, *shape) of each target's score for each layer's activations, by one backward pass a target.
 
     None for a layer on which no score depends. With a head of ordinary size that loop takes as long as
-    `tape.jacobian`, which would trace anew in every call.
+    `tape.jacobian`, which would trace anew in every call. With `half` the passes are scaled.
     """
     with tape:
         # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
         scores = tf.unstack(tf.reduce_sum(score(outputs, targets), axis=0))
-    rows = [tape.gradient(value, list(activations)) for value in scores]
+    gradient = _scaled_gradient if half else tf.GradientTape.gradient
+    rows = [gradient(tape, value, list(activations)) for value in scores]
     return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)]
+
+
+def _scaled_gradient(tape: tf.GradientTape, score: tf.Tensor, sources: list[tf.Tensor]) -> list[tf.Tensor | None]:
+    """The float32 gradients of a score, through a backward pass in float16."""
+    found: list[tf.Tensor | None] = []
+    for scale in GRADIENT_SCALES:
+        scaled = tape.gradient(score, sources, output_gradients=tf.constant(scale, score.dtype))
+        found = [None if each is None else tf.cast(tf.convert_to_tensor(each), tf.float32) / scale for each in scaled]
+        if all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in found if each is not None):
+            break
+    return found
 
 
 def _stacked(gradients: Sequence[tf.Tensor | None], like: tf.Tensor) -> tf.Tensor | None:
     if all(each is None for each in gradients):
         return None
-    return tf.stack([tf.zeros_like(like) if each is None else tf.convert_to_tensor(each) for each in gradients])
+    dtype = next(each.dtype for each in gradients if each is not None)
+    zeros = tf.zeros(tf.shape(like), dtype)
+    return tf.stack([zeros if each is None else tf.convert_to_tensor(each) for each in gradients])
 
 
 def compiled(function: Callable[..., Any], *, jit_compile: bool) -> Callable[..., Any]:

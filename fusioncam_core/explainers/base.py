@@ -16,7 +16,7 @@ from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.dataset import explain_many
-from fusioncam_core.explainers.diagnostics import warn_of_empty_maps, warn_of_probabilities, warn_of_zero_gradients
+from fusioncam_core.explainers.diagnostics import OutputCheck, warn_of_empty_maps, warn_of_zero_gradients
 from fusioncam_core.explainers.options import (
     BUDGET,
     COMBINES,
@@ -132,6 +132,7 @@ class Explainer(Value, ABC):
         named = tuple(self.adapter.find(each) for each in given) if layer is not None and self.needs_layer else None
         self._layers: tuple[str, ...] | None = named if self.needs_layer else ()
         self._steps = MaskedSteps(self.adapter, self.masked_input, self.batch_size)
+        self._check_outputs = OutputCheck(self.adapter, self.masked_input)
 
     @property
     def layer_names(self) -> tuple[str, ...] | None:
@@ -310,7 +311,7 @@ class Explainer(Value, ABC):
         capture = adapter.capture(inputs, names, scores if self.needs_gradients else None, asked) if layers else None
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
         logits = require_scores(scores.logits(outputs), "model's outputs", xp)
-        warn_of_probabilities(logits, scores, adapter)
+        self._check_outputs(inputs, logits, scores)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:

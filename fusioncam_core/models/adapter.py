@@ -25,6 +25,11 @@ Ending = Literal["softmax", "sigmoid"]
 CHANNELS = {"first": 1, "last": -1}
 """The words for where channels are, and their axis in a batch."""
 
+GRADIENT_SCALES = (2.0**14, 2.0**7, 1.0, 2.0**-7)
+"""By what a score is multiplied before a backward pass in float16, and its gradients divided in float32: the first by
+which none overflows. The smallest normal number of float16 is 6e-5, which a mean over 224 x 224 positions falls below.
+"""
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -136,6 +141,7 @@ class ModelAdapter(ABC):
         model_name: for messages.
         input_channel_axis: 1 or -1, in batched inputs.
         execution: how the model's device likes to work.
+        rescales_inputs: whether the model brings raw images into its range itself.
     """
 
     namespace: Namespace
@@ -144,6 +150,7 @@ class ModelAdapter(ABC):
     execution: Execution = Execution()
     gradient_cuts: str = "detach, no_grad, NumPy"
     """The framework's ways to cut a gradient, for messages."""
+    rescales_inputs: bool = False
 
     # --- the model as a whole
 

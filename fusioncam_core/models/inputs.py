@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fusioncam_core.arrays.namespaces import Array, Namespace
+from fusioncam_core.arrays.namespaces import Array
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def prepare(adapter: ModelAdapter, images: Any, which: Which) -> Inputs:
             "for a model with several inputs say which is explained with masked_input=."
         )
     array = adapter.as_array(images)
-    return _check_images(array, adapter.input_ndim(None), adapter.model_name, adapter.namespace)
+    return _check_images(array, adapter.input_ndim(None), adapter)
 
 
 def _prepare_several(adapter: ModelAdapter, images: Any, which: int | str) -> Inputs:
@@ -101,20 +101,29 @@ def _prepare_several(adapter: ModelAdapter, images: Any, which: int | str) -> In
         raise InvalidValueError(f"masked_input={which!r} is not among the inputs {', '.join(map(repr, known))}.")
     inputs = map_leaves(adapter.as_array, inputs)
     explained = leaf(inputs, which)
-    _check_images(explained, explained.ndim, adapter.model_name, adapter.namespace)
+    _check_images(explained, explained.ndim, adapter)
     sizes = {int(each.shape[0]) for each in leaves(inputs)}
     if len(sizes) > 1:
         raise InvalidValueError(f"All inputs need the same batch size: got {sorted(sizes)}.")
     return inputs
 
 
-def _check_images(images: Array, input_ndim: int | None, model_name: str, xp: Namespace) -> Array:
+def _check_images(images: Array, input_ndim: int | None, adapter: ModelAdapter) -> Array:
     """A floating batch of images; one image gets its batch axis."""
+    model_name, xp = adapter.model_name, adapter.namespace
     if not xp.isdtype(images.dtype, "real floating"):
-        raise InvalidTypeError(
-            f"{model_name} takes preprocessed floating-point images: got an array of {images.dtype}. "
-            "Preprocess as in training (usually scaling to [0, 1] or by mean and standard deviation) first."
+        kind, advice = (
+            (
+                "floating-point images and rescales them itself",
+                "Make them float32 and leave their values as they are: images.astype('float32').",
+            )
+            if adapter.rescales_inputs
+            else (
+                "preprocessed floating-point images",
+                "Preprocess as in training (usually scaling to [0, 1] or by mean and standard deviation) first.",
+            )
         )
+        raise InvalidTypeError(f"{model_name} takes {kind}: got an array of {images.dtype}. {advice}")
     if input_ndim is not None and images.ndim == input_ndim - 1:
         images = xp.expand_dims(images, axis=0)
     if images.ndim < 3 if input_ndim is None else images.ndim != input_ndim:

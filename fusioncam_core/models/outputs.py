@@ -173,7 +173,7 @@ class ClassScores:
         if values.ndim != 2:
             raise InvalidValueError(
                 f"The model returned outputs of shape {tuple(values.shape)}, and (batch, classes) was expected. "
-                f"{OTHER_THAN_CLASSES} If several values a class are meant, wrap the model so that it returns one."
+                f"{_several_scores(values)}"
             )
         if self.task == "multiclass" and values.shape[1] == 1:
             raise InvalidValueError(
@@ -186,7 +186,7 @@ class ClassScores:
         if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1):
             raise InvalidValueError(
                 f"task='binary' expects one value an image: got outputs of shape {tuple(values.shape)}. "
-                "Two columns are task='multiclass'."
+                + ("Two columns are task='multiclass'." if values.ndim == 2 else _several_scores(values))
             )
         values = xp.reshape(values, (-1, 1))
         positive = values if self.output_kind == "logits" else self._log_odds(values, xp)
@@ -223,6 +223,17 @@ class ClassScores:
         if self.top == 1:
             return xp.argmax(logits, axis=1, keepdims=True)
         return xp.argsort(logits, axis=1, descending=True)[:, : self.top]
+
+
+def _several_scores(values: Array) -> str:
+    """What to do about outputs that hold several values a class, or none."""
+    if values.ndim < 2:
+        return "Wrap the model so that it returns one value a class."
+    return (
+        "If they are class scores at every pixel or step, explain those of some of them: "
+        "targets=SegmentationLogit(index, mask, channel_axis=-1), or channel_axis=1 where the classes are the second "
+        "axis. For anything else give targets a function of the outputs that returns one score an image."
+    )
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,14 @@ class SegmentationLogit:
         if mask.shape != tuple(logits.shape[1:]) or not mask.any():
             raise InvalidValueError(
                 f"Expected a mask of the outputs' shape {tuple(logits.shape[1:])} with at least one pixel, got one of "
-                f"{mask.shape} with {int((mask != 0).sum())}."
+                f"{mask.shape} with {int((mask != 0).sum())}.{self._other_axis(mask, values)}"
             )
         return xp.sum(flat * constant_like(mask.reshape(-1) / mask.sum(), flat, xp), axis=1)
+
+    def _other_axis(self, mask: np.ndarray[Any, Any], values: Array) -> str:
+        shape = tuple(values.shape)
+        fits = mask.shape == (shape[1:-1] if self.channel_axis == 1 else shape[2:])
+        return f" Say channel_axis={-self.channel_axis} if the classes are there." if fits else ""
 
 
 @dataclass(frozen=True, eq=False)
