@@ -102,7 +102,8 @@ class EquinoxNetwork(Network):
 
     def run(self, parameters: Any, inputs: Inputs, listener: Listener | None) -> Any:
         model, state = equinox.combine(parameters, self._static)
-        required = required_words(self.name, "functools.partial(model, {argument}=...)")
+        with_state = "(model, state) for what equinox.nn.make_with_state returned, others by "
+        required = required_words(self.name, with_state + "functools.partial(model, {argument}=...)")
         stated = {} if state is None else {_name_of_state(model, inputs): state}
         keywords = inference_keywords(model.__call__, inputs, {**self._keywords, **stated}, SUPPLIED, required)
         if listener is not None or self._has_switches:
