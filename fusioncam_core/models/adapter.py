@@ -166,6 +166,13 @@ class ModelAdapter(ABC):
     def input_ndim(self, which: Which) -> int | None:
         """The axes of a batch of the named input (None: of the only one), or None if the model does not tell."""
 
+    def batch_ndim(self, images: Array) -> int | None:
+        """The axes of a batch of images like these, which are a batch or one image; None if the model does not tell.
+
+        Where the model's structure does not tell it, a backend may find out on these images.
+        """
+        return self.input_ndim(None)
+
     @property
     def anchor(self) -> Any:
         """The object by which other adapters of the same model are known to be of it."""

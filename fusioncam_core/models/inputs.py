@@ -86,7 +86,7 @@ def prepare(adapter: ModelAdapter, images: Any, which: Which) -> Inputs:
             "for a model with several inputs say which is explained with masked_input=."
         )
     array = adapter.as_array(images)
-    return _check_images(array, adapter.input_ndim(None), adapter)
+    return _check_images(array, adapter.batch_ndim(array), adapter)
 
 
 def _prepare_several(adapter: ModelAdapter, images: Any, which: int | str) -> Inputs:
