@@ -441,9 +441,10 @@ class TestProbe:
     def test_patches(self) -> None:
         from fusioncam_core.models.probe import _patches
 
-        assert _patches([1, 13, 4, 16], 27) == Patches(1, 10, (4, 4), (0, 1))
-        assert _patches([0, 3, 8, 11], 12) == Patches(0, 0, (4, 3), (1, 0))  # columns first
-        assert _patches([2, 34, 14, 5, 49], 50) == Patches(2, 0, (3, 4, 4), (0, 1, 2))
-        assert _patches([5, 5, 5, 5], 12) is None
-        assert _patches([3, 1, 4, 9], 12) is None
-        assert _patches([0, 9, 3, 11], 12) is None
+        assert _patches([1, 13, 4, 16], 27, 2) == Patches(1, 10, (4, 4), (0, 1))
+        assert _patches([0, 3, 8, 11], 12, 2) == Patches(0, 0, (4, 3), (1, 0))  # columns first
+        assert _patches([2, 34, 14, 5], 50, 3) == Patches(2, 0, (3, 4, 4), (0, 1, 2))
+        assert _patches([2, 34, 14, 5], 49, 3) is None  # the last patch would lie behind the row
+        assert _patches([5, 5, 5, 5], 12, 2) is None
+        assert _patches([3, 1, 4, 9], 12, 2) is None
+        assert _patches([0, 9, 3, 11], 12, 2) is None
