@@ -259,7 +259,7 @@ class JaxAdapter(ModelAdapter):
             return None if score is None else score(kept[0], targets), kept
 
         outputs = (each.outputs[number] for each, number in ran)
-        still = [jnp.zeros(self._batched(shape, inputs), dtype) for shape, dtype in outputs]
+        still = [jnp.zeros(self._batched(shape, inputs), dtype) for shape, dtype, _ in outputs]
         if score is None:
             return *scored(still)[1], None
         scores, pull_back, (outputs, activations) = jax.vjp(scored, still, has_aux=True)

@@ -283,33 +283,44 @@ class Probe:
         names = tuple(dict.fromkeys(call.rpartition("#")[0] for call in shapes))
         outputs, seen = adapter.observe(inputs, names, Change(tuple(shapes.items())))
         self.passes += 1
-        self._check_outputs(outputs)
+        self._check_outputs(outputs, inputs)
         return {call: _Seen.of(values) for call, values in seen.items() if values is not None and call in shapes}
 
-    def _check_outputs(self, outputs: Any) -> None:
+    def _check_outputs(self, outputs: Any, inputs: Inputs) -> None:
         """Refuse a model that makes one answer of two images, or lets them change each other's."""
+        own = self._first_row(outputs)
+        if own is None:
+            return
+        if self._first is None:
+            self._first = own
+        elif _differ(own, self._first) and not self._is_random(own, inputs):
+            raise InvalidValueError(
+                f"The outputs of {self._adapter.model_name} for an image change with the other images of its batch: "
+                "expected images that do not meet at inference. Wrap the model so that it treats each image by itself."
+            )
+
+    def _first_row(self, outputs: Any) -> np.ndarray[Any, Any] | None:
+        """The first image's outputs; None where what the outputs are is a target function's to know."""
         try:
             values = unpack(outputs, self._output)
         except (InvalidTypeError, InvalidValueError):
-            return  # what the outputs are is a target function's to know
+            return None
         if values.ndim == 0 or int(values.shape[0]) not in (1, 2):
-            return
-        name = self._adapter.model_name
+            return None
         if int(values.shape[0]) == 1:
             raise InvalidValueError(
-                f"{name} makes one output of two images, of shape {tuple(values.shape)}: its first axis is no batch, "
-                "but a bag or a sequence that it takes as a whole. Wrap the model so that it takes a batch of bags, "
-                "(batch, members, ...), and returns a row of outputs for each."
+                f"{self._adapter.model_name} makes one output of two images, of shape {tuple(values.shape)}: its first "
+                "axis is no batch, but a bag or a sequence that it takes as a whole. Wrap the model so that it takes a "
+                "batch of bags, (batch, members, ...), and returns a row of outputs for each."
             )
-        own = to_numpy(require_finite(values, "model's outputs", self._adapter.namespace)[0, ...]).astype(np.float64)
-        if self._first is None:
-            self._first = own
-        elif np.abs(own - self._first).max() > MEETING * max(np.abs(own).max(), 1e-6):
-            raise InvalidValueError(
-                f"The outputs of {name} for an image change with the other images of its batch: expected images that "
-                "do not meet at inference, and no chance in it. Wrap the model so that it treats each image by itself, "
-                "always in the same way."
-            )
+        finite = require_finite(values, "model's outputs", self._adapter.namespace)
+        return to_numpy(finite[0, ...]).astype(np.float64)
+
+    def _is_random(self, own: np.ndarray[Any, Any], inputs: Inputs) -> bool:
+        """Whether the model answers otherwise when it is asked the same again."""
+        again = self._first_row(self._adapter.forward(inputs))
+        self.passes += 1
+        return again is None or _differ(own, again)
 
     def _half(self, code: Sequence[int], seed: int) -> np.ndarray[Any, Any]:
         """The image with noise in one half of each axis of space."""
@@ -386,6 +397,11 @@ def _axis_of_batch(shape: tuple[int, ...], seen: _Seen, otherwise: int) -> int:
         if shape[axis] == len(seen.together[0]) and [*shape[:axis], *shape[axis + 1 :]] == rest:
             return axis
     return otherwise
+
+
+def _differ(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    """Whether two rows of outputs differ by more than rounding."""
+    return bool(np.abs(one - other).max() > MEETING * max(np.abs(one).max(), 1e-6))
 
 
 def _moved(low: _Seen, high: _Seen) -> float:
