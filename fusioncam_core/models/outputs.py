@@ -171,9 +171,10 @@ class ClassScores:
         if self.task == "binary":
             return self._binary_logits(values, xp)
         if values.ndim != 2:
+            advice = f"{OTHER_THAN_CLASSES} " if values.ndim > 2 else ""
             raise InvalidValueError(
                 f"The model returned outputs of shape {tuple(values.shape)}, and (batch, classes) was expected. "
-                f"{OTHER_THAN_CLASSES} If several values a class are meant, wrap the model so that it returns one."
+                f"{advice}If several values a class are meant, wrap the model so that it returns one."
             )
         if self.task == "multiclass" and values.shape[1] == 1:
             raise InvalidValueError(
