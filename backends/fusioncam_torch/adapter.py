@@ -40,8 +40,8 @@ from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.layouts import Layouts
 from fusioncam_torch.signatures import about_inputs
 from fusioncam_torch.state import begin_inference, exchange
-from fusioncam_torch.switches import EAGER, NO_CUDNN, Switch, is_compiled
-from fusioncam_torch.taps import GradientsStayOn, Replacement, Tap
+from fusioncam_torch.switches import EAGER, NO_CUDNN, STAYING_ON, Switch, is_compiled
+from fusioncam_torch.taps import Replacement, Tap
 
 CPU_BATCH, GPU_BATCH = 4, 64
 """On a CPU, activations that leave the cache (and, past 32 MiB, malloc's reuse) cost more than a batch saves."""
@@ -207,8 +207,10 @@ class TorchAdapter(ModelAdapter):
                     return self._capture(inputs, layers, score, targets)
                 except UnconnectedError:  # a frozen part under no_grad, on which the scores do depend
                     pass
-            with torch.no_grad(), GradientsStayOn() as gradients:
-                capture = self._capture(inputs, layers, score, targets, begun=gradients.begin)
+            who = object()
+            with torch.no_grad(), self.touching(functools.partial(STAYING_ON.done, who)):
+                begun = functools.partial(STAYING_ON.need, who)
+                capture = self._capture(inputs, layers, score, targets, begun)
             self._frozen.add(frozen)
             return capture
 
