@@ -143,14 +143,6 @@ class TestCheckpoints:
         assert trained.a[0].weight.grad.abs().max() > 0
         assert inference == [True]
 
-    def test_of_timm(self) -> None:
-        timm = pytest.importorskip("timm")
-        model, images = seeded(lambda: timm.create_model("resnet10t", num_classes=4)), image(1, 3, 64, 64)
-        before = GradCAM(model)(images, 1)
-        model.set_grad_checkpointing(True)
-        close(GradCAM(model)(images, 1).maps, before.maps)
-        close(GradCAM(model, "layer4")(images, 1).maps, before.maps)
-
 
 def _fails(part: Any, values: Any) -> Any:
     raise ZeroDivisionError
