@@ -63,7 +63,8 @@ test-plugins: $(DEV)
 	$(CHECK) -o pythonpath="examples/plugin_onnx examples/plugin_method" examples/plugin_onnx examples/plugin_method
 
 test-keras-torch: $(DEV)
-	KERAS_BACKEND=torch $(CHECK) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py
+	KERAS_BACKEND=torch $(CHECK) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py \
+	  tests/test_keras_on_torch.py
 
 test-keras-jax: $(DEV)
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py $(KERAS_ON_JAX)

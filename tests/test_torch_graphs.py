@@ -17,6 +17,7 @@ nn = torch.nn
 
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E402
 
+from interrupts import interrupted, lines_of  # noqa: E402
 from torch_by_hand import block, grad_cam, head, image, seeded, tapped  # noqa: E402
 from torch_models import module_state  # noqa: E402
 
@@ -34,6 +35,13 @@ def assert_captured(model: Any, plain: Any, layers: Sequence[str], images: Any) 
         for layer in asked:
             close(captured[layer].activations, expected[layer][0])
             close(captured[layer].gradients[0], expected[layer][1])
+
+
+def what_is_switched() -> list[Any]:
+    """What of PyTorch's an explanation has others in the place of."""
+    names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
+    checkpoints = [getattr(torch.utils.checkpoint, name) for name in names]
+    return [*checkpoints, torch._C._InferenceMode, torch._C._set_grad_enabled]
 
 
 def close(actual: Any, expected: Any) -> None:
@@ -88,15 +96,27 @@ class TestCheckpoints:
         assert all(np.array_equal(after[name], value) for name, value in before.items())
 
     def test_afterwards_they_save_memory_again(self) -> None:
-        names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
-        before = [*(getattr(torch.utils.checkpoint, name) for name in names), torch._C._InferenceMode]
+        before = what_is_switched()
         model = seeded(KINDS["not reentrant"])
         GradCAM(model, "b")(image(1, 3, *SIZE))
         model.around = _fails
         with pytest.raises(ZeroDivisionError):
             GradCAM(model, "b")(image(1, 3, *SIZE))
-        after = [*(getattr(torch.utils.checkpoint, name) for name in names), torch._C._InferenceMode]
-        assert all(now is then for now, then in zip(after, before, strict=True))
+        assert what_is_switched() == before
+
+    def test_afterwards_also_if_interrupted_at_any_line(self) -> None:
+        before = what_is_switched()
+        adapter, images = adapt_model(seeded(UnderNoGrad)), image(1, 3, *SIZE)
+
+        def capture() -> None:
+            adapter._frozen.clear()
+            adapter.capture(images, ["backbone"], ClassScores(), None)
+
+        capture()
+        for line in range(1, lines_of(capture) + 1):
+            interrupted(capture, line)
+            assert what_is_switched() == before, line
+            assert torch.is_grad_enabled(), line
 
     def test_other_threads_go_on_saving(self) -> None:
         """While one thread is in the middle of an explanation, another one trains with checkpoints."""
@@ -122,14 +142,6 @@ class TestCheckpoints:
         assert len(runs) == 2, "forwards, and again for the backward pass"
         assert trained.a[0].weight.grad.abs().max() > 0
         assert inference == [True]
-
-    def test_of_timm(self) -> None:
-        timm = pytest.importorskip("timm")
-        model, images = seeded(lambda: timm.create_model("resnet10t", num_classes=4)), image(1, 3, 64, 64)
-        before = GradCAM(model)(images, 1)
-        model.set_grad_checkpointing(True)
-        close(GradCAM(model)(images, 1).maps, before.maps)
-        close(GradCAM(model, "layer4")(images, 1).maps, before.maps)
 
 
 def _fails(part: Any, values: Any) -> Any:

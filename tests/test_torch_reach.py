@@ -220,6 +220,15 @@ class TestContainers:
         close(GradCAM(model, "blocks.1")(images, 1).maps, grad_cam(model, model.blocks[1], images, 1))
 
 
+def test_a_part_that_knows_what_it_is_a_part_of() -> None:
+    model, images = seeded(Outer), image(2, 3, 8, 8)
+    expected = FusionCAM(model, "backbone")(images, 1)
+    model.backbone.add_module("whole", model)
+    model.backbone.forward = lambda values: model.backbone[1](model.backbone[0](values))
+    close(FusionCAM(model, "backbone")(images, 1).maps, expected.maps)
+    assert "backbone.whole" not in [layer.name for layer in GradCAM(model).layers(images)]
+
+
 class Packed(nn.Module):
     """A signal's steps through a recurrent layer, packed."""
 

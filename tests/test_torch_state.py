@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM
+from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -243,3 +243,28 @@ def test_observers_keep_their_statistics() -> None:
         for name, (buffer, values) in before.items():
             assert model.get_buffer(name) is buffer, name
             np.testing.assert_array_equal(buffer.numpy(), values.numpy(), err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:.*(torch.ao.quantization|reduce_range|is_sequence)")
+def test_a_faked_quantisation_has_the_range_seen_in_training() -> None:
+    """However many masked images run at once, and whatever ran before; and it goes on observing afterwards."""
+    from torch.ao.quantization import get_default_qat_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import prepare_qat_fx
+
+    plain = seeded(
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    )
+    model = prepare_qat_fx(plain.train(), get_default_qat_qconfig_mapping("x86"), (image(1, 3, 8, 8),))
+    for _ in range(3):
+        model(image(4, 3, 8, 8))
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    images = image(2, 3, 8, 8) * 3
+    first = ScoreCAM(model, "0", batch_size=8)(images, 1)
+    ScoreCAM(model, "0", batch_size=2)(images * 10, 1)
+    again = ScoreCAM(model, "0", batch_size=1)(images, 1)
+    torch.testing.assert_close(again.maps, first.maps, atol=1e-5, rtol=0)
+    assert GradCAM(model, "0")(images, 1).maps.max() == 1
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+    assert model.training
+    model(images)
+    assert not all(torch.equal(values, before[name]) for name, values in model.state_dict().items())

@@ -42,8 +42,8 @@ from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.layouts import Layouts
 from fusioncam_torch.signatures import about_inputs
 from fusioncam_torch.state import begin_inference, exchange
-from fusioncam_torch.switches import EAGER, NO_CUDNN, Switch, is_compiled
-from fusioncam_torch.taps import GradientsStayOn, Replacement, Tap
+from fusioncam_torch.switches import EAGER, NO_CUDNN, STAYING_ON, Switch, is_compiled
+from fusioncam_torch.taps import Replacement, Tap
 
 CPU_BATCH, GPU_BATCH = 4, 64
 """On a CPU, activations that leave the cache (and, past 32 MiB, malloc's reuse) cost more than a batch saves."""
@@ -216,8 +216,9 @@ class TorchAdapter(ModelAdapter):
                 if frozen in self._frozen or all(each.gradients is not None for each in capture.layers.values()):
                     return capture
             # What looks unconnected may be a frozen part under no_grad, on which the scores do depend.
-            with torch.no_grad(), GradientsStayOn() as gradients:
-                within = self._capture(inputs, layers, score, targets, begun=gradients.begin)
+            who = object()
+            with torch.no_grad(), self.touching(functools.partial(STAYING_ON.done, who)):
+                within = self._capture(inputs, layers, score, targets, functools.partial(STAYING_ON.need, who))
             self._frozen[frozen] = any(each.gradients is not None for each in within.layers.values())
             return within
 

@@ -45,8 +45,10 @@ def _of_the_most(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 def scales(tensors: Iterable[torch.Tensor], device: str) -> Sequence[float]:
     """What to multiply a score by before its gradients at these activations are taken, one after the other tried."""
-    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-    return HALF_SCALES if autocast or any(each.dtype == torch.float16 for each in tensors) else (1.0,)
+    if any(each.dtype == torch.float16 for each in tensors):
+        return HALF_SCALES
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return HALF_SCALES if autocast and torch.get_autocast_dtype(device) == torch.float16 else (1.0,)
 
 
 def gradients(

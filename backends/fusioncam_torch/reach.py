@@ -41,15 +41,17 @@ def parts(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """
     found: dict[str, torch.nn.Module] = {}
 
-    def visit(name: str, module: torch.nn.Module) -> None:
+    def visit(name: str, module: torch.nn.Module, around: tuple[int, ...]) -> None:
         module = _original(module)
+        if id(module) in around:  # a part that knows what it is a part of
+            return
         found[name] = module
         if not isinstance(module, torch.jit.ScriptModule):
             for child, part in module._modules.items():
                 if part is not None:
-                    visit(f"{name}.{child}" if name else child, part)
+                    visit(f"{name}.{child}" if name else child, part, (*around, id(module)))
 
-    visit("", model)
+    visit("", model, ())
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ def about_inputs(model: torch.nn.Module, inputs: Inputs, error: Exception) -> st
     except TypeError:
         return _words(taken)
     left = [name for name in taken if name not in given]
-    said = str(error)
-    return _words(taken) if left and ("None" in said or IMAGES in left or any(name in said for name in left)) else None
+    said = set(re.findall(r"\w+", str(error)))
+    return _words(taken) if left and (IMAGES in left or said & {"None", "NoneType", *left}) else None
 
 
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -48,9 +48,23 @@ def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
     touch(functools.partial(torch.set_grad_enabled, torch.is_grad_enabled()))
     touch(functools.partial(_put_back_values, _buffers(modules)))
     touch(functools.partial(_put_back_entries, _entries(modules)))
+    _stop_observing(modules)
     training = [module for module in modules if getattr(module, "training", False)]  # TorchScript's may have no mode
     touch(functools.partial(_set_training, training, True))
     _set_training(training, False)
+
+
+def _stop_observing(modules: list[torch.nn.Module]) -> None:
+    """Modules that fake a quantisation keep the range that they have seen so far, by a buffer of theirs that says so.
+
+    With each batch they would take a little of its range into their own: maps would depend on what ran before.
+    """
+    for module in modules:
+        if "observer_enabled" in module._buffers:
+            seen = getattr(getattr(module, "activation_post_process", None), "min_val", None)
+            if seen is not None and bool(seen.isfinite().all()):
+                with torch.no_grad():
+                    module._buffers["observer_enabled"].zero_()
 
 
 def _set_training(modules: list[torch.nn.Module], training: bool) -> None:

@@ -83,6 +83,12 @@ def _nothing() -> Iterator[None]:
     yield
 
 
+def _gradients_stay_on(is_mine: Callable[[], bool], steps_back: list[Undo]) -> None:
+    """Nothing switches gradients off: a model's own no_grad does not end the graph."""
+    switch = torch._C._set_grad_enabled
+    _put(torch._C, "_set_grad_enabled", lambda mode: switch(mode or is_mine()), steps_back)
+
+
 def _without_compiling(_: Callable[[], bool], steps_back: list[Undo]) -> None:
     """What is compiled runs as it was written: programs that exist do not know of hooks that came later."""
     steps_back.append(functools.partial(torch.compiler.set_stance("force_eager").__exit__, None, None, None))
@@ -94,6 +100,7 @@ def _without_cudnn(_: Callable[[], bool], steps_back: list[Undo]) -> None:
 
 
 NO_CUDNN = Switch(_without_cudnn)
+STAYING_ON = Switch(_gradients_stay_on)
 WHOLE_GRAPHS = Switch(_without_saving)
 EAGER = Switch(_without_compiling)
 

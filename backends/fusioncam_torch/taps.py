@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from fusioncam_core.errors import GradientsUnavailableError
 from fusioncam_core.models.adapter import no_array_in, split_call
@@ -101,23 +100,3 @@ class Replacement:
             return None
         self.calls += 1
         return with_tensor(output, self._activations.clone()) if self.calls - 1 == self._call else None
-
-
-class GradientsStayOn(TorchFunctionMode):
-    """From where a graph begins, nothing switches gradients off: the model's own no_grad does not end the graph."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._begun = False
-
-    def begin(self) -> None:
-        """The graph begins."""
-        self._begun = True
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: Any = None
-    ) -> Any:
-        """Called for every function of PyTorch's in the place of it."""
-        if self._begun and function is torch._C._set_grad_enabled:
-            return function(True)
-        return function(*arguments, **(keywords or {}))
