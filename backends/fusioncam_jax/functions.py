@@ -21,13 +21,22 @@ class FunctionNetwork(Network):
         function: `apply(parameters, images)`.
         parameters: any pytree.
         name: for messages.
+        call: calls (a function of images, inputs) with inputs of several arrays.
     """
 
     activation_channel_axis = None
 
-    def __init__(self, function: Callable[..., Any], parameters: Any, name: str | None = None):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        parameters: Any,
+        name: str | None = None,
+        *,
+        call: Callable[..., Any] = call_with,
+    ):
         self.name = name or kind_of(function)
         self._function = function
+        self._call = call
         leaves, self._structure = jax.tree.flatten(parameters)
         self._paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
         self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
@@ -50,7 +59,8 @@ class FunctionNetwork(Network):
     def run(self, parameters: list[Any], inputs: Inputs, listener: Listener | None) -> Any:
         pairs = zip(parameters, self._others, strict=True)
         whole = self._structure.unflatten([other if array is None else array for array, other in pairs])
-        return call_with(functools.partial(self._function, whole), inputs, **inference_keywords(self._function))
+        function = functools.partial(self._function, whole)
+        return self._call(function, inputs, **inference_keywords(self._function))
 
 
 def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> FunctionNetwork:
@@ -60,12 +70,13 @@ def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> Func
     what is compiled, as everywhere; those that a function has closed over become constants in it.
     """
     name = f"({kind_of(features)}, {kind_of(head)})"
-    return FunctionNetwork(_features_then_head, (_as_pytree(features), _as_pytree(head)), name)
+    functions = (_as_pytree(features), _as_pytree(head))
+    return FunctionNetwork(_features_then_head, functions, name, call=lambda function, inputs: function(inputs))
 
 
-def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], *inputs: Any, **named: Any) -> Any:
+def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], inputs: Inputs) -> Any:
     features, head = pair
-    return head(tap("features", features(*inputs, **named)))
+    return head(tap("features", call_with(features, inputs)))
 
 
 def _as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:

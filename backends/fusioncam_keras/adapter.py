@@ -23,6 +23,7 @@ from fusioncam_core.models.adapter import (
     call_number,
     cannot_run,
     channel_axis,
+    layer_axis,
     no_array_in,
     not_a_part,
     reject_options,
@@ -30,9 +31,11 @@ from fusioncam_core.models.adapter import (
     unconnected_words,
     unknown_layer,
 )
+from fusioncam_core.models.calling import Caller
 from fusioncam_core.models.inputs import Inputs, Which, rows_of
-from fusioncam_core.models.outputs import unpack
+from fusioncam_core.models.outputs import Shapes, shapes_of, unpack
 from fusioncam_core.models.session import Within, in_session
+from fusioncam_core.models.structure import is_container
 from fusioncam_keras.engine import Captured, Engine, Transform
 from fusioncam_keras.state import keep_attributes
 from fusioncam_keras.survey import Survey, array_of, declared_input_axis, survey, with_array
@@ -51,8 +54,9 @@ class KerasAdapter(ModelAdapter):
 
     Args:
         model: a built model or layer: Functional, Sequential or subclassed.
-        options: `channels`, "first" or "last": where the channels of the model's inputs are (by default where the
-            model's first layer with a `data_format` has them); on TensorFlow also `jit_compile`.
+        options: `channels`, "first", "last", "none" or the number of their axis in a batch: where the channels of the
+            model's inputs are (by default where the model's first layer with a `data_format` has them); on TensorFlow
+            also `jit_compile`.
 
     Raises:
         InvalidValueError: if the model is not built, or Keras runs on a backend that does not differentiate.
@@ -71,7 +75,13 @@ class KerasAdapter(ModelAdapter):
             )
         self.namespace = self._engine.namespace
         self.execution = self._engine.execution
-        self.input_channel_axis = channel_axis(options.get("channels"), declared_input_axis(self._parts))
+        self._declared_axis = declared_input_axis(self._parts)
+        self.input_channel_axis = channel_axis(options.get("channels"), self._declared_axis)
+        inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+        self.input_ndim_is_declared = bool(inputs)
+        self.declared_batch = next((each.shape[0] for each in inputs if each.shape and each.shape[0]), None)
+        self._caller = Caller(model, like=model.call, reserved=("training", "mask"))
+        self._inference = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
         self._learned: Survey | None = None
 
     # --- the model as a whole
@@ -135,10 +145,26 @@ class KerasAdapter(ModelAdapter):
     @in_session
     def _look(self, inputs: Inputs) -> Survey:
         look = functools.partial(
-            survey, self._parts, self._call, channel_axis=self.input_channel_axis, tracing=self._engine.tracing
+            survey,
+            self._parts,
+            self._call,
+            channel_axis=self._layer_axis,
+            input_channel_axis=self.input_channel_axis,
+            tracing=self._engine.tracing,
         )
-        learned: Survey = self._engine.look(look, rows_of(inputs, 0, 1))
+        learned: Survey = self._engine.look(look, rows_of(inputs, 0, self.rows))
         return learned
+
+    @property
+    def _layer_axis(self) -> int:
+        """Where layers that do not say otherwise have their channels."""
+        return layer_axis(self.input_channel_axis, self._declared_axis)
+
+    @in_session
+    def output_shapes(self, inputs: Inputs) -> Shapes:
+        self._survey(inputs)
+        shapes: Shapes = self._engine.look(lambda given: shapes_of(self._run(given)), inputs)
+        return shapes
 
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         return self._look(inputs).layers
@@ -191,7 +217,7 @@ class KerasAdapter(ModelAdapter):
             if score is not None and gradient is None:
                 raise UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, NumPy"))
         each = zip(names, captured.activations, gradients, tapped, strict=True)
-        axes, otherwise = learned.channel_axes, self.input_channel_axis
+        axes, otherwise = learned.channel_axes, self._layer_axis
         return Capture(
             captured.outputs,
             {
@@ -235,14 +261,16 @@ class KerasAdapter(ModelAdapter):
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""
+        return self._restored(self._logits(inputs), inputs, self._logits)
+
+    def _logits(self, inputs: Inputs) -> Any:
         logits = Logits(self._survey(inputs).endings)
         with logits.listening():
             outputs = self._call(inputs)
         return keras.tree.map_structure(logits.of, outputs)
 
     def _call(self, inputs: Inputs) -> Any:
-        arguments, keywords = _arguments(self._model, inputs)
-        called = functools.partial(self._model, *arguments, **keywords)
+        called = functools.partial(self._caller, _as_declared(self._model, inputs), **self._inference)
         try:
             return Within(self._engine.scope())(called)()  # an interrupt must not leave Keras in the scope
         except (ValueError, *self._engine.run_errors) as error:
@@ -295,20 +323,11 @@ def _ambiguous(layer: str, paths: list[str], model_name: str) -> ValueError:
     )
 
 
-def _arguments(model: keras.Layer, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the model is called with: its inputs as one structure, unless its `call` takes them one by one."""
-    taken = inspect.signature(model.call).parameters
-    keywords = {"training": False} if "training" in taken else {}
-    named = {name: each for name, each in taken.items() if each.kind is not inspect.Parameter.VAR_KEYWORD}
-    if isinstance(inputs, Mapping) and inputs.keys() <= named.keys():
-        return (), {**inputs, **keywords}
-    if isinstance(inputs, tuple):
-        required = [each for each in named.values() if each.default is inspect.Parameter.empty]
-        return (inputs, keywords) if len(required) == len(inputs) > 1 else ((list(inputs),), keywords)
-    structure = model.input if hasattr(model, "operations") else None  # of a Functional model
-    if isinstance(structure, Mapping) and not isinstance(inputs, Mapping):
-        return (dict.fromkeys(structure, inputs),), keywords
-    return (inputs,), keywords
+def _as_declared(model: keras.Layer, inputs: Inputs) -> Inputs:
+    """The inputs; a single array by its name, for a Functional model that is made of a mapping."""
+    structure = model.input if hasattr(model, "operations") else None
+    single = isinstance(structure, Mapping) and not is_container(inputs)
+    return (dict.fromkeys(structure, inputs),) if single else inputs
 
 
 def _gist(error: Exception) -> str:

@@ -88,6 +88,7 @@ def survey(
     inputs: Inputs,
     *,
     channel_axis: int,
+    input_channel_axis: int | None,
     tracing: Callable[[], object],
 ) -> Survey:
     """Run the model and hear all its parts.
@@ -96,11 +97,12 @@ def survey(
         parts: of the model, with their paths; of several paths of one part the first is its name.
         run: the model as a function of its inputs.
         inputs: of one image.
-        channel_axis: of the inputs.
+        channel_axis: of layers that do not say where they have their channels.
+        input_channel_axis: of the inputs, or None.
         tracing: says what a compiler is recording, if anything.
     """
     images = max(leaves(inputs), key=lambda each: each.ndim)
-    recorder = _Recorder(spatial_size(images, channel_axis), tracing, channel_axis)
+    recorder = _Recorder(spatial_size(images, input_channel_axis), tracing, channel_axis)
     distinct = {id(part): (path, part) for path, part in reversed(parts)}
     logits = Logits([part for _, part in distinct.values()])
     with contextlib.ExitStack() as taps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,8 @@ from fusioncam_core.models.adapter import (
     unconnected_words,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, map_leaves, rows_of
+from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.session import in_session
@@ -54,7 +56,8 @@ class TorchAdapter(ModelAdapter):
 
     Args:
         model: any module, also `DataParallel` around one or a `torch.compile`d one.
-        options: `channels`, "first" (the default) or "last": where the channels of the model's inputs are. `compile`,
+        options: `channels`, "first" (the default), "last", "none" or the number of their axis in a batch: where the
+            channels of the model's inputs are. `compile`,
             whether masked images run through `torch.compile` (True, or a word for its `mode`). `autocast`, "bfloat16"
             or "float16": the precision in which masked images run; the plain ones keep the model's own.
 
@@ -64,6 +67,7 @@ class TorchAdapter(ModelAdapter):
     """
 
     namespace = namespace
+    input_ndim_is_declared = False
 
     def __init__(self, model: torch.nn.Module, options: Mapping[str, Any]):
         reject_options(options, ("channels", "compile", "autocast"), "PyTorch")
@@ -75,7 +79,10 @@ class TorchAdapter(ModelAdapter):
         self._calls: dict[Any, int] = {}
         self._autocast = precision.dtype(options.get("autocast"))
         compiled = options.get("compile", False)
-        self._forward = precision.compiled(model, compiled) if compiled else model
+        forward = precision.compiled(model, compiled) if compiled else model
+        signature = signature_of(self._module)
+        self._forward = Caller(forward, like=signature)
+        self._call = Caller(self._module, like=signature)
         self._layouts = Layouts(self._module) if not compiled else Layouts()
         self.execution = execution(self._device, fixed_shapes=bool(compiled), memory_formats=self._layouts.names)
 
@@ -133,10 +140,11 @@ class TorchAdapter(ModelAdapter):
 
     @in_session
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        listing = _Listing(spatial_size(max(leaves(inputs), key=lambda each: each.ndim), self.input_channel_axis))
+        size = spatial_size(max(leaves(inputs), key=lambda each: each.ndim), self.input_channel_axis)
+        listing = _Listing(size, self.rows)
         named = {name: module for name, module in self._module.named_modules() if name}
         with torch.no_grad(), self._hooks({name: listing.hearer(name) for name in named}):
-            self._run(rows_of(inputs, 0, 1))
+            self._run(rows_of(inputs, 0, self.rows))
         return mark_default(list(listing.ran.values()), besides=listing.several)
 
     @contextlib.contextmanager
@@ -166,6 +174,7 @@ class TorchAdapter(ModelAdapter):
             inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
             with self._hooks_of(taps):
                 outputs = self._run(inputs)
+            outputs = self._restored(outputs, inputs, self._run_again)
             activations = [self._activations(tap, inputs) for tap in taps]
             gradients = [None] * len(taps) if score is None else self._gradients(score, outputs, targets, taps)
         return Capture(
@@ -212,7 +221,8 @@ class TorchAdapter(ModelAdapter):
     def forward(self, inputs: Inputs) -> Any:
         # Not inference_mode, which gains nothing here: what a model keeps of a call would be of no use to training.
         with torch.no_grad(), precision.autocast(self._device, self._autocast):
-            return self._layouts.run(functools.partial(call_with, self._forward), inputs)
+            outputs = self._called(functools.partial(self._layouts.run, self._forward), inputs)
+            return self._restored(outputs, inputs, self._run_again)
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: torch.Tensor) -> Any:
@@ -223,7 +233,7 @@ class TorchAdapter(ModelAdapter):
             with self._hooks({name: replacement.hear}):
                 outputs = self._run(inputs)
             call_number(f"{name}#{call}", replacement.calls, self.model_name)
-            return outputs
+            return self._restored(outputs, inputs, self._run_again)
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
         """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""
@@ -231,17 +241,42 @@ class TorchAdapter(ModelAdapter):
         if key not in self._calls:
             counter = Tap(name, self.model_name, with_gradient=False, alone=True)
             with self._hooks({name: counter.hear}):
-                self._run(rows_of(inputs, 0, 1))
+                self._run(rows_of(inputs, 0, self.rows))
             self._calls[key] = counter.calls
         return self._calls[key]
 
     def _run(self, inputs: Inputs) -> Any:
+        return self._called(self._call, inputs)
+
+    def _run_again(self, inputs: Inputs) -> Any:
+        with torch.no_grad():
+            return self._run(inputs)
+
+    def _called(self, call: Callable[[Inputs], Any], inputs: Inputs) -> Any:
         try:
-            return call_with(self._module, inputs)
+            return call(inputs)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError) as error:  # torch._assert, by which models check their inputs
             raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__) from error
+        except TypeError as error:
+            if self._call.binds(inputs):
+                raise
+            raise cannot_run(self.model_name, inputs, str(error)) from error
+
+
+def signature_of(module: torch.nn.Module) -> Any:
+    """What tells the arguments of a module's forward: itself, or the signature that TorchScript keeps of it."""
+    schema = getattr(module.forward, "schema", None)
+    if schema is None:
+        return module.forward
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature(
+        [
+            inspect.Parameter(each.name, kind, default=None if each.has_default_value() else inspect.Parameter.empty)
+            for each in schema.arguments[1:]
+        ]
+    )
 
 
 def _calls_key(name: str, inputs: Inputs) -> tuple[Any, ...]:
@@ -258,7 +293,8 @@ class _Listing:
             not known.
     """
 
-    def __init__(self, size: tuple[int, ...]):
+    def __init__(self, size: tuple[int, ...], rows: int):
+        self._rows = rows
         self.ran: dict[str, LayerInfo] = {}
         self.several: set[str] = set()
         self._size = size
@@ -278,7 +314,7 @@ class _Listing:
         before = self.ran.pop(name, None)  # a layer that runs again moves to the place of its last call
         if tensor is not None:
             # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
-            spatial = tensor.shape[0] == 1 and has_space(tensor.shape, self._size)
+            spatial = tensor.shape[0] == self._rows and has_space(tensor.shape, self._size)
             calls = 1 + (before.calls if before else 0)
             self.ran[name] = LayerInfo(name, type(module).__name__, tuple(tensor.shape), spatial, calls=calls)
         if is_several(output):

@@ -11,7 +11,7 @@ from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
@@ -24,12 +24,14 @@ from fusioncam_core.explainers.options import (
     ExplainerOptions,
     require_known,
 )
-from fusioncam_core.models.adapter import LayerInfo
+from fusioncam_core.models.adapter import LayerInfo, ModelAdapter
 from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
-from fusioncam_core.models.inputs import Inputs, batch_length, leaf, prepare, rows_of
+from fusioncam_core.models.fixed_batch import with_fixed_batch
+from fusioncam_core.models.inputs import Inputs, batch_length, leaf, prepare, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
-from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores
+from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
+from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, read_targets
 from fusioncam_core.plugins.manager import adapt_model
@@ -39,6 +41,9 @@ Family = Literal["gradient", "region", "ensemble"]
 
 ARRAY_WORDS = {"mean": "mean", "max": "max", "product": "prod"}
 """How the maps of several layers become one: the word, and the array API's name for it."""
+
+LEAST_AXES = 3
+"""Of a batch: with channels or without, there is at least one of space, and one more of either."""
 
 NO_LAYER = "none"
 """What an explanation names as its layer if its method needs none."""
@@ -78,7 +83,10 @@ class Explainer(Value, ABC):
         output_kind: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a
             model's last softmax or sigmoid itself, as with Keras, either word will do.
         output: the position or name of the explained one of several outputs.
-        masked_input: the position or name of the explained one of several inputs.
+        masked_input: the position or name of the explained one of several inputs, or, where inputs lie in nested
+            containers, the path to it, such as `(0, "mri")`.
+        shared: positions, names or paths of inputs that all images share: prompts, a graph, one row of metadata. They
+            come to the model as they are, however many images are run.
         reshape: of a layer of tokens: their grid, such as (14, 14), or a linear function from the layer's output
             to (B, C, *spatial). None infers both where that is unambiguous.
         combine: of several layers, how their maps become one: "mean", "max" or "product", normalised again.
@@ -120,6 +128,7 @@ class Explainer(Value, ABC):
         self.batch_size = require_batch_size(chosen["batch_size"])
         self.scores = ClassScores(chosen["task"], chosen["output_kind"], chosen["output"])
         self.masked_input = chosen["masked_input"]
+        self.shared = require_paths(chosen["shared"])
         self.reshape = chosen["reshape"]
         self.baseline = chosen["baseline"]
         self.progress = chosen["progress"]
@@ -131,6 +140,8 @@ class Explainer(Value, ABC):
         named = tuple(self.adapter.find(each) for each in given) if layer is not None and self.needs_layer else None
         self._layers: tuple[str, ...] | None = named if self.needs_layer else ()
         self._steps = MaskedSteps(self.adapter, self.masked_input, self.batch_size)
+        self._own_rows: set[Any] = set()
+        self._input_ndim: int | None = None
 
     @property
     def layer_names(self) -> tuple[str, ...] | None:
@@ -159,6 +170,33 @@ class Explainer(Value, ABC):
         """A context in which the calling thread has the model to itself, at inference."""
         return self.adapter.session()
 
+    # --- the inputs
+
+    def channel_axis_of(self, images: Array) -> int | None:
+        """Where such images (B, ...), the explained input, have their channels; None if they have none."""
+        return self.adapter.input_channel_axis
+
+    def size_of(self, images: Array) -> tuple[int, ...]:
+        """The spatial size of such images (B, ...)."""
+        return spatial_size(images, self.channel_axis_of(images))
+
+    def prepared(self, images: Any) -> Inputs:
+        """The inputs as the model takes them.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
+        return prepare(
+            self.adapter,
+            images,
+            self.masked_input,
+            self.shared,
+            channel_axis=self.adapter.input_channel_axis,
+            input_ndim=self._input_ndim,
+        )
+
+    # --- the layers as they run
+
     @in_session
     def layers(self, images: Any) -> list[LayerInfo]:
         """The model's layers in the order they run on the images, the default one marked.
@@ -166,7 +204,7 @@ class Explainer(Value, ABC):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        first = rows_of(prepare(self.adapter, images, self.masked_input), 0, 1)
+        first = rows_of(self.prepared(images), 0, 1)
         listed = self.adapter.layers(first)
         name = self._default_layer(listed, first, ())
         return [replace(layer, default=layer.name == name) for layer in listed]
@@ -180,7 +218,7 @@ class Explainer(Value, ABC):
             self.adapter,
             first,
             FunctionScores(functions) if functions else AnyOutput(self.scores.output),
-            size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
+            size=self.size_of(leaf(first, self.masked_input)),
             reshape=self.reshape,
         )
 
@@ -254,8 +292,31 @@ class Explainer(Value, ABC):
 
     @in_session
     def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
-        inputs = prepare(self.adapter, images, self.masked_input)
+        inputs = self.prepared(images)
+        try:
+            return self._explain(inputs, targets, progress)
+        except CannotRunError as error:
+            as_given = self._with_the_axes_given(images, inputs)
+            if as_given is None:
+                raise
+            try:
+                explanation = self._explain(as_given, targets, progress)
+            except InvalidValueError:
+                raise error from None
+        self._input_ndim = as_given.ndim
+        return explanation
+
+    def _with_the_axes_given(self, images: Any, inputs: Inputs) -> Array | None:
+        """The array without the axis of a batch that a layer of the model suggested and the model does not run with."""
+        suggested = self._input_ndim is None and not self.adapter.input_ndim_is_declared
+        if not suggested or self.masked_input is not None or inputs.ndim == images.ndim or images.ndim < LEAST_AXES:
+            return None
+        return self.adapter.as_array(images)
+
+    def _explain(self, inputs: Inputs, targets: Any, progress: bool | None) -> Explanation:
         wanted = read_targets(targets, batch_length(inputs))
+        if self.masked_input is not None:
+            require_own_rows(self.adapter, inputs, self.masked_input, self._own_rows)
         # Images that are seen together share chunks of masks.
         size = self.adapter.execution.batch_size if self.batch_size == "auto" else self.batch_size
 
@@ -275,6 +336,18 @@ class Explainer(Value, ABC):
     @in_session
     def run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         """The result for inputs that `prepare` gave, and what was seen of them at each layer."""
+        try:
+            return self._run(inputs, targets, progress)
+        except CannotRunError as error:
+            self._use(with_fixed_batch(self.adapter, inputs, error))
+        return self._run(inputs, targets, progress)
+
+    def _use(self, adapter: ModelAdapter) -> None:
+        """Go on with another adapter of the same model."""
+        self.adapter = adapter
+        self._steps = MaskedSteps(adapter, self.masked_input, self.batch_size)
+
+    def _run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         results, batches = [], self.see(inputs, targets)
         for batch in batches:
             watched = progress if self.needs_masks else False
@@ -303,6 +376,7 @@ class Explainer(Value, ABC):
         capture = adapter.capture(inputs, layers, scores if self.needs_gradients else None, asked) if layers else None
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
         logits = require_finite(scores.logits(outputs), "model's outputs", xp)
+        require_rows(logits, batch_length(inputs))
         warn_of_probabilities(logits, scores, adapter)
         if targets.classes is None:
             asked = scores.default_targets(logits)
@@ -321,6 +395,7 @@ class Explainer(Value, ABC):
                 masked.sharing(),
                 which=self.masked_input,
                 reshape=self.reshape,
+                channel_axis=self.channel_axis_of(images),
                 evaluations=0 if number else batch_length(inputs),
             )
             for number, layer in enumerate(layers or (NO_LAYER,))
@@ -336,12 +411,14 @@ class Explainer(Value, ABC):
         return replace(scores, top=targets.top)
 
     def _masked(self, scores: Scores, inputs: Inputs, targets: Array) -> MaskedScorer:
-        images, channel_axis = leaf(inputs, self.masked_input), self.adapter.input_channel_axis
+        images = leaf(inputs, self.masked_input)
+        channel_axis = self.channel_axis_of(images)
         return MaskedScorer(
             self._steps,
             scores,
             inputs,
             targets,
+            channel_axis=channel_axis,
             erased=erased_images(
                 images, "zero" if self.baseline is None else self.baseline, channel_axis, self.adapter.namespace
             ),
@@ -364,7 +441,7 @@ class Explainer(Value, ABC):
             probabilities=shaped(xp.take_along_axis(probabilities, batch.targets, axis=1)),
             class_probabilities=probabilities,
             images=batch.images,
-            image_channel_axis=self.adapter.input_channel_axis,
+            image_channel_axis=batch.channel_axis,
             evaluations=sum(each.evaluations for each in batches),
             parts={name: shaped(part) for name, part in result.parts.items()},
             weights={name: shaped(weight) for name, weight in result.weights.items()},

@@ -159,18 +159,16 @@ class SmoothGradCAMPlusPlus(Explainer):
         images, xp = batch.images, batch.xp
         axes = tuple(range(1, images.ndim))
         extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
-        channel_axis = batch.adapter.input_channel_axis
-        for values in _standard_noise(tuple(images.shape[1:]), channel_axis, self.samples, self.seed):
+        for values in _standard_noise(tuple(images.shape[1:]), batch.channel_axis, self.samples, self.seed):
             yield images + self.std * extent * constant_like(values, images, xp)
 
 
 def _standard_noise(
-    shape: tuple[int, ...], channel_axis: int, samples: int, seed: int
+    shape: tuple[int, ...], channel_axis: int | None, samples: int, seed: int
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """Normal noise for one image, (1, *shape), drawn channels first so that both layouts get the same."""
+    """Normal noise for one image, (1, *shape), drawn channels first so that all layouts get the same."""
     generator = np.random.Generator(np.random.PCG64(seed))
+    axis = 0 if channel_axis is None else channel_axis % (len(shape) + 1) - 1
     for _ in range(samples):
-        if channel_axis == 1:
-            yield generator.standard_normal(shape)[None]
-        else:
-            yield np.moveaxis(generator.standard_normal((shape[-1], *shape[:-1])), 0, -1)[None]
+        noise = generator.standard_normal((shape[axis], *shape[:axis], *shape[axis + 1 :]))
+        yield np.moveaxis(noise, 0, axis)[None]
