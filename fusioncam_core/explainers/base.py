@@ -301,7 +301,7 @@ class Explainer(Value, ABC):
                 raise
             try:
                 explanation = self._explain(as_given, targets, progress)
-            except InvalidValueError:
+            except CannotRunError:
                 raise error from None
         self._input_ndim = as_given.ndim
         return explanation

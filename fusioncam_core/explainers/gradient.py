@@ -22,6 +22,7 @@ from fusioncam_core.explainers.options import ExplainerOptions
 from fusioncam_core.methods.eigen import _eigen_cam, _eigengrad_cam
 from fusioncam_core.methods.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
 from fusioncam_core.methods.smooth import _smooth_grad_cam_plus_plus
+from fusioncam_core.models.masking import drawn_for_one
 
 
 class _FromGradients(Explainer):
@@ -168,7 +169,5 @@ def _standard_noise(
 ) -> Iterator[np.ndarray[Any, Any]]:
     """Normal noise for one image, (1, *shape), drawn channels first so that all layouts get the same."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    axis = 0 if channel_axis is None else channel_axis % (len(shape) + 1) - 1
     for _ in range(samples):
-        noise = generator.standard_normal((shape[axis], *shape[:axis], *shape[axis + 1 :]))
-        yield np.moveaxis(noise, 0, axis)[None]
+        yield drawn_for_one(generator.standard_normal, shape, channel_axis)

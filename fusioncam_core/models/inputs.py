@@ -149,13 +149,14 @@ def prepare(
 
 
 def expected_ndim(adapter: ModelAdapter, channel_axis: int | None) -> int | None:
-    """The axes of a batch: as the adapter says for channels that are first or last, or with those before them."""
+    """The axes of a batch; of inputs whose channels lie elsewhere than a layer has them, as far as it can be told."""
     told = adapter.input_ndim(None)
-    if told is None or adapter.input_ndim_is_declared:
+    if told is None or adapter.input_ndim_is_declared or channel_axis in (1, -1):
         return told
     if channel_axis is None:
         return told - 1
-    return told + max(channel_axis - 1, 0)
+    # Frames before channels: behind them there are an image's two axes.
+    return max(told, channel_axis + 3) if told > 3 and channel_axis > 1 else None
 
 
 def _no_single_input(images: Any) -> str:
@@ -166,10 +167,9 @@ def _no_single_input(images: Any) -> str:
         stack = "Images of one size are stacked into a batch; those of different sizes are explained one by one"
     else:
         stack = "Stack equal-sized images into a batch"
-    there = f" (there are {_listed(arrays)})" if 0 < len(arrays) <= MOST_LISTED else ""
     return (
         f"Images are one array: got a {kind}. {stack}; for a model with several inputs say which is explained with "
-        f"masked_input={there or '.'}{'.' * bool(there)}"
+        f"masked_input=" + (f", one of {_listed(arrays)}." if arrays else ".")
     )
 
 
@@ -256,10 +256,10 @@ def _check_rows(inputs: Inputs, which: Path) -> None:
     if not others:
         return
     single = [named(path) for path, count in rows.items() if count == 1 and named(path) in others]
-    counts = ", ".join(f"{named(path)!r} {count}" for path, count in rows.items())
+    counts = ", ".join(f"{named(path)!r} has {count}" for path, count in rows.items())
     once = f" {single[0]!r} has one row for {batch} images: is it the same for all of them?" if single else ""
     raise InvalidValueError(
-        f"All inputs need the same batch size, a row an image: got {counts}.{once} What all images share (prompts, a "
+        f"All inputs need the same batch size, a row an image: {counts}.{once} What all images share (prompts, a "
         f"graph, one row of metadata) is named: shared={others!r}."
     )
 

@@ -340,6 +340,21 @@ def with_channels_back(images: Array, channel_axis: int | None, *, xp: Namespace
     return images if channel_axis == 1 else xp.moveaxis(images, 1, channel_axis)
 
 
+def drawn_for_one(
+    draw: Callable[[tuple[int, ...]], np.ndarray[Any, Any]], shape: Sequence[int], channel_axis: int | None
+) -> np.ndarray[Any, Any]:
+    """What is drawn for one image, channels first so that all layouts get the same, as (1, *shape).
+
+    Args:
+        draw: gives values of a shape.
+        shape: of the image, without a batch axis.
+        channel_axis: where a batch has its channels, or None.
+    """
+    axis = 0 if channel_axis is None else channel_axis % (len(shape) + 1) - 1
+    values = draw((int(shape[axis]), *(int(length) for place, length in enumerate(shape) if place != axis)))
+    return np.moveaxis(values, 0, axis)[None]
+
+
 def erased_images(images: Array, baseline: Baseline, channel_axis: int | None, xp: Namespace) -> Array | None:
     """What is seen where a mask is 0, for each image; None for zero.
 
