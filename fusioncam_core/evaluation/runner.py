@@ -24,6 +24,7 @@ from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.metrics.metric import Measured, Metric, find_metric
 from fusioncam_core.models.inputs import Inputs, batch_length, map_rows
+from fusioncam_core.models.outputs import require_rows
 from fusioncam_core.models.targets import check_range, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation
@@ -330,10 +331,12 @@ def plain_classes(
     Raises:
         ValueError: if the targets are not one class an image, or one that the model does not have.
     """
-    adapter, xp = explainer.adapter, explainer.adapter.namespace
     classes = _one_class_an_image(targets, batch_length(inputs))
+    outputs = explainer.fitting(lambda: explainer.adapter.forward(inputs), inputs)
+    adapter, xp = explainer.adapter, explainer.adapter.namespace
     scores = explainer.scores.behind(adapter.ending(inputs, explainer.scores.output))
-    logits = scores.logits(adapter.forward(inputs))
+    logits = scores.logits(outputs)
+    require_rows(logits, batch_length(inputs))
     asked = scores.default_targets(logits)
     if classes is not None:
         check_range(classes, int(logits.shape[1]), adapter.model_name)

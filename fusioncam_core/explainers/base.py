@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
 from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, indices_like
@@ -38,6 +38,8 @@ from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation, join
 
 Family = Literal["gradient", "region", "ensemble"]
+
+Work = TypeVar("Work")
 
 ARRAY_WORDS = {"mean": "mean", "max": "max", "product": "prod"}
 """How the maps of several layers become one: the word, and the array API's name for it."""
@@ -205,7 +207,7 @@ class Explainer(Value, ABC):
             TypeError, ValueError: as for a call.
         """
         first = rows_of(self.prepared(images), 0, 1)
-        listed = self.adapter.layers(first)
+        listed = self.fitting(lambda: self.adapter.layers(first), first)
         name = self._default_layer(listed, first, ())
         return [replace(layer, default=layer.name == name) for layer in listed]
 
@@ -336,11 +338,19 @@ class Explainer(Value, ABC):
     @in_session
     def run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         """The result for inputs that `prepare` gave, and what was seen of them at each layer."""
+        return self.fitting(lambda: self._run(inputs, targets, progress), inputs)
+
+    def fitting(self, work: Callable[[], Work], inputs: Inputs) -> Work:
+        """What the work with the model gives; done again in chunks of another size, if the model runs those only.
+
+        Raises:
+            CannotRunError: if the number of images is not the reason why the model does not run.
+        """
         try:
-            return self._run(inputs, targets, progress)
+            return work()
         except CannotRunError as error:
             self._use(with_fixed_batch(self.adapter, inputs, error))
-        return self._run(inputs, targets, progress)
+        return work()
 
     def _use(self, adapter: ModelAdapter) -> None:
         """Go on with another adapter of the same model."""

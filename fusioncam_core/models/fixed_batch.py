@@ -24,8 +24,8 @@ from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, ta
 from fusioncam_core.models.outputs import arrays_in, map_outputs
 from fusioncam_core.models.session import Opened
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
-"""What models are exported with."""
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64)
+"""What models are exported with, as far as it is looked for."""
 
 
 class FixedBatch(ModelAdapter):
@@ -220,6 +220,6 @@ def _runs(adapter: ModelAdapter, inputs: Inputs, size: int) -> bool:
     rows = indices_like(np.zeros(size, dtype=np.int64), leaves(inputs)[0], xp)
     try:
         shapes = adapter.output_shapes(taken(inputs, rows, xp))
-    except CannotRunError:
+    except (CannotRunError, *adapter.execution.memory_errors):
         return False
     return any(shape[:1] == (size,) for shape in shapes.values())
