@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,11 +24,13 @@ from fusioncam_core import (
     SmoothGradCAMPlusPlus,
     evaluate,
 )
+from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.arrays.words import normalise, resize
 from fusioncam_core.models.black_box import BlackBox
 from fusioncam_core.models.calling import Caller
 from fusioncam_core.models.masking import drawn_for_one, erased_images, over_channels, spatial_size
 from fusioncam_core.models.structure import ByForm, Shared, map_arrays, rebuilt, split
+from libraries import framework
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -727,3 +730,436 @@ class TestFixedBatch:
             for target in (None, 1, lambda outputs: outputs[:, 1]):
                 with pytest.raises(ValueError, match=r"1 row of outputs for 3 images.*batch_size=1.*bag"):
                     method(Bag(None), "conv")(MRI, target)
+
+
+# --- the same on the other frameworks, channels last
+
+
+LAST = np.ascontiguousarray(np.moveaxis(MRI, 1, -1)), np.ascontiguousarray(np.moveaxis(CT, 1, -1))
+
+Classes = Callable[[Any, Any], Any]
+"""Two images (n, 8, 10, 1), or a single one of each, to the classes' scores."""
+
+
+def ways(classes: Classes) -> dict[str, tuple[Callable[..., Any], Any, Any]]:
+    """Functions that take the images in several ways, what to give them, and where the explained one is."""
+    first, second = LAST
+
+    def one_list(views: Any) -> Any:
+        assert type(views) is list
+        return classes(*views)
+
+    def one_named_tuple(scan: Any) -> Any:
+        return classes(scan.mri, scan.ct)
+
+    def one_mapping(batch: Any) -> Any:
+        return classes(batch["mri"], batch["ct"])
+
+    def nested(batch: Any) -> Any:
+        assert batch["words"] == ["a", None, 2]
+        return classes(*batch["images"])
+
+    def by_name(mri: Any, ct: Any = None, scale: float = 1.0, mode: str = "sum", flag: bool = False) -> Any:
+        assert type(scale) is float
+        assert flag is True
+        return {"mean": 0.0, "sum": scale}[mode] * classes(mri, mri if ct is None else ct)
+
+    more = {"scale": 1.0, "mode": "sum", "flag": True}
+    return {
+        "list": (one_list, [first, second], 0),
+        "named tuple": (one_named_tuple, (Scan(first, second),), (0, 0)),
+        "mapping": (one_mapping, {"mri": first, "ct": second}, "mri"),
+        "nested": (nested, {"images": [first, second], "words": ["a", None, 2]}, ("images", 0)),
+        "names and more": (by_name, {"mri": first, "ct": second, **more}, "mri"),
+        "positions and none": (by_name, (first, None, 1.0, "sum", True), 0),
+    }
+
+
+WAYS = list(ways(lambda mri, ct: None))
+
+
+def score_cam_by_torch(kind: str) -> np.ndarray:
+    second = MRI if kind == "positions and none" else CT
+    return ScoreCAM(Anything(), "mri", masked_input=0)((MRI, second), 1).maps.numpy()
+
+
+def assert_right(kind: str, model: Any, layer: str, inputs: Any, which: Any, options: Mapping[str, Any] = {}) -> None:
+    """Grad-CAM is the one by hand, and Score-CAM that of PyTorch."""
+    shared: Any = {"masked_input": which, "batch_size": 2, "backend_options": options}
+    found = GradCAM(model, layer, **shared)(inputs, 1)
+    np.testing.assert_allclose(to_numpy(found.maps), by_hand(), atol=1e-5)
+    found = ScoreCAM(model, layer, **shared)(inputs, 1)
+    np.testing.assert_allclose(to_numpy(found.maps), score_cam_by_torch(kind), atol=1e-4)
+
+
+PROMPTS = np.abs(np.random.default_rng(5).normal(size=(50, 3))).astype(np.float32)
+POSITIVE = np.abs(HEAD[:4])
+
+
+def prompted_maps(method: Any, prompts: int) -> np.ndarray:
+    """By PyTorch, with the prompts inside of the model."""
+
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mri = torch_branch()
+            self.mri[0].weight.data.copy_(torch.from_numpy(KERNELS[0]).reshape(4, 1, 1, 1))
+
+        def forward(self, image: Any) -> Any:
+            scores = self.mri(image).mean((2, 3)) @ torch.from_numpy(POSITIVE)
+            return scores @ torch.from_numpy(PROMPTS[IDS[:prompts]].mean(1)).T
+
+    return method(Inside(), "mri", task="multilabel")(MRI, 1).maps.numpy()
+
+
+def assert_prompts(model: Any, layer: str, options: Mapping[str, Any] = {}) -> None:
+    """Three images with four prompts, and with as many prompts as images."""
+    keywords: Any = {"masked_input": "image", "task": "multilabel", "batch_size": 2, "backend_options": options}
+    for method in (GradCAM, ScoreCAM):
+        found = method(model, layer, shared=["ids"], **keywords)({"image": LAST[0], "ids": IDS}, 1)
+        np.testing.assert_allclose(to_numpy(found.maps), prompted_maps(method, 4), atol=1e-4)
+    found = ScoreCAM(model, layer, shared=["ids"], **keywords)({"image": LAST[0], "ids": IDS[:3]}, 1)
+    np.testing.assert_allclose(to_numpy(found.maps), prompted_maps(ScoreCAM, 3), atol=1e-4)
+
+
+def assert_prompts_are_refused(model: Any, layer: str, options: Mapping[str, Any] = {}) -> None:
+    """With as many of them as images, and nothing said."""
+    keywords: Any = {"masked_input": "image", "task": "multilabel", "backend_options": options}
+    with pytest.raises(ValueError, match=r"\(1, 1\) for one image and \(2, 2\) for two.*shared=\['ids'\]"):
+        ScoreCAM(model, layer, **keywords)({"image": LAST[0], "ids": IDS[:3]}, 1)
+
+
+def assert_squeezed(model: Any, plain: Any, layer: str, options: Mapping[str, Any] = {}) -> None:
+    for method in (GradCAM, ScoreCAM):
+        cam, expected = (method(each, layer, batch_size=2, backend_options=options) for each in (model, plain))
+        for images in (LAST[0][:1], LAST[0]):
+            maps = to_numpy(cam(images, 1).maps)
+            np.testing.assert_allclose(maps, to_numpy(expected(images, 1).maps), atol=1e-5)
+
+
+class TestJax:
+    @pytest.fixture(autouse=True)
+    def jax(self) -> Any:
+        return framework("jax")
+
+    @staticmethod
+    def classes(weights: Any, mri: Any, ct: Any) -> Any:
+        import jax.numpy as jnp
+
+        from fusioncam_jax import tap
+
+        branches = [jnp.maximum(image @ weights[name], 0) for image, name in ((mri, "mri"), (ct, "ct"))]
+        branches[0] = tap("mri", branches[0])
+        return jnp.concatenate([each.mean((-3, -2)) for each in branches], axis=-1) @ weights["head"]
+
+    @pytest.fixture
+    def weights(self) -> Any:
+        import jax.numpy as jnp
+
+        first, second = (jnp.asarray(kernel.reshape(1, 4)) for kernel in KERNELS)
+        return {"mri": first, "ct": second, "head": jnp.asarray(HEAD), "words": jnp.asarray(PROMPTS)}
+
+    @pytest.mark.parametrize("kind", WAYS)
+    def test_functions(self, kind: str, weights: Any) -> None:
+        function, inputs, which = ways(functools.partial(self.classes, weights))[kind]
+        assert_right(kind, (_method(function), weights), "mri", inputs, which)
+
+    @pytest.mark.parametrize("kind", ["list", "names and more"])
+    def test_a_pair(self, kind: str, weights: Any) -> None:
+        import jax.numpy as jnp
+
+        def features(mri: Any, ct: Any) -> Any:
+            return jnp.maximum(mri @ weights["mri"], 0) + 0 * ct
+
+        function, inputs, which = ways(features)[kind]
+        pair = function, lambda values: values.mean((1, 2)) @ weights["head"][:4]
+        found = GradCAM(pair, masked_input=which, backend_options={"framework": "jax"})(inputs, 1)
+        np.testing.assert_allclose(found.maps, by_hand(), atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["list", "nested", "names and more"])
+    def test_nnx(self, kind: str, weights: Any) -> None:
+        nnx = framework("flax.nnx")
+        function, inputs, which = ways(functools.partial(self.classes, weights))[kind]
+
+        class Model(nnx.Module):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                self.weight = nnx.Param(weights["mri"])
+
+        Model.__call__ = _method(function)  # type: ignore[method-assign]
+        assert_right(kind, Model(), "mri", inputs, which)
+
+    @pytest.mark.parametrize("kind", ["list", "nested", "names and more"])
+    def test_equinox_takes_one_image(self, kind: str, weights: Any) -> None:
+        equinox = framework("equinox")
+        function, inputs, which = ways(functools.partial(self.classes, weights))[kind]
+        Model = type("Model", (equinox.Module,), {"__call__": _method(function)})
+        assert_right(kind, Model(), "mri", inputs, which, {"channels": "last"})
+
+    def test_prompts(self, weights: Any) -> None:
+        import jax.numpy as jnp
+
+        from fusioncam_jax import tap
+
+        def apply(weights: Any, image: Any, ids: Any) -> Any:
+            scores = tap("mri", jnp.maximum(image @ weights["mri"], 0)).mean((-3, -2)) @ POSITIVE
+            return scores @ weights["words"][ids].mean(1).T
+
+        assert_prompts((apply, weights), "mri")
+        assert_prompts_are_refused((apply, weights), "mri")
+        equinox = framework("equinox")
+        Model = type("Model", (equinox.Module,), {"__call__": lambda self, image, ids: apply(weights, image, ids)})
+        assert_prompts(Model(), "mri", {"channels": "last"})
+
+    def test_lost_axis(self, weights: Any) -> None:
+        def plain(weights: Any, image: Any) -> Any:
+            return self.classes(weights, image, image)
+
+        assert_squeezed((lambda *given: plain(*given).squeeze(), weights), (plain, weights), "mri")
+
+    def test_fixed_batch(self, weights: Any) -> None:
+        def plain(weights: Any, image: Any) -> Any:
+            return self.classes(weights, image, image)
+
+        def baked(weights: Any, image: Any) -> Any:
+            return plain(weights, image.reshape(2, 8, 10, 1))
+
+        assert_squeezed((baked, weights), (plain, weights), "mri")
+
+    def test_channels(self, weights: Any) -> None:
+        import jax.numpy as jnp
+
+        from fusioncam_jax import tap
+
+        def frames(weights: Any, clips: Any) -> Any:  # (n, frames, channels, height, width)
+            mixed = jnp.moveaxis(clips, 2, -1) @ weights
+            return tap("mixed", jnp.maximum(mixed, 0)).mean((1, 2, 3))
+
+        def last(weights: Any, clips: Any) -> Any:
+            return tap("mixed", jnp.maximum(clips @ weights, 0)).mean((1, 2, 3))
+
+        mix = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
+        clips = np.random.default_rng(1).random((2, 5, 3, 6, 4), dtype=np.float32)
+        for method in (GradCAM, ScoreCAM):
+            found = method((frames, mix), "mixed", backend_options={"channels": 2})(clips, 1)
+            expected = method((last, mix), "mixed")(np.moveaxis(clips, 2, -1), 1)
+            assert found.maps.shape == (2, 5, 6, 4)
+            np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5)
+
+        def bins(weights: Any, values: Any) -> Any:  # (n, time, bins)
+            return tap("mixed", jnp.maximum(values[..., None] @ weights[:1], 0)).mean((1, 2))
+
+        def with_channel(weights: Any, values: Any) -> Any:
+            return tap("mixed", jnp.maximum(values @ weights[:1], 0)).mean((1, 2))
+
+        values = clips[:, :, 0, :, 0]
+        found = ScoreCAM((bins, mix), "mixed", backend_options={"channels": "none"})(values, 1)
+        expected = ScoreCAM((with_channel, mix), "mixed")(values[..., None], 1)
+        np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5)
+
+
+def _method(function: Callable[..., Any]) -> Any:
+    """The function with an argument before its own."""
+
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        return function(*arguments, **keywords)
+
+    own = inspect.signature(function)
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    call.__signature__ = own.replace(parameters=[first, *own.parameters.values()])  # type: ignore[attr-defined]
+    return call
+
+
+class TestTensorFlow:
+    OPTIONS: Mapping[str, Any] = {"framework": "tensorflow"}
+
+    @pytest.fixture
+    def tf(self) -> Any:
+        return framework("tensorflow")
+
+    @pytest.mark.parametrize("kind", WAYS)
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_a_pair(self, tf: Any, kind: str, compiled: bool) -> None:
+        def features(mri: Any, ct: Any) -> Any:
+            return tf.nn.relu(mri * KERNELS[0].reshape(1, 1, 1, 4)) + 0 * ct
+
+        function, inputs, which = ways(features)[kind]
+        pair = tf.function(function) if compiled else function, lambda values: self.head(tf, values, HEAD[:4])
+        found = GradCAM(pair, masked_input=which, backend_options=self.OPTIONS)(inputs, 1)
+        np.testing.assert_allclose(found.maps, by_hand(), atol=1e-5)
+        found = ScoreCAM(pair, masked_input=which, batch_size=2, backend_options=self.OPTIONS)(inputs, 1)
+        alone = (lambda image: features(image, 0)), pair[1]
+        expected = ScoreCAM(alone, backend_options=self.OPTIONS)(LAST[0], 1)
+        np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5)
+
+    @staticmethod
+    def head(tf: Any, values: Any, weights: np.ndarray) -> Any:
+        return tf.reduce_mean(values, (1, 2)) @ weights
+
+    def test_lost_axis(self, tf: Any) -> None:
+        def features(image: Any) -> Any:
+            return tf.nn.relu(image * KERNELS[0].reshape(1, 1, 1, 4))
+
+        plain = features, lambda values: self.head(tf, values, HEAD[:4])
+        squeezed = features, lambda values: tf.squeeze(self.head(tf, values, HEAD[:4]))
+        assert_squeezed(squeezed, plain, "features", self.OPTIONS)
+
+    def test_fixed_batch(self, tf: Any) -> None:
+        def features(image: Any) -> Any:
+            return tf.nn.relu(image * KERNELS[0].reshape(1, 1, 1, 4))
+
+        plain = features, lambda values: self.head(tf, values, HEAD[:4])
+        baked = (lambda image: features(tf.reshape(image, (2, 8, 10, 1)))), plain[1]
+        assert_squeezed(baked, plain, "features", self.OPTIONS)
+
+    def test_channels(self, tf: Any) -> None:
+        mix = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+        clips = np.random.default_rng(1).random((2, 5, 3, 6, 4), dtype=np.float32)
+
+        def last(clips: Any) -> Any:
+            return tf.nn.relu(tf.einsum("bthwc,cd->bthwd", clips, mix))
+
+        def frames(clips: Any) -> Any:
+            return last(tf.transpose(clips, (0, 1, 3, 4, 2)))
+
+        def head(values: Any) -> Any:
+            return tf.reduce_mean(values, (1, 2, 3))
+
+        for method in (GradCAM, ScoreCAM):
+            options = {**self.OPTIONS, "channels": 2}
+            found = method((frames, head), backend_options=options)(clips, 1)
+            expected = method((last, head), backend_options=self.OPTIONS)(np.moveaxis(clips, 2, -1), 1)
+            np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5)
+
+
+class TestKeras:
+    @pytest.fixture
+    def keras(self) -> Any:
+        return framework("keras")
+
+    def branches(self, keras: Any) -> tuple[Any, Any]:
+        made = tuple(keras.layers.Conv2D(4, 1, use_bias=False, activation="relu", name=name) for name in ("mri", "ct"))
+        for branch, kernel in zip(made, KERNELS, strict=True):
+            branch.build((None, 8, 10, 1))
+            branch.set_weights([kernel.reshape(1, 1, 1, 4)])
+        return made
+
+    @staticmethod
+    def classes(keras: Any, branches: Any, mri: Any, ct: Any) -> Any:
+        means = [keras.ops.mean(branch(image), (1, 2)) for branch, image in zip(branches, (mri, ct), strict=True)]
+        return keras.ops.matmul(keras.ops.concatenate(means, axis=1), HEAD)
+
+    @pytest.mark.parametrize("kind", [kind for kind in WAYS if kind != "nested"])
+    def test_subclass(self, keras: Any, kind: str) -> None:
+        branches = self.branches(keras)
+        function, inputs, which = ways(functools.partial(self.classes, keras, branches))[kind]
+        assert_right(kind, self.subclass(keras, function, branches), "mri", inputs, which)
+
+    def test_words_among_arrays_are_refused_by_keras_itself(self, keras: Any) -> None:
+        branches = self.branches(keras)
+        function, inputs, which = ways(functools.partial(self.classes, keras, branches))["nested"]
+        with pytest.raises(ValueError, match="model cannot run on inputs .* mix tensors and non-tensors"):
+            GradCAM(self.subclass(keras, function, branches), masked_input=which)(inputs, 1)
+
+    @staticmethod
+    def subclass(keras: Any, function: Callable[..., Any], parts: Any) -> Any:
+        class Model(keras.Model):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__(name="model")
+                self.parts = list(parts)
+
+        Model.call = _method(function)  # type: ignore[method-assign]
+        model = Model()
+        model.built = True
+        return model
+
+    @pytest.mark.parametrize("kind", ["list", "tuple", "mapping", "nested"])
+    def test_functional(self, keras: Any, kind: str) -> None:
+        first, second = (keras.Input((8, 10, 1), name=name) for name in ("first", "second"))
+        structures = {
+            "list": ([first, second], list(LAST), 0),
+            "tuple": ((first, second), LAST, 0),
+            "mapping": ({"first": first, "second": second}, {"first": LAST[0], "second": LAST[1]}, "first"),
+            "nested": ({"images": [first, second]}, {"images": list(LAST)}, ("images", 0)),
+        }
+        structure, inputs, which = structures[kind]
+        model = keras.Model(structure, self.classes(keras, self.branches(keras), first, second))
+        assert_right(kind, model, "mri", inputs, which)
+
+    def test_prompts(self, keras: Any) -> None:
+        branch = self.branches(keras)[0]
+
+        def call(image: Any, ids: Any) -> Any:
+            scores = keras.ops.matmul(keras.ops.mean(branch(image), (1, 2)), POSITIVE)
+            prompts = keras.ops.mean(keras.ops.take(keras.ops.convert_to_tensor(PROMPTS), ids, axis=0), 1)
+            return keras.ops.matmul(scores, keras.ops.transpose(prompts))
+
+        model = self.subclass(keras, call, [branch])
+        assert_prompts(model, "mri")
+        assert_prompts_are_refused(model, "mri")
+
+    def test_lost_axis(self, keras: Any) -> None:
+        branch = self.branches(keras)[0]
+
+        def plain(image: Any) -> Any:
+            return keras.ops.matmul(keras.ops.mean(branch(image), (1, 2)), HEAD[:4])
+
+        def squeezed(image: Any) -> Any:
+            return keras.ops.squeeze(plain(image))
+
+        models = [self.subclass(keras, each, [branch]) for each in (squeezed, plain)]
+        assert_squeezed(*models, "mri")
+
+    @pytest.mark.parametrize("size", [1, 2, 3])
+    @pytest.mark.parametrize("declared", [True, False])
+    def test_fixed_batch(self, keras: Any, size: int, declared: bool) -> None:
+        branch = self.branches(keras)[0]
+
+        def plain(image: Any) -> Any:
+            return keras.ops.matmul(keras.ops.mean(branch(image), (1, 2)), HEAD[:4])
+
+        def baked(image: Any) -> Any:
+            values = keras.ops.reshape(branch(image), (size, 80, 4))
+            return keras.ops.matmul(keras.ops.mean(values, 1), HEAD[:4])
+
+        images = keras.Input(batch_shape=(size, 8, 10, 1))
+        model = keras.Model(images, baked(images)) if declared else self.subclass(keras, baked, [branch])
+        assert_squeezed(model, self.subclass(keras, plain, [branch]), "mri")
+        if declared:
+            assert GradCAM(model).adapter.execution.batch_size == size
+
+    def test_a_stateful_network_has_its_batch(self, keras: Any) -> None:
+        keras.utils.set_random_seed(0)
+
+        def network(size: int | None, stateful: bool) -> Any:
+            return keras.Sequential(
+                [
+                    keras.Input(batch_shape=(size, 4, 6, 6, 1)),
+                    keras.layers.ConvLSTM2D(
+                        3, 3, padding="same", return_sequences=True, stateful=stateful, name="sequences"
+                    ),
+                    keras.layers.GlobalAveragePooling3D(),
+                    keras.layers.Dense(3),
+                ]
+            )
+
+        model, plain = network(1, True), network(None, False)
+        plain.set_weights([to_numpy(each.value) for each in model.trainable_variables])
+        clips = np.random.default_rng(0).random((2, 4, 6, 6, 1), dtype=np.float32)
+        before = [to_numpy(each.value) for each in model.non_trainable_variables]
+        for method in (GradCAM, ScoreCAM):
+            found, expected = (method(each, "sequences")(clips, 1) for each in (model, plain))
+            np.testing.assert_allclose(to_numpy(found.maps), to_numpy(expected.maps), atol=1e-4)
+        for value, other in zip(before, model.non_trainable_variables, strict=True):
+            np.testing.assert_array_equal(value, to_numpy(other.value))
+
+    def test_channels(self, keras: Any) -> None:
+        mix = keras.layers.Conv3D(4, 1, activation="relu", name="mix", data_format="channels_last")
+        clips = keras.Input((5, 3, 6, 4))
+        first = keras.Model(clips, keras.ops.mean(mix(keras.ops.transpose(clips, (0, 1, 3, 4, 2))), (1, 2, 3)))
+        clips = keras.Input((5, 6, 4, 3))
+        last = keras.Model(clips, keras.ops.mean(mix(clips), (1, 2, 3)))
+        given = np.random.default_rng(1).random((2, 5, 3, 6, 4), dtype=np.float32)
+        for method in (GradCAM, ScoreCAM):
+            found = method(first, "mix", backend_options={"channels": 2})(given, 1)
+            expected = method(last, "mix")(np.moveaxis(given, 2, -1), 1)
+            np.testing.assert_allclose(to_numpy(found.maps), to_numpy(expected.maps), atol=1e-5)

@@ -80,7 +80,7 @@ class KerasAdapter(ModelAdapter):
         inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
         self.input_ndim_is_declared = bool(inputs)
         self.declared_batch = next((each.shape[0] for each in inputs if each.shape and each.shape[0]), None)
-        self._caller = Caller(model, like=model.call, reserved=("training", "mask"))
+        self._caller = Caller(functools.partial(_called, model), like=model.call, reserved=("training", "mask"))
         self._inference = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
         self._learned: Survey | None = None
 
@@ -162,9 +162,11 @@ class KerasAdapter(ModelAdapter):
 
     @in_session
     def output_shapes(self, inputs: Inputs) -> Shapes:
-        self._survey(inputs)
-        shapes: Shapes = self._engine.look(lambda given: shapes_of(self._run(given)), inputs)
-        return shapes
+        def shapes(given: Inputs) -> Shapes:
+            return shapes_of(self._restored(self._call(given), given, self._call))
+
+        found: Shapes = self._engine.look(shapes, inputs)
+        return found
 
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         return self._look(inputs).layers
@@ -321,6 +323,13 @@ def _ambiguous(layer: str, paths: list[str], model_name: str) -> ValueError:
         f"{model_name} has {len(distinct)} layers of the name {layer!r}: {', '.join(map(repr, distinct))}. "
         "Give the whole path of the one you mean."
     )
+
+
+def _called(model: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
+    """The outputs; Keras lets nothing but arrays come by position, so what holds anything else comes by its name."""
+    if all(each is None or keras.ops.is_tensor(each) for each in keras.tree.flatten(arguments)):
+        return model(*arguments, **keywords)
+    return model(**dict(zip(inspect.signature(model.call).parameters, arguments, strict=False)), **keywords)
 
 
 def _as_declared(model: keras.Layer, inputs: Inputs) -> Inputs:
