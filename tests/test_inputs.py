@@ -1057,7 +1057,7 @@ class TestKeras:
     def test_words_among_arrays_are_refused_by_keras_itself(self, keras: Any) -> None:
         branches = self.branches(keras)
         function, inputs, which = ways(functools.partial(self.classes, keras, branches))["nested"]
-        with pytest.raises(ValueError, match="model cannot run on inputs .* mix tensors and non-tensors"):
+        with pytest.raises(ValueError, match=r"model cannot run on inputs .* mix tensors and non-tensors"):
             GradCAM(self.subclass(keras, function, branches), masked_input=which)(inputs, 1)
 
     @staticmethod

@@ -28,7 +28,7 @@ from fusioncam_core.models.adapter import LayerInfo, ModelAdapter
 from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.fixed_batch import with_fixed_batch
-from fusioncam_core.models.inputs import Inputs, batch_length, leaf, prepare, require_paths, rows_of
+from fusioncam_core.models.inputs import Inputs, batch_length, expected_ndim, leaf, prepare, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
 from fusioncam_core.models.pairing import require_own_rows
@@ -300,6 +300,7 @@ class Explainer(Value, ABC):
         except CannotRunError as error:
             as_given = self._with_the_axes_given(images, inputs)
             if as_given is None:
+                self._tell_of_too_many_axes(inputs, error)
                 raise
             try:
                 explanation = self._explain(as_given, targets, progress)
@@ -314,6 +315,15 @@ class Explainer(Value, ABC):
         if not suggested or self.masked_input is not None or inputs.ndim == images.ndim or images.ndim < LEAST_AXES:
             return None
         return self.adapter.as_array(images)
+
+    def _tell_of_too_many_axes(self, inputs: Inputs, error: CannotRunError) -> None:
+        """Raise the error with what a layer of the model says of its inputs, if these have more axes."""
+        expected = None if self.masked_input is not None else expected_ndim(self.adapter, self.channel_axis_of(inputs))
+        if expected is not None and inputs.ndim > expected:
+            raise CannotRunError(
+                f"As far as its layers tell, {self.adapter.model_name} takes a batch of images with {expected} axes (or "
+                f"{expected - 1} for one image): got an array of shape {tuple(inputs.shape)}. {error}"
+            ) from error
 
     def _explain(self, inputs: Inputs, targets: Any, progress: bool | None) -> Explanation:
         wanted = read_targets(targets, batch_length(inputs))

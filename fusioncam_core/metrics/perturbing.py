@@ -239,9 +239,12 @@ class MaxSensitivity(Metric):
         axes = tuple(range(1, images.ndim))
         extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
         generator = np.random.default_rng(self.seed)
-        draw = functools.partial(generator.uniform, -self.radius, self.radius)
         moved = []
         for _ in range(self.samples):
-            noise = drawn_for_one(draw, images.shape[1:], explained.channel_axis)
+            noise = drawn_for_one(
+                lambda shape: generator.uniform(-self.radius, self.radius, shape),
+                images.shape[1:],
+                explained.channel_axis,
+            )
             moved.append(explained.explain(images + extent * constant_like(noise, images, xp)))
         return Measured(max_sensitivity(explained.maps, xp.stack(moved, axis=0), spatial_ndim=len(explained.size)))

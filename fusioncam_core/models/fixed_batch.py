@@ -163,11 +163,12 @@ class FixedBatch(ModelAdapter):
 
     def _joined_layer(self, parts: Sequence[LayerCapture], counts: Sequence[int]) -> LayerCapture:
         activations = self._rows([part.activations for part in parts], counts)
-        if parts[0].gradients is None:
+        gradients = [part.gradients for part in parts if part.gradients is not None]
+        if not gradients:
             return replace(parts[0], activations=activations)
-        each = [part.gradients[:, :count, ...] for part, count in zip(parts, counts, strict=True)]
-        gradients = each[0] if len(each) == 1 else self.namespace.concat(each, axis=1)
-        return replace(parts[0], activations=activations, gradients=gradients)
+        each = [gradient[:, :count, ...] for gradient, count in zip(gradients, counts, strict=True)]
+        joined = each[0] if len(each) == 1 else self.namespace.concat(each, axis=1)
+        return replace(parts[0], activations=activations, gradients=joined)
 
 
 class _WithWeights(FixedBatch):
@@ -218,8 +219,9 @@ def _runs(adapter: ModelAdapter, inputs: Inputs, size: int) -> bool:
     """Whether the model gives outputs for the first image so many times."""
     xp = adapter.namespace
     rows = indices_like(np.zeros(size, dtype=np.int64), leaves(inputs)[0], xp)
+    failures: tuple[type[Exception], ...] = (CannotRunError, *adapter.execution.memory_errors)
     try:
         shapes = adapter.output_shapes(taken(inputs, rows, xp))
-    except (CannotRunError, *adapter.execution.memory_errors):
+    except failures:
         return False
     return any(shape[:1] == (size,) for shape in shapes.values())

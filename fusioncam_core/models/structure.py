@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array
+from fusioncam_core.errors import UnknownNameError
 
 Path = tuple[int | str, ...]
 """The steps to an entry of nested containers: positions and names."""
@@ -97,7 +98,7 @@ def at(value: Any, path: Path) -> Any:
     """
     for step in path:
         if not is_container(value) or (not isinstance(value, Mapping) and not (isinstance(step, int) and step >= 0)):
-            raise LookupError(path)
+            raise UnknownNameError(f"There is nothing at {path!r}.")
         value = value[step]
     return value
 
