@@ -321,8 +321,8 @@ class Explainer(Value, ABC):
         expected = None if self.masked_input is not None else expected_ndim(self.adapter, self.channel_axis_of(inputs))
         if expected is not None and inputs.ndim > expected:
             raise CannotRunError(
-                f"As far as its layers tell, {self.adapter.model_name} takes a batch of images with {expected} axes (or "
-                f"{expected - 1} for one image): got an array of shape {tuple(inputs.shape)}. {error}"
+                f"As far as its layers tell, {self.adapter.model_name} takes a batch of images with {expected} axes "
+                f"(or {expected - 1} for one image): got an array of shape {tuple(inputs.shape)}. {error}"
             ) from error
 
     def _explain(self, inputs: Inputs, targets: Any, progress: bool | None) -> Explanation:
