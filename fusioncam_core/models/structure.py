@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,14 +29,29 @@ class Shared:
 
 def is_array(value: Any) -> bool:
     """Whether it is an array of numbers, of whatever library; a NumPy number is none."""
-    if not (hasattr(value, "dtype") and hasattr(value, "shape")) or isinstance(value, np.generic):
-        return False
-    return not (isinstance(value, np.ndarray) and value.dtype.kind in NO_NUMBERS)
+    kind = _kind(type(value))
+    return kind == "array" or (kind == "perhaps" and _is_array(value))
 
 
 def is_container(value: Any) -> bool:
     """Whether it is a tuple, list or mapping."""
-    return isinstance(value, tuple | list | Mapping)
+    return _kind(type(value)) == "container"
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind(of: type) -> str:
+    """What values of a type are, as far as the type tells; remembered, for this is asked about every argument."""
+    if issubclass(of, tuple | list | Mapping):
+        return "container"
+    if issubclass(of, np.generic | Shared):
+        return "other"
+    return "array" if hasattr(of, "dtype") and hasattr(of, "shape") and not issubclass(of, np.ndarray) else "perhaps"
+
+
+def _is_array(value: Any) -> bool:
+    if not (hasattr(value, "dtype") and hasattr(value, "shape")):
+        return False
+    return not (isinstance(value, np.ndarray) and value.dtype.kind in NO_NUMBERS)
 
 
 def entries(container: Any) -> Iterator[tuple[Any, Any]]:
@@ -190,6 +206,22 @@ def _key(emptied: Any) -> Any:
     return type(emptied), emptied
 
 
+def _plain(arguments: tuple[Any, ...]) -> tuple[Any, list[Array]]:
+    """Which arguments are None, and the others, if they are arrays; None if one is anything else: its form tells more.
+
+    Most calls are like that, and this is what is quick to find out.
+    """
+    missing: list[bool] = []
+    arrays: list[Array] = []
+    for each in arguments:
+        if each is not None:
+            if _kind(type(each)) != "array":
+                return None, []
+            arrays.append(each)
+        missing.append(each is None)
+    return tuple(missing), arrays
+
+
 KEPT = 8
 """So many programs of one function are kept for different forms: a number that changes from call to call must not fill
 the memory."""
@@ -219,12 +251,17 @@ class ByForm:
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
         before, structures = arguments[: self._leading], arguments[self._leading :]
+        key, arrays = _plain(structures)
+        made = None if key is None else self._made.get(key)
+        if made is not None:
+            return made[1](*before, *arrays)
         arrays, form = split(structures)
-        made = self._made.get(form.key)
+        key = form.key if key is None else key
+        made = self._made.get(key)
         if made is None:
             while len(self._made) >= KEPT:
                 del self._made[next(iter(self._made))]
-            made = self._made[form.key] = (form, self._compiled(self._of_arrays(form)))
+            made = self._made[key] = (form, self._compiled(self._of_arrays(form)))
         return made[1](*before, *arrays)
 
     def _of_arrays(self, form: Form) -> Callable[..., Any]:
