@@ -33,6 +33,10 @@ class GradientsUnavailableError(InvalidTypeError):
     """A method asked for gradients of a model that has none to give."""
 
 
+class CannotRunError(InvalidValueError):
+    """A model does not run on inputs of a shape."""
+
+
 class UnconnectedError(InvalidValueError):
     """The scores do not depend on a layer's output."""
 

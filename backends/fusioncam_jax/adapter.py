@@ -25,6 +25,7 @@ from fusioncam_core.models.adapter import (
     call_number,
     cannot_run,
     channel_axis,
+    layer_axis,
     mark_default,
     no_spatial_layer,
     not_an_array,
@@ -35,7 +36,9 @@ from fusioncam_core.models.adapter import (
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.outputs import Shapes, shapes_of
 from fusioncam_core.models.session import Within, in_session
+from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
 from fusioncam_jax.half import passes_float16, scaled_pull_back
 from fusioncam_jax.network import Network, Parameters
@@ -70,9 +73,9 @@ class JaxAdapter(ModelAdapter):
 
     Args:
         network: of any module system.
-        options: `channels`, "first" or "last": where the channels of the model's inputs are (for plain functions,
-            of the activations too). Flax and functions have them last, Equinox first. `framework` says that plain
-            functions are JAX's.
+        options: `channels`, "first", "last", "none" or the number of their axis in a batch: where the channels of the
+            model's inputs are (for plain functions, of the activations too, if first or last). Flax and functions
+            have them last, Equinox first. `framework` says that plain functions are JAX's.
 
     Raises:
         InvalidTypeError: for another option.
@@ -81,6 +84,7 @@ class JaxAdapter(ModelAdapter):
     namespace = namespace
     execution = EXECUTION
     gradient_cuts = "stop_gradient, integers"
+    input_ndim_is_declared = False
 
     def __init__(self, network: Network, options: Mapping[str, Any]):
         reject_options(options, ("channels", "framework"), "JAX")
@@ -205,7 +209,8 @@ class JaxAdapter(ModelAdapter):
 
     @property
     def _activation_axis(self) -> int:
-        return self._network.activation_channel_axis or self.input_channel_axis
+        own = self._network.activation_channel_axis
+        return layer_axis(self.input_channel_axis, self._network.input_channel_axis) if own is None else own
 
     # --- running it
 
@@ -307,10 +312,31 @@ class JaxAdapter(ModelAdapter):
             exchange = Exchange(calls, lambda place, output: change(output, values[place]), Reach())
             return self._outputs(parameters, inputs, exchange), exchange.outputs
 
-        return self._over_batch(run, parameters, inputs, values)
+        outputs, made = self._over_batch(run, parameters, inputs, values)
+        return self._with_batch_axis(outputs, parameters, inputs), made
 
     def _run(self, parameters: Parameters, inputs: Inputs) -> Any:
+        return self._with_batch_axis(self._run_plain(parameters, inputs), parameters, inputs)
+
+    def _run_plain(self, parameters: Parameters, inputs: Inputs) -> Any:
         return self._over_batch(lambda *arguments: self._outputs(*arguments, None), parameters, inputs)
+
+    def _with_batch_axis(self, outputs: Any, parameters: Parameters, inputs: Inputs) -> Any:
+        return self._restored(outputs, inputs, lambda two: self._abstract(self._run_plain, parameters, two))
+
+    def _abstract(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs) -> Any:
+        """What the function of parameters and inputs returns, as shapes alone: it costs no arithmetic."""
+        leaves, structure = jax.tree.flatten(parameters)
+        arrays, form = split(inputs)
+
+        def of_arrays(leaves: list[Any], arrays: list[jax.Array]) -> Any:
+            return function(structure.unflatten(leaves), form.filled(arrays))
+
+        return jax.eval_shape(of_arrays, leaves, arrays)
+
+    @in_session
+    def output_shapes(self, inputs: Inputs) -> Shapes:
+        return shapes_of(self._abstract(self._run, self._current(), inputs))
 
     def _record(self, parameters: Parameters, inputs: Inputs) -> dict[str, Ran]:
         """Every layer as it runs, found without arithmetic."""
@@ -338,13 +364,11 @@ class JaxAdapter(ModelAdapter):
             recorder.begin()
             return self._outputs(parameters, inputs, recorder)
 
-        leaves, structure = jax.tree.flatten(parameters)
-        whole = of_leaves(functools.partial(self._over_batch, run), structure)
-        recorder.outputs = jax.eval_shape(whole, leaves, inputs)
+        recorder.outputs = self._abstract(functools.partial(self._over_batch, run), parameters, inputs)
 
     def _over_batch(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs, *more: Any) -> Any:
         """The function of a batch, whatever the model takes; its complaints about shapes in our words."""
-        mapped = jax.vmap(function, in_axes=(None, *(0,) * (1 + len(more))))
+        mapped = functools.partial(_mapped, function)
         try:
             return (function if self._takes_batches else mapped)(parameters, inputs, *more)
         except FusionCamError:
@@ -410,6 +434,18 @@ class JaxAdapter(ModelAdapter):
 
     def _batched(self, shape: tuple[int, ...], inputs: Inputs) -> tuple[int, ...]:
         return shape if self._takes_batches else (batch_length(inputs), *shape)
+
+
+def _mapped(function: Callable[..., Any], parameters: Parameters, *structures: Any) -> Any:
+    """The function of one image, mapped over the rows of the arrays that have a row an image."""
+    arrays, form = split(structures)
+    pairs = zip(arrays, form.slots, strict=True)
+    axes = [None if shared or not array.ndim else 0 for array, shared in pairs]
+
+    def of_arrays(parameters: Parameters, *arrays: jax.Array) -> Any:
+        return function(parameters, *form.filled(arrays))
+
+    return jax.vmap(of_arrays, in_axes=(None, *axes))(parameters, *arrays)
 
 
 def _has_rows(outputs: Any, length: int, axes: int = 1) -> bool:

@@ -32,6 +32,7 @@ class FunctionNetwork(Network):
         function: `apply(parameters, images)`, or Haiku's `apply(parameters, rng, images)`.
         parameters: any pytree.
         name: for messages.
+        call: calls (a function of images, inputs) with inputs of several arrays.
 
     Raises:
         InvalidValueError: if the function also takes and returns a state, as Haiku's may.
@@ -40,10 +41,18 @@ class FunctionNetwork(Network):
     activation_channel_axis = None
     without_layers = "Layers of a function are the arrays that it names with fusioncam_jax.tap."
 
-    def __init__(self, function: Callable[..., Any], parameters: Any, name: str | None = None):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        parameters: Any,
+        name: str | None = None,
+        *,
+        call: Callable[..., Any] = call_with,
+    ):
         self.name = name or kind_of(function)
         self._function = function
         self._before = _before_inputs(function, self.name)
+        self._call = call
         leaves, self._structure = jax.tree.flatten(parameters)
         self._paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
         self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
@@ -68,7 +77,7 @@ class FunctionNetwork(Network):
         whole = self._structure.unflatten([other if array is None else array for array, other in pairs])
         function = functools.partial(self._function, whole, *self._before)
         required = required_words(self.name, f"(functools.partial({self.name}, {{argument}}=...), parameters)")
-        return call_with(function, inputs, **inference_keywords(function, inputs, {}, {}, required))
+        return self._call(function, inputs, **inference_keywords(function, inputs, {}, {}, required))
 
 
 def _before_inputs(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
@@ -90,12 +99,13 @@ def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> Func
     what is compiled, as everywhere; those that a function has closed over become constants in it.
     """
     name = f"({kind_of(features)}, {kind_of(head)})"
-    return FunctionNetwork(_features_then_head, (_as_pytree(features), _as_pytree(head)), name)
+    functions = (_as_pytree(features), _as_pytree(head))
+    return FunctionNetwork(_features_then_head, functions, name, call=lambda function, inputs: function(inputs))
 
 
-def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], *inputs: Any, **named: Any) -> Any:
+def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], inputs: Inputs) -> Any:
     features, head = pair
-    return head(tap("features", features(*inputs, **named)))
+    return head(tap("features", call_with(features, inputs)))
 
 
 def _as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,9 +15,10 @@ import numpy as np
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, not_an_array
 from fusioncam_core.models.inputs import Inputs
+from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
 from fusioncam_jax.adapter import EXECUTION, OUT_OF_MEMORY
-from fusioncam_jax.programs import Programs
+from fusioncam_jax.programs import Program, Programs
 from fusioncam_keras.engine import Captured, Engine, Run, unchanged
 
 OPTIONS = ()
@@ -73,12 +74,13 @@ class JaxEngine(Engine):
         The variables' values are arguments: JAX keeps an array that a trace has closed over if the trace then fails.
         """
         seen = []
+        arrays, form = split(inputs)
 
-        def run(values: list[jax.Array], inputs: Inputs) -> None:
+        def run(values: list[jax.Array], arrays: list[jax.Array]) -> None:
             with self._with(values):
-                seen.append(function(inputs))
+                seen.append(function(form.filled(arrays)))
 
-        jax.eval_shape(run, self._values(), inputs)
+        jax.eval_shape(run, self._values(), arrays)
         return seen[0]
 
     def values(self, function: Callable[[Inputs], list[jax.Array]], inputs: Inputs) -> list[np.ndarray] | None:
@@ -138,12 +140,12 @@ class JaxEngine(Engine):
         return outputs, activations, jax.vmap(pull_back)(columns)[0]
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @jax.jit
         def compiled(values: list[jax.Array], *arguments: Any) -> Any:
             with self._with(values):
                 return function(*arguments)
 
-        return lambda *arguments: compiled(self._values(), *arguments)
+        program = Program(compiled)
+        return lambda *arguments: program(self._values(), *arguments)
 
 
 def _scaled(pull_back: Callable[[jax.Array], Any], columns: jax.Array) -> list[jax.Array]:

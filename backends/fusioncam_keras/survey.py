@@ -187,6 +187,7 @@ def survey(
     inputs: Inputs,
     *,
     channel_axis: int,
+    input_channel_axis: int | None,
     tracing: Callable[[], object],
 ) -> tuple[Survey, list[Candidate]]:
     """Run the model and hear all its parts.
@@ -195,14 +196,15 @@ def survey(
         parts: of the model, with their paths; of several paths of one part the first is its name.
         run: the model as a function of its inputs.
         inputs: of one image.
-        channel_axis: of the inputs.
+        channel_axis: of layers that do not say where they have their channels.
+        input_channel_axis: of the inputs, or None.
         tracing: says what a compiler is recording, if anything.
 
     Returns:
         The survey, and the outputs that a softmax or sigmoid may have made of which no layer tells, for `reveal`.
     """
     images = max(leaves(inputs), key=lambda each: each.ndim)
-    recorder = _Recorder(spatial_size(images, channel_axis), tracing, channel_axis)
+    recorder = _Recorder(spatial_size(images, input_channel_axis), tracing, channel_axis)
     distinct = {id(part): (path, part) for path, part in reversed(parts)}
     for key in loops(parts):  # once for each step, perhaps on a compiler's record: no map comes from there
         distinct.pop(key, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,7 +34,8 @@ from fusioncam_core.models.adapter import (
     split_call,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, map_leaves, rows_of
+from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.session import in_session
@@ -61,7 +63,8 @@ class TorchAdapter(ModelAdapter):
 
     Args:
         model: any module, also `DataParallel` around one or a `torch.compile`d one.
-        options: `channels`, "first" (the default) or "last": where the channels of the model's inputs are. `compile`,
+        options: `channels`, "first" (the default), "last", "none" or the number of their axis in a batch: where the
+            channels of the model's inputs are. `compile`,
             whether masked images run through `torch.compile` (True, or a word for its `mode`). `autocast`, "bfloat16"
             or "float16": the precision in which masked images run; the plain ones keep the model's own.
 
@@ -72,6 +75,7 @@ class TorchAdapter(ModelAdapter):
 
     namespace = namespace
     gradient_cuts = CUTS
+    input_ndim_is_declared = False
 
     def __init__(self, model: torch.nn.Module, options: Mapping[str, Any]):
         reject_options(options, ("channels", "compile", "autocast"), "PyTorch")
@@ -84,7 +88,10 @@ class TorchAdapter(ModelAdapter):
         self._frozen: dict[tuple[str, ...], bool] = {}
         self._autocast = precision.dtype(options.get("autocast"))
         compiled = options.get("compile", False)
-        self._forward = precision.compiled(model, compiled) if compiled else model
+        forward = precision.compiled(model, compiled) if compiled else model
+        signature = signature_of(self._module)
+        self._forward = Caller(forward, like=signature)
+        self._call = Caller(self._module, like=signature)
         self._layouts = Layouts(self._module) if not compiled else Layouts()
         self.execution = execution(self._device, fixed_shapes=bool(compiled), memory_formats=self._layouts.names)
 
@@ -164,11 +171,13 @@ class TorchAdapter(ModelAdapter):
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         if reach.without_layers(self._module, self.model_name):
             return []
-        listing = _Listing(spatial_size(max(leaves(inputs), key=lambda each: each.ndim), self.input_channel_axis))
+        listing = _Listing(
+            spatial_size(max(leaves(inputs), key=lambda each: each.ndim), self.input_channel_axis), self.rows
+        )
         once = {id(module): name for name, module in reversed(self._modules.items()) if name}
         named = [name for name, module in self._modules.items() if once.get(id(module)) == name]
         with torch.no_grad(), self._hooks({name: listing.hearer(name) for name in named}):
-            self._run(rows_of(inputs, 0, 1))
+            self._run(rows_of(inputs, 0, self.rows))
         return mark_default(list(listing.ran.values()))
 
     @in_session
@@ -237,6 +246,7 @@ class TorchAdapter(ModelAdapter):
             inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
             with self._hooks_of(taps):
                 outputs = self._run(inputs)
+            outputs = self._restored(outputs, inputs, self._run_again)
             activations = [self._activations(tap, inputs) for tap in taps]
             gradients = [None] * len(taps) if score is None else self._gradients(score, outputs, targets, taps)
         return Capture(
@@ -293,7 +303,8 @@ class TorchAdapter(ModelAdapter):
         # Not inference_mode, which gains nothing here: what a model keeps of a call would be of no use to training.
         with self._about(inputs), torch.no_grad(), precision.autocast(self._device, self._autocast):
             # Detached, since a model may switch gradients on by itself.
-            return detached(self._layouts.run(functools.partial(call_with, self._forward), inputs))
+            outputs = detached(self._layouts.run(self._forward, inputs))
+            return self._restored(outputs, inputs, self._run_again)
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: torch.Tensor) -> Any:
@@ -304,7 +315,7 @@ class TorchAdapter(ModelAdapter):
             with self._hooks({name: replacement.hear}):
                 outputs = self._run(inputs)
             call_number(f"{name}#{call}", replacement.calls, self.model_name)
-            return detached(outputs)
+            return self._restored(detached(outputs), inputs, self._run_again)
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
         """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""
@@ -312,13 +323,17 @@ class TorchAdapter(ModelAdapter):
         if key not in self._calls:
             counter = Tap(name, self.model_name, with_gradient=False, alone=True)
             with self._hooks({name: counter.hear}):
-                self._run(rows_of(inputs, 0, 1))
+                self._run(rows_of(inputs, 0, self.rows))
             self._calls[key] = counter.calls
         return self._calls[key]
 
     def _run(self, inputs: Inputs) -> Any:
         with self._about(inputs, RuntimeError, AssertionError):  # torch._assert, by which models check their inputs
-            return call_with(self._module, inputs)
+            return self._call(inputs)
+
+    def _run_again(self, inputs: Inputs) -> Any:
+        with torch.no_grad():
+            return self._run(inputs)
 
     @contextlib.contextmanager
     def _about(self, inputs: Inputs, *sayings: type[Exception]) -> Iterator[None]:
@@ -331,7 +346,8 @@ class TorchAdapter(ModelAdapter):
             if frozen := reach.inference_tensors(self._module, self.model_name, error):
                 raise frozen from error
             more = about_inputs(self._module, inputs, error)
-            if more is None and not isinstance(error, sayings):
+            unbound = isinstance(error, TypeError) and not self._call.binds(inputs)
+            if more is None and not unbound and not isinstance(error, sayings):
                 raise
             raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__, more or "") from error
 
@@ -339,6 +355,20 @@ class TorchAdapter(ModelAdapter):
 def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor | None) -> torch.Tensor:
     assert like is not None
     return torch.stack([torch.zeros_like(like) if each is None else each for each in gradients])
+
+
+def signature_of(module: torch.nn.Module) -> Any:
+    """What tells the arguments of a module's forward: itself, or the signature that TorchScript keeps of it."""
+    schema = getattr(module.forward, "schema", None)
+    if schema is None:
+        return module.forward
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature(
+        [
+            inspect.Parameter(each.name, kind, default=None if each.has_default_value() else inspect.Parameter.empty)
+            for each in schema.arguments[1:]
+        ]
+    )
 
 
 def _calls_key(name: str, inputs: Inputs) -> tuple[Any, ...]:
@@ -353,7 +383,8 @@ class _Listing:
         ran: the layers by name, in the order of their last calls.
     """
 
-    def __init__(self, size: tuple[int, ...]):
+    def __init__(self, size: tuple[int, ...], rows: int):
+        self._rows = rows
         self.ran: dict[str, LayerInfo] = {}
         self._size = size
         self._place = 0
@@ -379,7 +410,7 @@ class _Listing:
             return
         shape = tuple(tensor.shape)
         # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
-        spatial = shape[0] == 1 and has_space(shape, self._size) and not is_several(output)
+        spatial = shape[0] == self._rows and has_space(shape, self._size) and not is_several(output)
         kind = type(module).__name__
         _, made_by = self._makers.setdefault(id(tensor), (tensor, kind))
         self.ran[name] = LayerInfo(

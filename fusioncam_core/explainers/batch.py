@@ -11,7 +11,7 @@ import numpy as np
 from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, map_leaves, with_leaf
+from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, taken, with_leaf
 from fusioncam_core.models.layout import Layout, Reshape, find_layout
 from fusioncam_core.models.masking import MaskedScorer, spatial_size
 from fusioncam_core.models.outputs import Scores
@@ -31,6 +31,7 @@ class Batch:
         inputs: (B, ...) of the model.
         images: (B, ...) the explained input.
         size: its spatial size.
+        channel_axis: where it has its channels, or None.
         targets: (B, K) integers.
         scores: what the outputs mean.
         logits: (B, classes) of the plain images.
@@ -54,6 +55,7 @@ class Batch:
         *,
         which: Which,
         reshape: Reshape = None,
+        channel_axis: int | None = 1,
         evaluations: int = 0,
         evidence: Evidence | None = None,
         kind: str = "",
@@ -65,7 +67,8 @@ class Batch:
         self.inputs = inputs
         self._which = which
         self.images = leaf(inputs, which)
-        self.size = spatial_size(self.images, adapter.input_channel_axis)
+        self.channel_axis = channel_axis
+        self.size = spatial_size(self.images, channel_axis)
         self.targets = targets
         self.logits = logits
         self.masked = masked
@@ -133,7 +136,7 @@ class Batch:
         self._require_a_row_an_image()
         captured = xp.take(self.captured, rows, axis=0)
         ablated = captured * constant_like(self._all_but(channels), captured, xp)
-        inputs = map_leaves(lambda each: xp.take(each, rows, axis=0), self.inputs)
+        inputs = taken(self.inputs, rows, xp)
         logits = self.scores.logits(self.adapter.forward_with(inputs, self.layer, ablated))
         self.count(count)
         return xp.take_along_axis(logits, xp.take(self.targets, rows, axis=0), axis=1)

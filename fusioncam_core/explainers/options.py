@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, get_args
 
 from fusioncam_core.approximation.budget import Limits, require_limits
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.explainers.arguments import own_parameters
 from fusioncam_core.models.batch_size import BatchSize
+from fusioncam_core.models.inputs import Which
 from fusioncam_core.models.layout import Reshape
 from fusioncam_core.models.masking import Baseline
 from fusioncam_core.models.outputs import OutputKind, Task
@@ -23,7 +24,8 @@ class ModelOptions(TypedDict, total=False):
     task: Task
     output_kind: OutputKind
     output: int | str | None
-    masked_input: int | str | None
+    masked_input: Which
+    shared: Sequence[Any]
     reshape: Reshape
     combine: Combine
     batch_size: BatchSize
@@ -56,6 +58,7 @@ DEFAULTS: ExplainerOptions = {
     "output_kind": "logits",
     "output": None,
     "masked_input": None,
+    "shared": (),
     "reshape": None,
     "combine": "mean",
     "batch_size": "auto",

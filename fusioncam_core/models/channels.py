@@ -34,15 +34,13 @@ def measured_channel_axis(
         return None
     own = told % len(shape)
     if own != 1 or shape[own] <= FEW or not any(other <= FEW for other in _others(shape)):
-        return own
+        return told
     runs = sorted(
         (run.place, call_name(each.name, run.number), run.shape) for each in adapter.layers(inputs) for run in each.runs
     )
     calls = {name: each for _, name, each in runs[:FIRST_CALLS] if len(each) >= 4}
-    if not calls:
-        return own
-    if not Probe(adapter, inputs, which, own, output).moves(calls, own):
-        return own
+    if not calls or not Probe(adapter, inputs, which, own, output).moves(calls, own):
+        return told
     return next((axis for axis in range(2, len(shape)) if shape[axis] <= FEW), None) if len(shape) > 3 else None
 
 

@@ -43,18 +43,27 @@ class Measurements:
         inputs: one image, as a batch.
         which: the explained one of several inputs.
         output: the position or name of the explained one of several outputs.
+        channel_axis: of the explained input; None if it has no channels.
 
     Attributes:
         size: the spatial size of the explained input.
         kept: what was found out so far, with the model.
     """
 
-    def __init__(self, adapter: ModelAdapter, inputs: Inputs, which: Which, output: int | str | None = None):
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        inputs: Inputs,
+        which: Which,
+        output: int | str | None = None,
+        *,
+        channel_axis: int | None = 1,
+    ):
         self._adapter = adapter
         self._inputs = inputs
         self._which = which
         self._output = output
-        self._channel_axis = adapter.input_channel_axis
+        self._channel_axis = channel_axis
         self.size = spatial_size(leaf(inputs, which), self._channel_axis)
         key = (
             which,

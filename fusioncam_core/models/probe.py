@@ -20,7 +20,7 @@ from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, constant_like, to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.adapter import LayerInfo, ModelAdapter, call_name
-from fusioncam_core.models.inputs import Inputs, Which, leaf, map_leaves, with_leaf
+from fusioncam_core.models.inputs import Inputs, Which, leaf, map_rows, with_leaf
 from fusioncam_core.models.masking import spatial_axes
 from fusioncam_core.models.outputs import unpack
 
@@ -279,7 +279,7 @@ class Probe:
         adapter, xp = self._adapter, self._adapter.namespace
         own = leaf(self._inputs, self._which)
         both = xp.concat([own, constant_like(changed, own, xp)], axis=0)
-        inputs = with_leaf(map_leaves(lambda each: xp.concat([each, each], axis=0), self._inputs), self._which, both)
+        inputs = with_leaf(map_rows(lambda each: xp.concat([each, each], axis=0), self._inputs), self._which, both)
         names = tuple(dict.fromkeys(call.rpartition("#")[0] for call in shapes))
         outputs, seen = adapter.observe(inputs, names, Change(tuple(shapes.items())))
         self.passes += 1

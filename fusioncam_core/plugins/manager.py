@@ -12,6 +12,7 @@ import pluggy
 from fusioncam_core.arrays.namespaces import register_finder
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import ModelAdapter
+from fusioncam_core.models.fixed_batch import fixed_batch
 from fusioncam_core.plugins import hookspecs
 
 DISABLE_VARIABLE = "FUSIONCAM_DISABLE_PLUGINS"
@@ -88,7 +89,7 @@ def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) ->
     adapter: ModelAdapter | None = plugin_manager().hook.fusioncam_adapt_model(model=model, options=options)
     if adapter is None:
         raise InvalidTypeError(_nobody_adapts(model))
-    return adapter
+    return adapter if adapter.declared_batch is None else fixed_batch(adapter, adapter.declared_batch)
 
 
 def _nobody_adapts(model: object) -> str:
