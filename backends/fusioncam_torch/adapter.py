@@ -444,6 +444,7 @@ class _Observer:
             number = self._calls[name] = self._calls.get(name, -1) + 1
             tensor = tensor_of(output)
             if tensor is not None:
+                tensor = tensor.dequantize() if tensor.is_quantized else tensor
                 self.seen[call_name(name, number)] = self._view(call_name(name, number), tensor, namespace)
 
         return hear
