@@ -133,11 +133,9 @@ class TestMissingInputs:
 
     def test_too_many_and_misspelt_ones(self) -> None:
         images = image(1, 3, 12, 12)
-        with pytest.raises(
-            ValueError, match=r"takes 2 positional arguments but 3 were given\. Its forward takes images"
-        ):
+        with pytest.raises(ValueError, match=r"Net cannot run on inputs of shape \(1, 3, 12, 12\).*, \(1, 3, 12, 12\)"):
             GradCAM(seeded(Net), masked_input=0)((images, images))
-        with pytest.raises(ValueError, match=r"unexpected keyword argument 'img'\. Its forward takes images"):
+        with pytest.raises(ValueError, match=r"Net cannot run on .*\. Its forward takes images"):
             GradCAM(seeded(Net), masked_input="img")({"img": images})
 
     @pytest.mark.parametrize("method", METHODS)
@@ -180,7 +178,7 @@ class Detects(Net):
         return [{"boxes": box, "scores": score[:, 0]} for box, score in zip(boxes, scores, strict=True)]
 
 
-FUNCTIONS = r"targets=.*SegmentationLogit\(class, mask\), with channel_axis=-1.*DetectionScore\(box, class\)"
+FUNCTIONS = r"targets=.*SegmentationLogit\(.*channel_axis=-1.*DetectionScore\("
 
 
 class TestOtherThanClassifiers:
