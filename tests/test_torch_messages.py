@@ -150,6 +150,20 @@ class TestMissingInputs:
         assert type(caught.value) is error
 
 
+class Views(Net):
+    """Takes a list of views as its one argument."""
+
+    def forward(self, views: Any) -> Any:
+        return self.logits(torch.cat(views, dim=1))
+
+
+def test_errors_about_shapes_of_several_inputs_give_no_advice_about_names() -> None:
+    images = image(1, 3, 12, 12)
+    with pytest.raises(ValueError, match=r"Views cannot run on .* expected input.* to have 3 channels") as caught:
+        GradCAM(seeded(Views), masked_input=0)([images, images])
+    assert "Its forward takes" not in str(caught.value)
+
+
 class Segments(Net):
     """Maps of classes, alone or with auxiliary ones."""
 
