@@ -137,7 +137,7 @@ class TestCheckpoints:
             other.join()
 
         handle = model.c.register_forward_hook(meanwhile)
-        GradCAM(model, "b")(images, 1)
+        adapt_model(model).capture(images, ["b"], ClassScores(), None)
         handle.remove()
         assert len(runs) == 2, "forwards, and again for the backward pass"
         assert trained.a[0].weight.grad.abs().max() > 0
@@ -244,7 +244,7 @@ class TestFrozenParts:
         close(GradCAM(model, "backbone.0")(images, 1).maps, grad_cam(plain, plain.backbone[0], images, 1))
         for method in (FusionCAM, ScoreCAM, EigenCAM):
             close(method(model, "backbone.1")(images, 1).maps, method(plain, "backbone.1")(images, 1).maps)
-        assert GradCAM(model)(images, 1).layer == GradCAM(plain)(images, 1).layer
+        assert GradCAM(model)(images, 1).layer.startswith(GradCAM(plain)(images, 1).layer)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 
@@ -262,11 +262,10 @@ class TestFrozenParts:
     def test_it_is_tried_once(self) -> None:
         model, runs = seeded(UnderNoGrad), []
         model.stem.register_forward_hook(lambda *_: runs.append(1))
-        cam = GradCAM(model, "backbone")
-        cam(image(1, 3, *SIZE))
-        assert len(runs) == 2
-        cam(image(1, 3, *SIZE))
-        assert len(runs) == 3
+        adapter = adapt_model(model)
+        for passes in (2, 3, 4):
+            adapter.capture(image(1, 3, *SIZE), ["backbone"], ClassScores(), None)
+            assert len(runs) == passes
 
     def test_what_is_meant_to_be_constant_stays_so(self) -> None:
         """A factor computed under no_grad: where the score has a gradient anyway, it is that of plain autograd."""

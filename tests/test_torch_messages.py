@@ -133,11 +133,9 @@ class TestMissingInputs:
 
     def test_too_many_and_misspelt_ones(self) -> None:
         images = image(1, 3, 12, 12)
-        with pytest.raises(
-            ValueError, match=r"takes 2 positional arguments but 3 were given\. Its forward takes images"
-        ):
+        with pytest.raises(ValueError, match=r"Net cannot run on inputs of shape \(1, 3, 12, 12\).*, \(1, 3, 12, 12\)"):
             GradCAM(seeded(Net), masked_input=0)((images, images))
-        with pytest.raises(ValueError, match=r"unexpected keyword argument 'img'\. Its forward takes images"):
+        with pytest.raises(ValueError, match=r"Net cannot run on .*\. Its forward takes images"):
             GradCAM(seeded(Net), masked_input="img")({"img": images})
 
     @pytest.mark.parametrize("method", METHODS)
@@ -150,6 +148,20 @@ class TestMissingInputs:
         with pytest.raises(error, match="a fault of the model") as caught:
             made(method, seeded(Faulty))(image(1, 3, 12, 12))
         assert type(caught.value) is error
+
+
+class Views(Net):
+    """Takes a list of views as its one argument."""
+
+    def forward(self, views: Any) -> Any:
+        return self.logits(torch.cat(views, dim=1))
+
+
+def test_errors_about_shapes_of_several_inputs_give_no_advice_about_names() -> None:
+    images = image(1, 3, 12, 12)
+    with pytest.raises(ValueError, match=r"Views cannot run on .* expected input.* to have 3 channels") as caught:
+        GradCAM(seeded(Views), masked_input=0)([images, images])
+    assert "Its forward takes" not in str(caught.value)
 
 
 class Segments(Net):
@@ -180,7 +192,7 @@ class Detects(Net):
         return [{"boxes": box, "scores": score[:, 0]} for box, score in zip(boxes, scores, strict=True)]
 
 
-FUNCTIONS = r"targets=.*SegmentationLogit\(class, mask\), with channel_axis=-1.*DetectionScore\(box, class\)"
+FUNCTIONS = r"targets=.*SegmentationLogit\(.*channel_axis=-1.*DetectionScore\("
 
 
 class TestOtherThanClassifiers:

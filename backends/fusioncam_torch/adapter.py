@@ -328,7 +328,7 @@ class TorchAdapter(ModelAdapter):
         return self._calls[key]
 
     def _run(self, inputs: Inputs) -> Any:
-        with self._about(inputs, RuntimeError, AssertionError):  # torch._assert, by which models check their inputs
+        with self._about(inputs):
             return self._call(inputs)
 
     def _run_again(self, inputs: Inputs) -> Any:
@@ -336,8 +336,8 @@ class TorchAdapter(ModelAdapter):
             return self._run(inputs)
 
     @contextlib.contextmanager
-    def _about(self, inputs: Inputs, *sayings: type[Exception]) -> Iterator[None]:
-        """What the model raises, of these kinds or for want of inputs, as an error about its inputs."""
+    def _about(self, inputs: Inputs) -> Iterator[None]:
+        """What PyTorch's operations raise, or the model for want of inputs, as an error about its inputs."""
         try:
             yield
         except (torch.OutOfMemoryError, FusionCamError):
@@ -347,7 +347,7 @@ class TorchAdapter(ModelAdapter):
                 raise frozen from error
             more = about_inputs(self._module, inputs, error)
             unbound = isinstance(error, TypeError) and not self._call.binds(inputs)
-            if more is None and not unbound and not isinstance(error, sayings):
+            if more is None and not unbound and not isinstance(error, RuntimeError | AssertionError):  # torch._assert's
                 raise
             raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__, more or "") from error
 
@@ -444,6 +444,7 @@ class _Observer:
             number = self._calls[name] = self._calls.get(name, -1) + 1
             tensor = tensor_of(output)
             if tensor is not None:
+                tensor = tensor.dequantize() if tensor.is_quantized else tensor
                 self.seen[call_name(name, number)] = self._view(call_name(name, number), tensor, namespace)
 
         return hear

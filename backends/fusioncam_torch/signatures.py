@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from fusioncam_core.models.inputs import Inputs, call_with
+from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.inputs import Inputs
+from fusioncam_core.models.structure import bare, is_container
 
 IMAGES = "pixel_values"
 """What Hugging Face's models call their images, wherever in the row of inputs they are."""
@@ -20,17 +22,21 @@ AT_MOST = 8
 def about_inputs(model: torch.nn.Module, inputs: Inputs, error: Exception) -> str | None:
     """What to say if the model failed because it got too few of its inputs; None if nothing speaks for that.
 
-    What speaks for it: the call does not fit the signature; or there are inputs that it was not given, and the error is
-    about None, or about one of them, or one of them is where images belong.
+    What speaks for it: the call does not fit the signature; several inputs fit it only as one argument, and the model
+    could do nothing with that; or there are inputs that it was not given, and the error is about None, or about one of
+    them, or one of them is where images belong.
     """
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # TorchScript's have none
         return None
     taken = [each.name for each in signature.parameters.values() if each.kind not in _COLLECTING]
+    caller = Caller(signature.bind, like=signature)
     try:
-        given = call_with(signature.bind, inputs).arguments
+        given = caller(inputs).arguments
     except TypeError:
+        return _words(taken)
+    if isinstance(error, TypeError | AttributeError) and is_container(inputs) and caller.way(bare(inputs)) == "whole":
         return _words(taken)
     left = [name for name in taken if name not in given]
     said = set(re.findall(r"\w+", str(error)))

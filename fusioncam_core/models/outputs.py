@@ -306,7 +306,8 @@ def _several_scores(values: Array) -> str:
     return (
         "If they are class scores at every pixel or step, explain those of some of them: "
         "targets=SegmentationLogit(index, mask, channel_axis=-1), or channel_axis=1 where the classes are the second "
-        "axis. For anything else give targets a function of the outputs that returns one score an image."
+        "axis; of a detector's candidates DetectionScore(box, index). For anything else give targets a function of the "
+        "outputs that returns one score an image."
     )
 
 

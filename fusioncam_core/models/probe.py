@@ -313,8 +313,8 @@ class Probe:
                 "axis is no batch, but a bag or a sequence that it takes as a whole. Wrap the model so that it takes a "
                 "batch of bags, (batch, members, ...), and returns a row of outputs for each."
             )
-        finite = require_scores(values, "model's outputs", self._adapter.namespace)
-        return to_numpy(finite[0, ...]).astype(np.float64)
+        scores = to_numpy(require_scores(values, "model's outputs", self._adapter.namespace)[0, ...]).astype(np.float64)
+        return np.where(np.isneginf(scores), 0, scores)  # of a class that is ruled out
 
     def _is_random(self, own: np.ndarray[Any, Any], inputs: Inputs) -> bool:
         """Whether the model answers otherwise when it is asked the same again."""
