@@ -302,6 +302,24 @@ def test_gradients_of_half_precision(policy: str, gain: float, layer: str) -> No
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
+@on_tensorflow
+@pytest.mark.parametrize("gain", [1e-4, 300.0], ids=["underflow", "overflow"])
+def test_gradients_of_half_precision_of_a_pair(gain: float) -> None:
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    activations = generator.normal(size=(2, 32, 32, 4)).astype(np.float16)
+    weights = (gain * generator.normal(size=(4, 3))).astype(np.float16)
+    pair = (lambda images: tf.cast(images, tf.float16), lambda values: tf.reduce_mean(values, (1, 2)) @ weights)
+    adapter = adapt_model(pair, {"framework": "tensorflow"})
+    inputs = adapter.as_array(activations.astype(np.float32))
+    captured = adapter.capture(inputs, ["features"], lambda outputs, _: tf.cast(outputs, tf.float32), None)
+    found = to_numpy(captured.layers["features"].gradients)
+    for column in range(3):
+        expected = np.broadcast_to(weights[:, column].astype(np.float32) / 1024, activations.shape)
+        np.testing.assert_allclose(found[column], expected, rtol=2e-3)
+
+
 # --- frames
 
 
@@ -507,6 +525,52 @@ def test_what_goes_backwards_is_refused() -> None:
     assert GradCAM(alone)(SIGNALS, 1).layer == "conv"
 
 
+class Looping(keras.Model):
+    """A convolution, and another that runs as often as a loop says."""
+
+    def __init__(self, loop: Callable[[Callable[[Any], Any], Any], Any]):
+        super().__init__(name="looping")
+        self.before = layers.Conv2D(3, 3, padding="same", name="before")
+        self.inside = layers.Conv2D(3, 3, padding="same", name="inside")
+        self.head = layers.Dense(3, name="head")
+        self.loop = loop
+
+    def call(self, images: Any) -> Any:
+        return self.head(ops.mean(self.loop(self.inside, self.before(images)), axis=(1, 2)))
+
+
+def looping(loop: Callable[[Callable[[Any], Any], Any], Any]) -> Any:
+    model = Looping(loop)
+    model.inside.build((None, 8, 8, 3))
+    model(np.zeros((1, 8, 8, 3), dtype=np.float32))
+    return filled(model, spread=0.3)
+
+
+def until(layer: Callable[[Any], Any], values: Any) -> Any:
+    return ops.while_loop(lambda step, _: step < 2, lambda step, each: (step + 1, layer(each)), (0, values))[1]
+
+
+def test_a_loop_until_something_holds(images: np.ndarray) -> None:
+    model, unrolled = looping(until), looping(lambda layer, values: layer(layer(values)))
+    if BACKEND == "jax":
+        for layer in ("before", "inside"):
+            with pytest.raises(TypeError, match=rf"layer '{layer}' of looping.* JAX cannot differentiate backwards"):
+                GradCAM(model, layer)(images, 1)
+        return
+    for layer in ("before", "inside#0", "inside#1"):
+        maps = [to_numpy(GradCAM(each, layer)(images, 1).maps) for each in (model, unrolled)]
+        np.testing.assert_allclose(maps[0], maps[1], atol=1e-6)
+
+
+@on_tensorflow
+def test_a_layer_that_runs_on_a_record(images: np.ndarray) -> None:
+    model = looping(lambda layer, values: ops.vectorized_map(lambda each: layer(each[None])[0], values))
+    with pytest.raises(
+        ValueError, match=r"'inside' of looping did not run.*inside a tf\.function or tf\.vectorized_map"
+    ):
+        GradCAM(model, "inside")(images)
+
+
 # --- what is given as layer
 
 
@@ -705,9 +769,7 @@ class OfKeras2(Layer):
 
 
 def test_a_model_of_keras_2() -> None:
-    with pytest.raises(
-        TypeError, match=r"OfKeras2 is a model of Keras 2 \(tf_keras\).*load that with Keras 3.*BlackBox"
-    ):
+    with pytest.raises(TypeError, match=r"OfKeras2 is of Keras 2 \(tf_keras\).*load that with Keras 3.*BlackBox"):
         GradCAM(OfKeras2(), "last")
 
 

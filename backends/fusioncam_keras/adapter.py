@@ -141,11 +141,14 @@ class KerasAdapter(ModelAdapter):
     # --- what one run tells
 
     def _survey(self, inputs: Inputs) -> Survey:
-        """What was learned from inputs of these shapes; while a compiler records, perhaps of the last ones."""
+        """What was learned, from inputs of these shapes if the number of frames depends on them."""
+        latest = next(reversed(self._learned.values()), None)
+        if latest is not None and not latest.has_frames:
+            return latest
         key = tuple(tuple(each.shape[1:]) for each in leaves(inputs))
         if key not in self._learned:
-            if self._learned and is_traced(leaves(inputs)[0], self.namespace):
-                return next(reversed(self._learned.values()))
+            if latest is not None and is_traced(leaves(inputs)[0], self.namespace):
+                return latest
             self._learned[key] = self._learn(inputs)
         return self._learned[key]
 

@@ -68,6 +68,11 @@ class Survey:
     sources: list[Source | None]
     outputs: Any
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether a layer runs once for each of some frames."""
+        return any(call.frames for calls in self.calls.values() for call in calls)
+
 
 @dataclass
 class _Frames:
