@@ -76,9 +76,9 @@ def _gradients(scores: torch.Tensor, activations: Sequence[torch.Tensor]) -> lis
         for score in scores.unbind()
         if score.requires_grad
     ]
-    return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)] or [
-        None for _ in activations
-    ]
+    if not rows:
+        return [None] * len(activations)
+    return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)]
 
 
 def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor) -> torch.Tensor | None:
