@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -594,8 +595,8 @@ def test_symbolic_output_of_a_call(images: np.ndarray) -> None:
     assert [adapt_model(model).find(each) for each in (first, second)] == ["shared#0", "shared#1"]
 
 
-@pytest.mark.parametrize(("index", "name"), [(1, "conv"), (-1, "logits"), (0, None), (9, None)])
-def test_a_number_is_no_layer(index: int, name: str | None) -> None:
+@pytest.mark.parametrize(("index", "name"), [(1, "conv"), (np.int64(-1), "logits"), (0, None), (9, None)])
+def test_a_number_is_no_layer(index: Any, name: str | None) -> None:
     model = classifier(3)
     named = name or (model.layers[0].name if index == 0 else None)
     hint = rf" layers\[{index}\] is '{named}'\." if named else ""
@@ -622,6 +623,22 @@ def test_a_model_that_rescales_wants_raw_values() -> None:
     found = GradCAM(raw, "conv")(bytes_.astype(np.float32), 1)
     expected = GradCAM(plain, "conv")(bytes_.astype(np.float32) / 255, 1)
     np.testing.assert_allclose(to_numpy(found.maps), to_numpy(expected.maps), atol=1e-4)
+
+
+def test_what_rescales() -> None:
+    def behind(*first: Any) -> Any:
+        inputs = keras.Input((8, 8, 3))
+        values = inputs
+        for each in first:
+            values = each(values)
+        return adapt_model(keras.Model(inputs, classifier(3)(values)))
+
+    assert behind(layers.RandomFlip(), layers.Rescaling(1 / 127.5, -1)).rescales_inputs
+    assert behind(layers.Normalization(mean=0.0, variance=1.0)).rescales_inputs
+    assert behind(keras.applications.mobilenet_v2.preprocess_input).rescales_inputs
+    assert behind(layers.Lambda(keras.applications.mobilenet_v2.preprocess_input)).rescales_inputs
+    assert not behind(layers.RandomFlip()).rescales_inputs
+    assert not behind(layers.Conv2D(3, 1), lambda values: values / 2).rescales_inputs
 
 
 # --- segmentation
@@ -666,6 +683,16 @@ def test_segmentation_explains_logits(classes: int, activation: str | None, inde
     np.testing.assert_allclose(explanation.scores, to_numpy(behind(activations)), atol=1e-4)
     expected = grad_cam(activations, gradient(behind, activations), (8, 12))
     np.testing.assert_allclose(explanation.maps, expected, atol=1e-5)
+
+
+def test_segmentation_by_probabilities_of_which_no_layer_tells() -> None:
+    pixels = segmenter(3, "softmax")
+    coarse = keras.Sequential([keras.Input((8, 12, 3)), pixels, layers.AveragePooling2D(2)], name="coarser")
+    target = SegmentationLogit(1, channel_axis=-1)
+    with pytest.warns(FusionCamWarning, match=r"coarser look like probabilities: .* take the activation off the end"):
+        GradCAM(coarse, "coarse")(PIXELS, target)
+    silent(lambda: GradCAM(pixels, "coarse")(PIXELS, target))
+    silent(lambda: GradCAM(segmenter(3, None), "coarse")(PIXELS, target))
 
 
 def test_segmentation_with_the_classes_somewhere_else() -> None:
@@ -775,7 +802,7 @@ def test_a_model_of_keras_2() -> None:
 
 def test_a_function_around_a_model(images: np.ndarray) -> None:
     model = classifier(3)
-    for function in (lambda images: model(images), model.call, model.predict):
+    for function in (lambda images: model(images), model.call, model.predict, functools.partial(model, training=False)):
         with pytest.raises(TypeError, match=r"a function around the Keras model 'hidden'.*Give the model itself"):
             GradCAM(function, "conv")
 

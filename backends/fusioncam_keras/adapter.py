@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from fusioncam_core.arrays.namespaces import is_traced
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
@@ -179,7 +180,7 @@ class KerasAdapter(ModelAdapter):
     def find(self, layer: Any) -> str:
         if isinstance(layer, keras.KerasTensor):
             return self._find_maker(layer)
-        if isinstance(layer, int):
+        if isinstance(layer, int | np.integer):
             raise self._no_index(layer)
         if not isinstance(layer, str):
             for path, part in self._parts:

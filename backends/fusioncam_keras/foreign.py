@@ -56,7 +56,9 @@ def _keras_model_in(function: Any) -> Any | None:
     """The only Keras 3 model that a function, a method, a `tf.function` or `jax.jit` uses."""
     if "keras" not in sys.modules:
         return None
-    inner = getattr(function, "python_function", getattr(function, "__wrapped__", function))
+    inner = function
+    for name in ("func", "python_function", "__wrapped__"):  # of a functools.partial, a tf.function, jax.jit
+        inner = getattr(inner, name, inner)
     used = [inner, getattr(function, "__self__", None)]
     if inspect.isfunction(inner):
         used += [_contents(cell) for cell in inner.__closure__ or ()]

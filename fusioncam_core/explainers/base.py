@@ -304,7 +304,7 @@ class Explainer(Value, ABC):
         capture = adapter.capture(inputs, layers, scores if self.needs_gradients else None, asked) if layers else None
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
         logits = require_finite(scores.logits(outputs), "model's outputs", xp)
-        self._check_outputs(inputs, logits, scores)
+        self._check_outputs(inputs, outputs, scores)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:
