@@ -219,6 +219,27 @@ def test_a_cast_behind_a_probability_of_half_precision(policy: str, units: int, 
     np.testing.assert_allclose(explanation.scores, exact, atol=0.05)
 
 
+def test_a_first_image_of_which_the_model_is_certain(images: np.ndarray) -> None:
+    """A probability that is rounded to 0 or 1 does not tell of what it was made: a darker image does."""
+    model = subclass(1, lambda values: ops.squeeze(ops.sigmoid(values), -1))
+    kernel, bias = model.head.get_weights()
+    activations, behind = logits_by_hand(model, images)
+    model.head.set_weights([kernel * 1e3, bias * 0 + 0.1])
+    logits = to_numpy(behind(activations))[:, 0]
+    assert np.abs(logits).min() > 120
+    explanation = silent(lambda: GradCAM(model, "conv", task="binary")(images, 1).numpy())
+    np.testing.assert_allclose(explanation.scores, logits, rtol=1e-5)
+
+
+def test_a_model_that_is_always_certain(images: np.ndarray) -> None:
+    model = classifier(1, layers.Reshape(()), activation="sigmoid")
+    model.get_layer("logits").set_weights([np.zeros((4, 1)), np.array([-200.0])])
+    adapter = adapt_model(model)
+    inputs = prepare(adapter, images, None)
+    assert adapter.ending(inputs, None) == "sigmoid"
+    np.testing.assert_array_equal(to_numpy(adapter.forward(inputs)), [-200, -200])
+
+
 def test_a_temperature_is_no_part_of_what_is_hidden(images: np.ndarray) -> None:
     """The logits are what goes into the softmax, not the layer's outputs before they are divided."""
     model = subclass(3, lambda values: ops.softmax(values / 2))

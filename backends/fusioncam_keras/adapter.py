@@ -102,14 +102,22 @@ class KerasAdapter(ModelAdapter):
         return self._engine.as_array(values)
 
     def input_ndim(self, which: Which) -> int | None:
-        """Told by the model's inputs, or by the first convolution: two axes more than its kernel has in space."""
+        """Told by the model's inputs, by what it was built on, or by its first convolution's kernel.
+
+        A kernel has two axes less than its input, and each `TimeDistributed` around it takes one for the frames.
+        """
         inputs = keras.tree.flatten(getattr(self._model, "inputs", None) or [])
         if which is not None or len(inputs) > 1:
             return None
         if inputs:
             return len(inputs[0].shape)
-        ranks = (getattr(part, "rank", None) for _, part in self._parts)
-        return next((rank + 2 for rank in ranks if isinstance(rank, int)), None)
+        built_on = (self._model.get_build_config() or {}).get("input_shape")
+        if isinstance(built_on, tuple | list) and all(isinstance(each, int | None) for each in built_on):
+            return len(built_on)
+        ranks = ((path, getattr(part, "rank", None)) for path, part in self._parts)
+        frames = {f"{path}/" for path, part in self._parts if isinstance(part, keras.layers.TimeDistributed)}
+        around = ((rank, sum(map(path.startswith, frames))) for path, rank in ranks if isinstance(rank, int))
+        return next((rank + 2 + wrappers for rank, wrappers in around), None)
 
     def ran_out_of_memory(self, error: Exception) -> bool:
         return self._engine.ran_out_of_memory(error)

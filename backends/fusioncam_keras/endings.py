@@ -149,18 +149,28 @@ def may_hide(maker: keras.Operation | None) -> bool:
     return bool(_function_attribute(maker)) or not maker.variables or isinstance(maker, keras.layers.Wrapper)
 
 
+def is_informative(output: np.ndarray) -> bool:
+    """Whether an output has a probability that is not rounded to 0 or 1."""
+    low, high = INFORMATIVE
+    return bool(np.any((output > low) & (output < high)))
+
+
 def find_source(output: np.ndarray, found: Sequence[tuple[Source, np.ndarray, bool]]) -> Source | None:
     """The latest of several possible sources whose values, through the softmax or sigmoid, are those of the output.
+
+    Where these are rounded to 0 and 1, a layer must say itself that it is a softmax or sigmoid.
 
     Args:
         output: of the model, for one image.
         found: sources, their values, and whether these and the output have float32 or better.
     """
     flat = output.astype(np.float64).reshape(-1)
-    low, high = INFORMATIVE
-    if not np.any((flat > low) & (flat < high)):
-        return None
-    fitting = [source for source, values, precise in found if _fits(source, values.astype(np.float64), flat, precise)]
+    informative = is_informative(flat)
+    fitting = [
+        source
+        for source, values, precise in found
+        if (informative or source.known) and _fits(source, values.astype(np.float64), flat, precise)
+    ]
     return fitting[-1] if fitting else None
 
 
