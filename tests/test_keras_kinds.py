@@ -240,6 +240,33 @@ def test_a_model_that_is_always_certain(images: np.ndarray) -> None:
     np.testing.assert_array_equal(to_numpy(adapter.forward(inputs)), [-200, -200])
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="what runs does not depend on values there")
+def test_a_head_that_runs_more_often_for_other_images(images: np.ndarray) -> None:
+    class Unsteady(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="unsteady")
+            self.inner = classifier(1)
+            self.gate = layers.Activation("sigmoid", name="gate")
+            self.times = 2
+
+        def call(self, images: Any) -> Any:
+            for _ in range(self.times):
+                values = self.gate(self.inner(images))
+            return ops.squeeze(values, -1)
+
+    model = Unsteady()
+    model(images)
+    adapter = adapt_model(model)
+    inputs = prepare(adapter, images, None)
+    expected = to_numpy(model.inner(images))[:, 0]
+    np.testing.assert_allclose(to_numpy(adapter.forward(inputs)), expected, atol=1e-5)
+    model.times = 1
+    with pytest.raises(
+        ValueError, match="outputs of unsteady are made by a sigmoid in its layer 'gate', which did not"
+    ):
+        adapter.forward(inputs)
+
+
 def test_a_temperature_is_no_part_of_what_is_hidden(images: np.ndarray) -> None:
     """The logits are what goes into the softmax, not the layer's outputs before they are divided."""
     model = subclass(3, lambda values: ops.softmax(values / 2))

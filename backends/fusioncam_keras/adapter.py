@@ -351,7 +351,9 @@ class KerasAdapter(ModelAdapter):
         with listener.listening():
             outputs = self._call(inputs)
         flat = keras.tree.flatten(outputs)
-        logits = [as_logits(output, source, listener) for output, source in zip(flat, sources, strict=True)]
+        logits = [
+            as_logits(output, source, listener, self.model_name) for output, source in zip(flat, sources, strict=True)
+        ]
         return keras.tree.pack_sequence_as(outputs, logits)
 
     def _call(self, inputs: Inputs) -> Any:
