@@ -65,7 +65,7 @@ test-plugins: $(DEV)
 
 test-keras-torch: $(DEV)
 	KERAS_BACKEND=torch $(CHECK) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py \
-	  tests/test_keras_kinds.py
+	  tests/test_keras_kinds.py tests/test_keras_on_torch.py
 
 test-keras-jax: $(DEV)
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py $(KERAS_ON_JAX)

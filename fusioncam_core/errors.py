@@ -33,6 +33,10 @@ class GradientsUnavailableError(InvalidTypeError):
     """A method asked for gradients of a model that has none to give."""
 
 
+class CannotRunError(InvalidValueError):
+    """A model does not run on inputs of a shape."""
+
+
 class UnconnectedError(InvalidValueError):
     """The scores do not depend on a layer's output."""
 
@@ -43,6 +47,10 @@ class FusionCamWarning(UserWarning):
 
 class EmptyMapWarning(FusionCamWarning):
     """A map that is right, and says nothing: an empty gradient, an empty map, probabilities taken for logits."""
+
+
+class EvidenceWarning(FusionCamWarning):
+    """What was measured of a model speaks against what was said of it, or leaves only a layer near its input."""
 
 
 class MemoryWarning(FusionCamWarning):

@@ -274,6 +274,7 @@ class TestPairs:
 
     def test_names_share_one_run(self, model: Any, shapes: dict[str, Any]) -> None:
         sizes: list[int] = []
+        GradCAM(model, "features")(shapes["images"][:1], 0)  # what is measured of the layer is kept
         model.register_forward_hook(lambda module, inputs, outputs: sizes.append(len(inputs[0])))
         cam = FusionCAM(model, "features", gradient="layer-cam", region="group-cam", batch_size=8)
         explanation = cam(shapes["images"][POSITIVE], shapes["target"][POSITIVE])

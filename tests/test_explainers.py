@@ -138,8 +138,10 @@ class TestBatches:
         np.testing.assert_allclose(actual.maps.numpy(), expected.maps.numpy(), atol=atol)
 
     def test_the_model_never_sees_more_than_batch_size(self, model: Any, shapes: dict[str, Any]) -> None:
+        cam = FusionCAM(model, "features", batch_size=5)
+        cam.layers(shapes["images"])  # what is measured of the layer is kept
         sizes = count_sizes(model)
-        explanation = FusionCAM(model, "features", batch_size=5)(shapes["images"], [[0, 1]] * 8)
+        explanation = cam(shapes["images"], [[0, 1]] * 8)
         assert max(sizes) == 5
         assert sum(sizes) == explanation.evaluations
 
@@ -521,8 +523,9 @@ class TestSeveralLayers:
 
     @pytest.mark.parametrize("method", [GradCAM, LayerCAM, EigenCAM])
     def test_they_share_one_pass(self, model: Any, shapes: dict[str, Any], method: Any) -> None:
-        sizes = count_sizes(model)
         cam = method(model, self.LAYERS, batch_size=8)
+        cam.layers(shapes["images"])  # what is measured of the layers is kept
+        sizes = count_sizes(model)
         assert cam(shapes["images"], shapes["target"]).evaluations == 8
         assert sizes == [8]
         assert cam.layer_names == self.LAYERS
@@ -534,8 +537,10 @@ class TestSeveralLayers:
             activations = captured.activations
             live += int((activations.amax(dim=(2, 3)) > activations.amin(dim=(2, 3))).sum())
         assert live < 8 * (48 + 48), "both layers cannot do without the black image"
+        cam = ScoreCAM(model, self.LAYERS, batch_size=8)
+        cam.layers(shapes["images"])  # what is measured of the layers is kept
         sizes = count_sizes(model)
-        explanation = ScoreCAM(model, self.LAYERS, batch_size=8)(shapes["images"], shapes["target"])
+        explanation = cam(shapes["images"], shapes["target"])
         assert explanation.evaluations == sum(sizes) == 8 + live + 1
 
     def test_layers_of_different_extent(self, model: Any, shapes: dict[str, Any]) -> None:

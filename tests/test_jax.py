@@ -197,12 +197,11 @@ class TestFunctions:
         np.testing.assert_allclose(first.activations, IMAGES * 2, rtol=1e-6)
         np.testing.assert_allclose(first.gradients[0, ..., 1], np.full((3, 12, 12), 4 / 144), rtol=1e-6)
 
-    @pytest.mark.parametrize("transform", [jax.checkpoint, jax.vmap])
-    def test_taps_inside_a_transformation(self, transform: Any) -> None:
+    def test_taps_inside_a_transformation(self) -> None:
         from fusioncam_jax import tap
 
         def apply(scale: Any, images: Any) -> Any:
-            inside = transform(lambda values: tap("inside", values * scale))(images)
+            inside = jax.checkpoint(lambda values: tap("inside", values * scale))(images)
             return tap("around", inside).mean(axis=(1, 2))
 
         cam = GradCAM((apply, jnp.asarray(2.0)))

@@ -355,5 +355,6 @@ class TestParameters:
         for axes in (1, 3):
             images = np.random.default_rng(axes).random((2, *(6,) * axes, 3), dtype=np.float32)
             model = linen(Net(axes), images)
-            assert adapt_model(model).input_ndim(None) == axes + 2
+            for given in (images, images[0]):
+                assert adapt_model(model).batch_ndim(jnp.asarray(given)) == axes + 2
             assert FusionCAM(model)(images).maps.shape == (2, *(6,) * axes)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.models.layout import find_layout, has_space, is_attention, is_row, token_grid
+from fusioncam_core.models.layout import find_layout, has_space, is_attention, token_grid
 
 
 @pytest.mark.parametrize(
@@ -91,22 +91,6 @@ def test_channel_axis(shape: tuple[int, ...], size: tuple[int, ...], expected: i
 )
 def test_has_space(shape: tuple[int, ...], space: bool) -> None:
     assert has_space(shape, (224, 224)) is space
-
-
-@pytest.mark.parametrize(
-    ("shape", "grid", "row"),
-    [
-        ((1, 197, 8), None, True),
-        ((1, 8, 14, 14), None, False),
-        ((1, 33, 8), (8, 4), True),
-        ((1, 33, 8), None, False),
-        ((1, 31, 8), (8, 4), False),
-        ((1, 38, 8), (8, 4), False),  # six tokens before the patches
-        ((4, 32, 8), (8, 4), False),  # windows of attention in the batch
-    ],
-)
-def test_is_row(shape: tuple[int, ...], grid: Any, row: bool) -> None:
-    assert is_row(shape, (224, 224), grid) is row
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ class BrightnessAdapter(ModelAdapter):
 
     def capture(self, inputs: Any, layers: Any, score: Any, targets: Any) -> Capture:
         outputs = self.forward(inputs)
+        if targets is None:
+            everywhere = None if score is None else np.ones((1, *inputs.shape), np.float32)
+            return Capture(outputs, {layer: LayerCapture(inputs, everywhere, 1) for layer in layers})
         gradients = np.zeros((targets.shape[1], *inputs.shape), np.float32)
         half = inputs.shape[-1] // 2
         for (image, k), target in np.ndenumerate(targets):

@@ -276,7 +276,7 @@ class TestSave:
         with pytest.raises(ValueError, match=message):
             save_explanation(explanation(batch=2), tmp_path, **options)
 
-    @pytest.mark.parametrize("spatial", [(6,), (2, 3, 4)])
+    @pytest.mark.parametrize("spatial", [(6,), (2, 3, 4, 5)])
     def test_other_dimensions_are_saved_without_a_picture(self, tmp_path, spatial):
         given = explanation(spatial=spatial)
         with pytest.raises(ValueError, match=f"2 spatial axes .* these have {len(spatial)}.*pictures=False"):

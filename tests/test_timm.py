@@ -341,3 +341,15 @@ class TestLoadingFromTorchvision:
         monkeypatch.setattr(importlib, "import_module", broken)
         with pytest.raises(ValueError, match="torchvision does not import: operator torchvision::nms does not exist"):
             load_model("torchvision:smallnet")
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_gradient_checkpointing(timm: Any, name: str) -> None:
+    model = build(timm.create_model, name, **{**MODELS[name][0], "num_classes": 4})
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    before = GradCAM(model)(images, 1)
+    model.set_grad_checkpointing(True)
+    for training in (False, True):
+        explanation = GradCAM(model.train(training))(images, 1)
+        assert explanation.layer.startswith(before.layer), "of a stage whose blocks run one by one the last block"
+        torch.testing.assert_close(explanation.maps, before.maps, atol=1e-5, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -195,3 +196,49 @@ def test_the_last_norm_of_a_class_token_has_no_gradient(models: dict[str, Any], 
 def test_images_of_another_size(models: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\(?64\*64\)? doesn't match model"):
         GradCAM(models["vit"])(np.zeros((1, 3, 64, 64), dtype=np.float32))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing(reentrant: bool) -> None:
+    model, images = build("vit"), torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    before = GradCAM(model)(images, 1)
+    with warnings.catch_warnings():  # of its newer name
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    torch.testing.assert_close(GradCAM(model.train())(images, 1).maps, before.maps, atol=1e-5, rtol=0)
+
+
+def tiny_clip() -> Any:
+    shared = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {**shared, "vocab_size": 50, "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 2}
+    vision = {**shared, "image_size": 32, "patch_size": 8}
+    return transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    ).eval()
+
+
+def test_clip_without_its_text() -> None:
+    images = torch.rand(1, 3, *SIZE)
+    advice = r"Its forward takes input_ids, pixel_values, .*masked_input='pixel_values'\)\(\{'pixel_values': images"
+    with pytest.raises(ValueError, match=rf"CLIPModel cannot run on inputs of shape \(1, 3, 32, 32\) .*{advice}"):
+        GradCAM(tiny_clip())(images)
+    with pytest.raises(ValueError, match=f"You have to specify input_ids. {advice}"):
+        GradCAM(tiny_clip(), masked_input="pixel_values")({"pixel_values": images})
+    inputs = {"pixel_values": images, "input_ids": torch.tensor([[1, 7, 2]])}
+    cam = GradCAM(tiny_clip(), masked_input="pixel_values", output="logits_per_image")
+    assert cam(inputs, lambda outputs: outputs.logits_per_image[:, 0]).maps.shape == (1, *SIZE)
+
+
+def test_a_detector_and_a_segmentation_without_a_target() -> None:
+    configuration = transformers.YolosConfig(**{**TRANSFORMER, "image_size": [32, 32]}, num_detection_tokens=5)
+    small = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
+    segformer = transformers.SegformerConfig(num_labels=3, num_attention_heads=[1, 1, 2, 2], **small)
+    for model in (
+        transformers.YolosForObjectDetection(configuration).eval(),
+        transformers.SegformerForSemanticSegmentation(segformer).eval(),
+    ):
+        images = torch.rand(1, 3, *SIZE)
+        for _ in range(2):  # the model hooks onto itself when it runs: once
+            with pytest.raises(ValueError, match=r"SegmentationLogit\(class, mask\).*DetectionScore\(box, class\)"):
+                GradCAM(model)(images)
+        assert any(layer.spatial for layer in GradCAM(model).layers(images))

@@ -12,39 +12,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusioncam_core.errors import InvalidValueError, UnconnectedError
+from fusioncam_core.errors import FusionCamError, InvalidValueError
 from fusioncam_core.models.adapter import (
     Capture,
     Execution,
     LayerCapture,
     LayerInfo,
+    LayerRun,
     ModelAdapter,
     Score,
+    View,
     call_number,
     cannot_run,
     channel_axis,
+    layer_axis,
     mark_default,
-    no_array_in,
     no_spatial_layer,
     not_an_array,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, leaves
+from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.outputs import Shapes, shapes_of
 from fusioncam_core.models.session import Within, in_session
+from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
+from fusioncam_jax.half import passes_float16, scaled_pull_back
 from fusioncam_jax.network import Network, Parameters
 from fusioncam_jax.programs import Program, Programs, of_leaves
-from fusioncam_jax.taps import Exchange, Listener, Ran, Recorder, listening, nobody_listens
-
-try:
-    from jax.extend.core import get_opaque_trace_state
-except ImportError:  # before JAX 0.10 it was there
-    from jax.core import get_opaque_trace_state
+from fusioncam_jax.reach import Reach, describe, is_floating
+from fusioncam_jax.taps import Exchange, Listener, Observer, Ran, Recorder, listening, nobody_listens
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 """What an error of XLA's starts with when the device's memory is full."""
@@ -54,6 +54,12 @@ EXECUTION = Execution(fixed_shapes=True, memory_errors=(jax.errors.JaxRuntimeErr
 
 PARAMETERS = "parameters"
 """What a session shares of a model's parameters, while it is open."""
+
+DOES_NOT_FIT = (TypeError, ValueError, IndexError, AssertionError, RuntimeError)
+"""What models raise for arrays of a shape that is not theirs."""
+
+RECORDS = 8
+"""For how many shapes of inputs it is remembered how the layers run."""
 
 Calls = list[tuple[str, int]]
 """Layers' names, and which call of each, counted from 0."""
@@ -67,9 +73,9 @@ class JaxAdapter(ModelAdapter):
 
     Args:
         network: of any module system.
-        options: `channels`, "first" or "last": where the channels of the model's inputs are (for plain functions,
-            of the activations too). Flax and functions have them last, Equinox first. `framework` says that plain
-            functions are JAX's.
+        options: `channels`, "first", "last", "none" or the number of their axis in a batch: where the channels of the
+            model's inputs are (for plain functions, of the activations too, if first or last). Flax and functions
+            have them last, Equinox first. `framework` says that plain functions are JAX's.
 
     Raises:
         InvalidTypeError: for another option.
@@ -77,6 +83,8 @@ class JaxAdapter(ModelAdapter):
 
     namespace = namespace
     execution = EXECUTION
+    gradient_cuts = "stop_gradient, integers"
+    input_ndim_is_declared = False
 
     def __init__(self, network: Network, options: Mapping[str, Any]):
         reject_options(options, ("channels", "framework"), "JAX")
@@ -84,6 +92,9 @@ class JaxAdapter(ModelAdapter):
         self.model_name = network.name
         self._network = network
         self._programs = Programs()
+        self._takes_batches = not network.per_image
+        self._records: dict[Any, tuple[Any, Recorder]] = {}
+        self._batch_ndims: dict[Any, int | None] = {}
 
     # --- inputs
 
@@ -93,11 +104,43 @@ class JaxAdapter(ModelAdapter):
         arrays = [leaf for leaf in jax.tree.leaves(self._current()) if isinstance(leaf, jax.Array)]
         # A copy: JAX may share a NumPy array's memory, and its owner may write to it.
         array = _beside(np.array(values) if isinstance(values, np.ndarray) else values, arrays)
-        return array.astype(_dtype(arrays, array.dtype)) if _is_floating(array) else array
+        return array.astype(_dtype(arrays, array.dtype)) if is_floating(array) else array
 
     def input_ndim(self, which: Which) -> int | None:
-        """Told by the model's convolutions: two axes more than a kernel has in space."""
+        """As the model's structure suggests them; `batch_ndim` knows better."""
         return self._network.input_ndim if which is None else None
+
+    @in_session
+    def batch_ndim(self, images: jax.Array) -> int | None:
+        """Found out by running the model, without arithmetic, on the images as a batch and as one image."""
+        key = (tuple(images.shape), str(images.dtype))
+        if key not in self._batch_ndims:
+            self._batch_ndims[key] = self._measured_ndim(images)
+        return self._batch_ndims[key]
+
+    def _measured_ndim(self, images: jax.Array) -> int | None:
+        told = None
+        likely_first = sorted((images, images[None]), key=lambda each: each.ndim != self._network.input_ndim)
+        for batch in likely_first:
+            recorder = self._recorder()
+            if batch.ndim > 2 and self._reads(batch, recorder):
+                return batch.ndim
+            told = told or recorder.convolution
+        # It runs on neither: what is wrong is said by the number of axes, or else by the model itself.
+        return told[0] + 2 if told else self._network.input_ndim
+
+    def _reads(self, batch: jax.Array, recorder: Recorder) -> bool:
+        """Whether the model takes the array for a batch.
+
+        It runs on others too: Flax's convolutions take an array that has one axis less for one image, or one more for
+        several batches. Then the mean over "the spatial axes" goes over others.
+        """
+        try:
+            recorder = self._record_with(recorder, self._current(), batch)
+        except (*DOES_NOT_FIT, *self._network.errors):
+            return False
+        batch_axes = None if recorder.convolution is None else recorder.convolution[1] - recorder.convolution[0] - 1
+        return batch_axes == 1 or (batch_axes != 0 and _has_rows(recorder.outputs, batch.shape[0]))
 
     # --- the model's parameters: arguments of everything that is compiled
 
@@ -127,7 +170,7 @@ class JaxAdapter(ModelAdapter):
 
     def weights(self) -> dict[str, jax.Array]:
         leaves = jax.tree_util.tree_leaves_with_path(self._current())
-        named = ((self._network.weight_name(path), leaf) for path, leaf in leaves if _is_floating(leaf))
+        named = ((self._network.weight_name(path), leaf) for path, leaf in leaves if is_floating(leaf))
         return {name: leaf for name, leaf in named if name is not None}
 
     @contextlib.contextmanager
@@ -153,18 +196,21 @@ class JaxAdapter(ModelAdapter):
     @in_session
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         ran = self._record(self._current(), inputs)
-        taken = {name: each for name, each in ran.items() if each.dtype is not None and each.reachable}
+        taken = {name: each for name, each in ran.items() if each.reachable}
         return mark_default([self._info(name, each, inputs) for name, each in taken.items()])
 
     @in_session
     def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
         ran = self._record(self._current(), inputs)
-        hidden = [name for name, each in ran.items() if self._info(name, each, inputs).spatial and not each.reachable]
-        return self._unreachable(hidden[-1]) if hidden else no_spatial_layer(self.model_name)
+        hidden = [name for name, each in ran.items() if each.has_array and not each.reachable]
+        if hidden:
+            return self._unreachable(hidden[-1])
+        return InvalidValueError(f"{no_spatial_layer(self.model_name)} {self._network.without_layers}".strip())
 
     @property
     def _activation_axis(self) -> int:
-        return self._network.activation_channel_axis or self.input_channel_axis
+        own = self._network.activation_channel_axis
+        return layer_axis(self.input_channel_axis, self._network.input_channel_axis) if own is None else own
 
     # --- running it
 
@@ -179,6 +225,13 @@ class JaxAdapter(ModelAdapter):
         outputs, activations, gradients = program(self._current(), inputs, targets)
         each = zip(names, activations, gradients or [None] * len(names), strict=True)
         return Capture(outputs, {name: LayerCapture(*arrays, self._activation_axis) for name, *arrays in each})
+
+    @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        names = tuple(layers)
+        program = self._programs.of(("observe",), (names, view), lambda: functools.partial(self._observe, names, view))
+        outputs, seen = program(self._current(), inputs)
+        return outputs, seen
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
@@ -201,8 +254,8 @@ class JaxAdapter(ModelAdapter):
 
     def _capture(
         self, layers: tuple[str, ...], score: Score | None, parameters: Parameters, inputs: Inputs, targets: Any
-    ) -> tuple[Any, list[jax.Array], list[jax.Array] | None]:
-        """Outputs, and of each layer the activations and the gradients (K, ...)."""
+    ) -> tuple[Any, list[jax.Array], list[jax.Array | None] | None]:
+        """Outputs, and of each layer the activations and the gradients (K, ...), None of one that does not matter."""
         ran = [self._call(layer, parameters, inputs) for layer in layers]
         calls = [(split_call(layer)[0], number) for layer, (_, number) in zip(layers, ran, strict=True)]
 
@@ -210,17 +263,32 @@ class JaxAdapter(ModelAdapter):
             kept = self._exchanged(calls, operator.add, parameters, inputs, perturbations)
             return None if score is None else score(kept[0], targets), kept
 
-        still = [jnp.zeros(self._batched(each.shape, inputs), each.dtype) for each, _ in ran]
+        outputs = (each.outputs[number] for each, number in ran)
+        still = [jnp.zeros(self._batched(shape, inputs), dtype) for shape, dtype, _ in outputs]
         if score is None:
             return *scored(still)[1], None
         scores, pull_back, (outputs, activations) = jax.vjp(scored, still, has_aux=True)
-        for layer, depends in zip(layers, _depend(pull_back, scores), strict=True):
-            if not depends:
-                raise UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, integers"))
+        backward = jax.make_jaxpr(pull_back)(scores).jaxpr
+        depend = _depend(backward)
         # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
         targets_apart = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
         columns = jnp.broadcast_to(targets_apart, (scores.shape[1], *scores.shape))
-        return outputs, activations, jax.vmap(pull_back)(columns)[0]
+        pull_back_all = jax.vmap(pull_back)
+        if passes_float16(backward):
+            gradients = scaled_pull_back(lambda scaled: pull_back_all(scaled)[0], columns)
+        else:
+            gradients = pull_back_all(columns)[0]
+        return outputs, activations, [each if on else None for each, on in zip(gradients, depend, strict=True)]
+
+    def _observe(
+        self, layers: tuple[str, ...], view: View, parameters: Parameters, inputs: Inputs
+    ) -> tuple[Any, dict[str, Any]]:
+        def run(parameters: Parameters, inputs: Inputs) -> tuple[Any, dict[str, jax.Array]]:
+            observer = Observer(layers, Reach())
+            return self._outputs(parameters, inputs, observer), observer.outputs
+
+        outputs, seen = self._over_batch(run, parameters, inputs)
+        return outputs, {call: view(call, output, namespace) for call, output in seen.items()}
 
     def _run_with(self, layer: str, parameters: Parameters, inputs: Inputs, activations: jax.Array) -> Any:
         _, number = self._call(layer, parameters, inputs)
@@ -241,34 +309,85 @@ class JaxAdapter(ModelAdapter):
         """The outputs, and the layers' outputs in those calls after `change(output, values)`."""
 
         def run(parameters: Parameters, inputs: Inputs, values: list[jax.Array]) -> tuple[Any, list[jax.Array]]:
-            exchange = Exchange(calls, lambda place, output: change(output, values[place]))
+            exchange = Exchange(calls, lambda place, output: change(output, values[place]), Reach())
             return self._outputs(parameters, inputs, exchange), exchange.outputs
 
-        return self._over_batch(run, parameters, inputs, values)
+        outputs, made = self._over_batch(run, parameters, inputs, values)
+        return self._with_batch_axis(outputs, parameters, inputs), made
 
     def _run(self, parameters: Parameters, inputs: Inputs) -> Any:
+        return self._with_batch_axis(self._run_plain(parameters, inputs), parameters, inputs)
+
+    def _run_plain(self, parameters: Parameters, inputs: Inputs) -> Any:
         return self._over_batch(lambda *arguments: self._outputs(*arguments, None), parameters, inputs)
+
+    def _with_batch_axis(self, outputs: Any, parameters: Parameters, inputs: Inputs) -> Any:
+        return self._restored(outputs, inputs, lambda two: self._abstract(self._run_plain, parameters, two))
+
+    def _abstract(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs) -> Any:
+        """What the function of parameters and inputs returns, as shapes alone: it costs no arithmetic."""
+        leaves, structure = jax.tree.flatten(parameters)
+        arrays, form = split(inputs)
+
+        def of_arrays(leaves: list[Any], arrays: list[jax.Array]) -> Any:
+            return function(structure.unflatten(leaves), form.filled(arrays))
+
+        return jax.eval_shape(of_arrays, leaves, arrays)
+
+    @in_session
+    def output_shapes(self, inputs: Inputs) -> Shapes:
+        return shapes_of(self._abstract(self._run, self._current(), inputs))
 
     def _record(self, parameters: Parameters, inputs: Inputs) -> dict[str, Ran]:
         """Every layer as it runs, found without arithmetic."""
-        recorder = Recorder(_is_floating, functools.partial(get_opaque_trace_state, convention="fusioncam"))
+        recorder = self._recorder()
+        return self._record_with(recorder, parameters, inputs).ran
 
+    def _recorder(self) -> Recorder:
+        return Recorder(Reach(), describe)
+
+    def _record_with(self, recorder: Recorder, parameters: Parameters, inputs: Inputs) -> Recorder:
+        """The recorder of such a run, an earlier one if there was one of these shapes."""
+        leaves, structure = jax.tree.flatten((parameters, inputs))
+        shapes = tuple((getattr(leaf, "shape", None), str(getattr(leaf, "dtype", leaf))) for leaf in leaves)
+        known, before = self._records.get(shapes, (None, None))
+        if before is not None and known == structure:
+            return before
+        self._run_abstractly(recorder, parameters, inputs)
+        if len(self._records) >= RECORDS:
+            self._records.clear()
+        self._records[shapes] = (structure, recorder)
+        return recorder
+
+    def _run_abstractly(self, recorder: Recorder, parameters: Parameters, inputs: Inputs) -> None:
         def run(parameters: Parameters, inputs: Inputs) -> Any:
             recorder.begin()
             return self._outputs(parameters, inputs, recorder)
 
-        leaves, structure = jax.tree.flatten(parameters)
-        jax.eval_shape(of_leaves(functools.partial(self._over_batch, run), structure), leaves, inputs)
-        return recorder.ran
+        recorder.outputs = self._abstract(functools.partial(self._over_batch, run), parameters, inputs)
 
     def _over_batch(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs, *more: Any) -> Any:
         """The function of a batch, whatever the model takes; its complaints about shapes in our words."""
-        if self._network.per_image:
-            function = jax.vmap(function, in_axes=(None, *(0,) * (1 + len(more))))
+        mapped = functools.partial(_mapped, function)
         try:
-            return function(parameters, inputs, *more)
+            return (function if self._takes_batches else mapped)(parameters, inputs, *more)
+        except FusionCamError:
+            raise
         except (TypeError, ValueError, *self._network.errors) as error:
-            raise cannot_run(self.model_name, inputs, str(error)) from error
+            if not self._takes_batches and self._maps_itself(parameters, inputs):
+                self._takes_batches = True
+                return function(parameters, inputs, *more)
+            raise self._network.sentence(error) or cannot_run(self.model_name, inputs, str(error)) from error
+
+    def _maps_itself(self, parameters: Parameters, inputs: Inputs) -> bool:
+        """Whether a model that does not run on one image, as others of its kind do, takes a batch."""
+        leaves, structure = jax.tree.flatten(parameters)
+        run = of_leaves(lambda parameters, inputs: self._outputs(parameters, inputs, None), structure)
+        try:
+            outputs = jax.eval_shape(run, leaves, inputs)
+        except (*DOES_NOT_FIT, *self._network.errors):
+            return False
+        return _has_rows(outputs, batch_length(inputs), axes=2)
 
     def _outputs(self, parameters: Parameters, inputs: Inputs, listener: Listener | None) -> Any:
         # Functions that the model has compiled itself run as Python, or their taps would be passed over when cached.
@@ -278,21 +397,27 @@ class JaxAdapter(ModelAdapter):
 
     def _call(self, layer: str, parameters: Parameters, inputs: Inputs) -> tuple[Ran, int]:
         """How a layer ran, and the number of the call that its name means, counted from 0."""
-        name, _ = split_call(layer)
+        name, call = split_call(layer)
         ran = self._record(parameters, inputs)
         if name not in ran and name not in self._network.parts:
             raise unknown_layer(layer, ran, self.model_name)
-        number = call_number(layer, ran[name].calls if name in ran else 0, self.model_name)
-        if ran[name].dtype is None:
-            raise no_array_in(layer, self.model_name)
-        if not ran[name].reachable:
+        found = ran.get(name)
+        if found is not None and not found.has_array:
+            raise self._no_array_in(layer, found)
+        if found is not None and not found.reachable and (call is None or not found.calls):
             raise self._unreachable(layer)
-        return ran[name], number
+        return found or Ran(""), call_number(layer, found.calls if found else 0, self.model_name)
+
+    def _no_array_in(self, layer: str, ran: Ran) -> InvalidValueError:
+        return InvalidValueError(
+            f"The layer {layer!r} of {self.model_name} returned {ran.returned}, and one floating-point array was "
+            "expected. Take a layer inside of it, or name the array that is meant with fusioncam_jax.tap."
+        )
 
     def _unreachable(self, layer: str) -> InvalidValueError:
         return InvalidValueError(
-            f"The layer {layer!r} of {self.model_name} runs inside a transformation (jax.checkpoint, nn.remat, "
-            "jax.vmap), out of which its output cannot be taken. Take the layer around the transformation, or name "
+            f"The layer {layer!r} of {self.model_name} runs inside a transformation (jax.checkpoint, nn.remat, a loop "
+            "or a branch), out of which its output cannot be taken. Take the layer around the transformation, or name "
             "what the transformation returns with fusioncam_jax.tap."
         )
 
@@ -302,24 +427,39 @@ class JaxAdapter(ModelAdapter):
         # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
         whole = shape[:1] == images.shape[:1]
         spatial = whole and has_space(shape, spatial_size(images, self.input_channel_axis))
-        return LayerInfo(name, ran.kind, shape, spatial, channel_axis=self._activation_axis, calls=ran.calls)
+        runs = tuple(
+            LayerRun(number, place, self._batched(each, inputs)) for number, (each, _, place) in enumerate(ran.outputs)
+        )
+        return LayerInfo(name, ran.kind, shape, spatial, channel_axis=self._activation_axis, calls=ran.calls, runs=runs)
 
     def _batched(self, shape: tuple[int, ...], inputs: Inputs) -> tuple[int, ...]:
-        return (leaves(inputs)[0].shape[0], *shape) if self._network.per_image else shape
+        return shape if self._takes_batches else (batch_length(inputs), *shape)
 
 
-def _depend(function: Callable[[jax.Array], Any], argument: jax.Array) -> list[bool]:
-    """Of each array that the function returns, whether it is computed from the argument at all."""
-    program = jax.make_jaxpr(function)(argument).jaxpr
+def _mapped(function: Callable[..., Any], parameters: Parameters, *structures: Any) -> Any:
+    """The function of one image, mapped over the rows of the arrays that have a row an image."""
+    arrays, form = split(structures)
+    pairs = zip(arrays, form.slots, strict=True)
+    axes = [None if shared or not array.ndim else 0 for array, shared in pairs]
+
+    def of_arrays(parameters: Parameters, *arrays: jax.Array) -> Any:
+        return function(parameters, *form.filled(arrays))
+
+    return jax.vmap(of_arrays, in_axes=(None, *axes))(parameters, *arrays)
+
+
+def _has_rows(outputs: Any, length: int, axes: int = 1) -> bool:
+    """Whether one of the model's outputs, of so many axes or more, has so many rows."""
+    return any(len(each.shape) >= axes and each.shape[0] == length for each in jax.tree.leaves(outputs))
+
+
+def _depend(program: Any) -> list[bool]:
+    """Of each array that a program of one argument returns, whether it is computed from that at all."""
     reached = {id(variable) for variable in program.invars}
     for equation in program.eqns:
         if any(id(variable) in reached for variable in equation.invars):
             reached |= {id(variable) for variable in equation.outvars}
     return [id(variable) in reached for variable in program.outvars]
-
-
-def _is_floating(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 def _beside(values: Any, arrays: list[jax.Array]) -> jax.Array:
@@ -337,7 +477,7 @@ def _beside(values: Any, arrays: list[jax.Array]) -> jax.Array:
 
 def _dtype(arrays: list[jax.Array], otherwise: Any) -> Any:
     """The dtype of the parameter with the most axes: norms keep float32 in models of fewer bits."""
-    floating = [array for array in arrays if _is_floating(array)]
+    floating = [array for array in arrays if is_floating(array)]
     return max(floating, key=lambda array: array.ndim).dtype if floating else otherwise
 
 

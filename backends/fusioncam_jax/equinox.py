@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import not_a_part
-from fusioncam_core.models.inputs import Inputs, call_with
+from fusioncam_core.models.inputs import Inputs, call_with, leaves
 from fusioncam_jax.network import (
+    INFERENCE,
     Network,
+    at_inference,
     inference_keywords,
     kind_of,
+    on_device,
     path_name,
     path_part,
     path_parts,
+    required_words,
 )
 from fusioncam_jax.taps import Listener
 
@@ -34,19 +40,22 @@ class EquinoxNetwork(Network):
     Args:
         model: the module.
         state: what `equinox.nn.make_with_state` gave with it, or None.
+        keywords: that a user has bound.
     """
 
     input_channel_axis = 1
     activation_channel_axis = 1
     per_image = True
 
-    def __init__(self, model: Any, state: equinox.nn.State | None):
+    def __init__(self, model: Any, state: equinox.nn.State | None, keywords: Mapping[str, Any] | None = None):
         self.name = type(model).__name__
         self._model = equinox.nn.inference_mode(model)
         self._original = model
-        self._arrays, self._static = equinox.partition((self._model, state), equinox.is_array)
+        self._keywords = dict(keywords or {})
+        self._arrays, self._static = equinox.partition((self._model, state), _is_array)
         convolutions = (each for _, each in _nodes(model) if isinstance(each, equinox.nn.Conv))
         self.input_ndim = next((each.num_spatial_dims + 2 for each in convolutions), None)
+        self._has_switches = any(_switched(each) for _, each in _nodes(model))
 
     @property
     def anchor(self) -> Any:
@@ -85,7 +94,7 @@ class EquinoxNetwork(Network):
         )
 
     def parameters(self) -> Any:
-        return self._arrays
+        return on_device(self._arrays)
 
     def weight_name(self, path: Any) -> str | None:
         # The parameters are a pair of the model and its state, and what is in a state is not trained.
@@ -93,21 +102,39 @@ class EquinoxNetwork(Network):
 
     def run(self, parameters: Any, inputs: Inputs, listener: Listener | None) -> Any:
         model, state = equinox.combine(parameters, self._static)
-        if listener is not None:
+        with_state = "(model, state) for what equinox.nn.make_with_state returned, others by "
+        required = required_words(self.name, with_state + "functools.partial(model, {argument}=...)")
+        stated = {} if state is None else {_name_of_state(model, inputs): state}
+        keywords = inference_keywords(model.__call__, inputs, {**self._keywords, **stated}, SUPPLIED, required)
+        if listener is not None or self._has_switches:
             model = _rebuilt(model, functools.partial(_reporting, listener))
-        keywords: dict[str, Any] = inference_keywords(self._model.__call__)
-        if _requires_key(self._model):
-            # Dropout is off; a model that splits its key all the same must get one.
-            keywords["key"] = jax.random.PRNGKey(0)
         if state is None:
             return call_with(model, inputs, **keywords)
-        outputs, _ = call_with(model, inputs, state, **keywords)
+        outputs, _ = call_with(model, inputs, **keywords)
         return outputs
 
 
-def _requires_key(model: Any) -> bool:
-    key = inspect.signature(model.__call__).parameters.get("key")
-    return key is not None and key.default is inspect.Parameter.empty
+SUPPLIED: Mapping[str, Callable[[], Any]] = {"key": lambda: jax.random.PRNGKey(0)}
+"""Dropout is off; a model that splits its key all the same must get one."""
+
+
+def _name_of_state(model: Any, inputs: Inputs) -> str:
+    """What the model calls its state: "state", or the argument behind its inputs."""
+    taken = list(inspect.signature(model.__call__).parameters)
+    behind = 0 if isinstance(inputs, Mapping) else len(leaves(inputs))
+    return "state" if "state" in taken else next(iter(taken[behind:]), "state")
+
+
+def _is_array(leaf: Any) -> bool:
+    """NumPy's integers in a module are as often its shapes as its parameters."""
+    return isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def _switched(layer: Any) -> bool:
+    """Whether calls of a layer must be changed to be those of inference: Equinox's own know it by their attributes."""
+    if not isinstance(layer, equinox.Module) or type(layer).__module__.startswith("equinox."):
+        return False
+    return any(name in inspect.signature(layer.__call__).parameters for name in INFERENCE)
 
 
 def _children(node: Any) -> tuple[list[tuple[int | str, Any]], Any]:
@@ -145,22 +172,26 @@ def _rebuilt(node: Any, change: Callable[[str, Any], Any], path: Path = ()) -> A
     return structure.unflatten(copies)
 
 
-def _reporting(listener: Listener, name: str, layer: Any) -> Any:
-    if not listener.wants(name):
+def _reporting(listener: Listener | None, name: str, layer: Any) -> Any:
+    wanted = listener is not None and listener.wants(name)
+    if not wanted and not _switched(layer):
         return layer
     stateful = isinstance(layer, equinox.nn.StatefulLayer)
-    return (_StatefulReporting if stateful else _Reporting)(layer, name, listener)
+    return (_StatefulReporting if stateful else _Reporting)(layer, name, listener if wanted else None)
 
 
 class _Reporting(equinox.Module):
-    """A layer that reports what it returns, and passes for the layer otherwise."""
+    """A layer that runs as at inference and reports what it returns, and passes for the layer otherwise."""
 
     layer: Any
     name: str = equinox.field(static=True)
-    listener: Listener = equinox.field(static=True)
+    listener: Listener | None = equinox.field(static=True)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return self.listener.hear(self.name, kind_of(self.layer), self.layer(*arguments, **keywords))
+        if _switched(self.layer):
+            arguments, keywords = at_inference(self.layer.__call__, arguments, keywords)
+        output = self.layer(*arguments, **keywords)
+        return output if self.listener is None else self.listener.hear(self.name, kind_of(self.layer), output)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("layer", "name", "listener"):  # not there yet: the tree is being put together

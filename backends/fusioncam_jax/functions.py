@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.inputs import Inputs, call_with
-from fusioncam_jax.network import Network, first_array, inference_keywords, kind_of, named_layer, path_name, path_part
+from fusioncam_jax.network import (
+    Network,
+    first_array,
+    inference_keywords,
+    kind_of,
+    named_layer,
+    path_name,
+    path_part,
+    required_words,
+)
 from fusioncam_jax.taps import Listener, tap
 
 
@@ -18,16 +29,30 @@ class FunctionNetwork(Network):
     """A function of parameters and images; its layers are the arrays it has named with `fusioncam_jax.tap`.
 
     Args:
-        function: `apply(parameters, images)`.
+        function: `apply(parameters, images)`, or Haiku's `apply(parameters, rng, images)`.
         parameters: any pytree.
         name: for messages.
+        call: calls (a function of images, inputs) with inputs of several arrays.
+
+    Raises:
+        InvalidValueError: if the function also takes and returns a state, as Haiku's may.
     """
 
     activation_channel_axis = None
+    without_layers = "Layers of a function are the arrays that it names with fusioncam_jax.tap."
 
-    def __init__(self, function: Callable[..., Any], parameters: Any, name: str | None = None):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        parameters: Any,
+        name: str | None = None,
+        *,
+        call: Callable[..., Any] = call_with,
+    ):
         self.name = name or kind_of(function)
         self._function = function
+        self._before = _before_inputs(function, self.name)
+        self._call = call
         leaves, self._structure = jax.tree.flatten(parameters)
         self._paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
         self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
@@ -50,7 +75,21 @@ class FunctionNetwork(Network):
     def run(self, parameters: list[Any], inputs: Inputs, listener: Listener | None) -> Any:
         pairs = zip(parameters, self._others, strict=True)
         whole = self._structure.unflatten([other if array is None else array for array, other in pairs])
-        return call_with(functools.partial(self._function, whole), inputs, **inference_keywords(self._function))
+        function = functools.partial(self._function, whole, *self._before)
+        required = required_words(self.name, f"(functools.partial({self.name}, {{argument}}=...), parameters)")
+        return self._call(function, inputs, **inference_keywords(function, inputs, {}, {}, required))
+
+
+def _before_inputs(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
+    """What comes between the parameters and the inputs: of Haiku's functions no key, as inference draws no numbers."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [each.name for each in inspect.signature(function).parameters.values() if each.kind in positional]
+    if taken[1:3] == ["state", "rng"]:
+        raise InvalidValueError(
+            f"{name} takes parameters, a state and a key, and returns the state beside its outputs. Give a function "
+            "of both and of images: (lambda both, images: apply(*both, None, images)[0], (parameters, state))."
+        )
+    return (None,) if taken[1:2] == ["rng"] else ()
 
 
 def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> FunctionNetwork:
@@ -60,12 +99,13 @@ def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> Func
     what is compiled, as everywhere; those that a function has closed over become constants in it.
     """
     name = f"({kind_of(features)}, {kind_of(head)})"
-    return FunctionNetwork(_features_then_head, (_as_pytree(features), _as_pytree(head)), name)
+    functions = (_as_pytree(features), _as_pytree(head))
+    return FunctionNetwork(_features_then_head, functions, name, call=lambda function, inputs: function(inputs))
 
 
-def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], *inputs: Any, **named: Any) -> Any:
+def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], inputs: Inputs) -> Any:
     features, head = pair
-    return head(tap("features", features(*inputs, **named)))
+    return head(tap("features", call_with(features, inputs)))
 
 
 def _as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,12 +6,13 @@ import functools
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
-from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_jax.taps import Listener
 
@@ -24,7 +25,9 @@ Parameters = Any
 INFERENCE = {
     "train": False,
     "training": False,
+    "is_train": False,
     "is_training": False,
+    "enable_dropout": False,
     "deterministic": True,
     "use_running_average": True,
     "inference": True,
@@ -40,8 +43,9 @@ class Network(ABC):
         input_channel_axis: 1 or -1, in batched inputs, where the user does not say otherwise.
         activation_channel_axis: 1 or -1, or None if it is that of the inputs.
         per_image: whether the model takes one image, without a batch axis.
-        input_ndim: the axes of a batch of images, or None if the model does not tell.
+        input_ndim: the axes of a batch of images as far as the model's structure suggests them, or None.
         parts: the names of all layers that are known before the model runs.
+        without_layers: what to say besides where the model has no layer to explain.
         errors: what else than TypeError and ValueError the module system raises for inputs that do not fit.
     """
 
@@ -50,6 +54,7 @@ class Network(ABC):
     activation_channel_axis: int | None = -1
     per_image: bool = False
     input_ndim: int | None = None
+    without_layers: str = ""
     errors: tuple[type[Exception], ...] = ()
 
     @property
@@ -73,6 +78,10 @@ class Network(ABC):
     def run(self, parameters: Parameters, inputs: Inputs, listener: Listener | None) -> Any:
         """The outputs at inference; layers report to the listener. Only ever called while JAX traces."""
 
+    def sentence(self, error: Exception) -> Exception | None:
+        """What to say in place of an error that the model raised, or None if it says enough itself."""
+        return None
+
     @abstractmethod
     def find(self, layer: Any) -> str:
         """The name of what the user gave as layer. Whether there is one of that name turns out when it runs.
@@ -84,7 +93,12 @@ class Network(ABC):
 
 def first_array(parameters: Any) -> Any:
     """The first array of a pytree, by which models without an object of their own are known; None if there is none."""
-    return next((leaf for leaf in jax.tree.leaves(parameters) if isinstance(leaf, jax.Array)), None)
+    return next((leaf for leaf in jax.tree.leaves(parameters) if isinstance(leaf, jax.Array | np.ndarray)), None)
+
+
+def on_device(parameters: Any) -> Any:
+    """The pytree with JAX's arrays in place of NumPy's, which would be copied to the device at every call."""
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, parameters)
 
 
 def kind_of(layer: Any) -> str:
@@ -93,10 +107,71 @@ def kind_of(layer: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def inference_keywords(function: Callable[..., Any]) -> dict[str, bool]:
-    """Those of the usual switches between training and inference that the function takes, set to inference."""
-    taken = inspect.signature(function).parameters
-    return {name: value for name, value in INFERENCE.items() if name in taken}
+def inference_keywords(
+    function: Callable[..., Any],
+    inputs: Inputs,
+    given: Mapping[str, Any],
+    supplied: Mapping[str, Callable[[], Any]],
+    sentence: str,
+) -> dict[str, Any]:
+    """What to call a model with beside its inputs.
+
+    Args:
+        function: that is called.
+        inputs: an array, or several by position or name.
+        given: what the user has bound; the usual switches between training and inference are set to inference all the
+            same.
+        supplied: makes what may be asked for though inference has no use for it, such as a key.
+        sentence: says how an argument is bound, with "{argument}" in it.
+
+    Raises:
+        InvalidValueError: if the function requires another argument, whose name the sentence gets.
+    """
+    signature = inspect.signature(function)
+    keywords = {**given, **{name: value for name, value in INFERENCE.items() if name in signature.parameters}}
+    named = {**inputs, **keywords} if isinstance(inputs, Mapping) else keywords
+    by_position = inputs if isinstance(inputs, tuple) else () if isinstance(inputs, Mapping) else (inputs,)
+    try:
+        filled = signature.bind_partial(*by_position, **named).arguments
+    except TypeError:  # the model says it itself when it is called
+        return keywords
+    for name in _required(signature):
+        if name in filled:
+            continue
+        if name not in supplied:
+            raise InvalidValueError(sentence.format(argument=name))
+        keywords[name] = supplied[name]()
+    return keywords
+
+
+def _required(signature: inspect.Signature) -> list[str]:
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    each = signature.parameters.values()
+    return [one.name for one in each if one.default is inspect.Parameter.empty and one.kind not in several]
+
+
+def required_words(name: str, way_out: str) -> str:
+    """The sentence for an argument that a model requires, with its place open; `way_out` binds `{argument}`."""
+    return (
+        f"{name} requires the argument '{{argument}}', and images alone came. If it is a setting, bind it: "
+        f"{way_out}. If it is a second input, give both and say which is explained: "
+        "explainer((images, {argument})) of an explainer made with masked_input=0."
+    )
+
+
+def at_inference(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call inside of a model, with the usual switches set to inference."""
+    signature = inspect.signature(function)
+    if not any(name in signature.parameters for name in INFERENCE):
+        return arguments, keywords
+    bound = signature.bind_partial(*arguments, **keywords)
+    for name, value in INFERENCE.items():
+        # Something else than a switch may go by such a name.
+        if name in signature.parameters and isinstance(bound.arguments.get(name), bool | None):
+            bound.arguments[name] = value
+    return bound.args, bound.kwargs
 
 
 def path_name(parts: Iterable[int | str]) -> str:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import flax.errors
 import jax
-from flax import nnx
+from flax import linen, nnx
 
 from fusioncam_core.models.adapter import not_a_part
 from fusioncam_core.models.inputs import Inputs, call_with
+from fusioncam_jax.linen import intercept, random_numbers
 from fusioncam_jax.network import (
+    INFERENCE,
     Network,
+    at_inference,
     inference_keywords,
     kind_of,
     named_layer,
+    on_device,
     path_name,
     path_part,
     path_parts,
+    required_words,
 )
 from fusioncam_jax.taps import Listener
 
 Path = tuple[int | str, ...]
+
+OBSERVER = "to_nnx__fusioncam_observer"
+"""The attribute of a copied module; `nnx.bridge.ToNNX` takes attributes for variables unless they are so called."""
 
 
 @jax.tree_util.register_dataclass
@@ -40,11 +50,19 @@ class NnxNetwork(Network):
 
     A functional activation, `nnx.relu(self.conv(x))`, is no sub-module: the layer before it is the convolution,
     and the one that contains both is the block. `fusioncam_jax.tap` names an array in between.
+    In an `nnx.bridge.ToNNX` the sub-modules of Linen are layers, by their paths behind its own: "backbone/Conv_0".
+
+    Args:
+        model: the module.
+        keywords: that a user has bound.
     """
 
-    def __init__(self, model: nnx.Module):
-        self.name = type(model).__name__
+    errors = (flax.errors.FlaxError,)
+
+    def __init__(self, model: nnx.Module, keywords: Mapping[str, Any] | None = None):
+        self.name = type(_outermost(model)).__name__
         self._model = model
+        self._keywords = keywords or {}
         kernels = (len(each.kernel_size) for _, each in nnx.iter_modules(model) if isinstance(each, nnx.Conv))
         self.input_ndim = next((axes + 2 for axes in kernels), None)
 
@@ -79,7 +97,8 @@ class NnxNetwork(Network):
         return next((path_name(path) for path, each in _layers(self._model) if each is module), None)
 
     def parameters(self) -> _Split:
-        return _Split(*nnx.split(self._model))
+        graphdef, state = nnx.split(self._model)
+        return _Split(graphdef, on_device(state))
 
     def weight_name(self, path: Any) -> str | None:
         return self._trained.get(path)
@@ -100,10 +119,33 @@ class NnxNetwork(Network):
 
     def run(self, parameters: _Split, inputs: Inputs, listener: Listener | None) -> Any:
         model = nnx.merge(parameters.graphdef, parameters.state, copy=True)
-        model.eval()
-        if listener is not None:
-            _report_to(listener, model)
-        return call_with(model, inputs, **inference_keywords(model.__call__))
+        function = _outermost(model).__call__
+        _to_inference(model)
+        _observe(model, listener)
+        required = required_words(self.name, "functools.partial(model, {argument}=...)")
+        keywords = inference_keywords(function, inputs, self._keywords, SUPPLIED, required)
+        return call_with(model, inputs, **keywords)
+
+    def sentence(self, error: Exception) -> Exception | None:
+        return random_numbers(error, self.name)
+
+
+SUPPLIED: Mapping[str, Callable[[], Any]] = {"rngs": lambda: nnx.Rngs(0), "key": lambda: jax.random.key(0)}
+"""Keys that a module asks for by argument: with dropout off nothing is drawn with them."""
+
+
+def _outermost(model: nnx.Module) -> Any:
+    """What the user has written: of a bridge the module of Linen behind it."""
+    return model.to_nnx__module if isinstance(model, nnx.bridge.ToNNX) else model
+
+
+def _to_inference(model: nnx.Module) -> None:
+    """As `eval`, for switches by other names too, where they are switches."""
+    model.eval()
+    for _, module in nnx.iter_modules(model):
+        for name, value in INFERENCE.items():
+            if isinstance(vars(module).get(name), bool):
+                setattr(module, name, value)
 
 
 def _child(module: Any, part: int | str) -> Any:
@@ -122,28 +164,62 @@ def _layers(model: nnx.Module) -> Iterator[tuple[Path, Any]]:
                     yield (*path, "layers", index), layer
 
 
-def _report_to(listener: Listener, model: nnx.Module) -> None:
+@dataclass(frozen=True, eq=False)
+class _Observer:
+    """What a layer in a copied model knows of us: who listens, its path, and whether it is listened to."""
+
+    listener: Listener | None
+    path: Path
+    wanted: bool
+
+    def hear(self, kind: str, output: Any) -> Any:
+        if not self.wanted or self.listener is None:
+            return output
+        return self.listener.hear(path_name(self.path), kind, output)
+
+    def convolves(self, layer: Any, arguments: tuple[Any, ...]) -> None:
+        if self.listener is not None and isinstance(layer, nnx.Conv) and arguments:
+            self.listener.convolves(len(layer.kernel_size), arguments[0].ndim)
+
+    def run(self, layer: Any, call: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if not isinstance(layer, nnx.bridge.ToNNX):
+            return call(layer, *arguments, **keywords)
+        path = (path_name(self.path),) if self.path else ()
+        with linen.intercept_methods(functools.partial(intercept, self.listener, path)):
+            return call(layer, *arguments, **keywords)
+
+
+def _observe(model: nnx.Module, listener: Listener | None) -> None:
     """Changes the merged copy: a layer keeps its class in name and `isinstance`, so that no model can tell."""
-    for path, layer in list(_layers(model)):
-        name = path_name(path)
-        if not listener.wants(name):
-            continue
-        hear = functools.partial(listener.hear, name)
+    layers = [((), model), *_layers(model)] if isinstance(model, nnx.bridge.ToNNX) else list(_layers(model))
+    for path, layer in layers:
+        wanted = listener is not None and bool(path) and listener.wants(path_name(path))
         if isinstance(layer, nnx.Module):
-            object.__setattr__(layer, "_fusioncam_hear", hear)
-            layer.__class__ = _reporting(type(layer))
-        else:
+            if wanted or _has_switches(type(layer)):
+                object.__setattr__(layer, OBSERVER, _Observer(listener, path, wanted))
+                layer.__class__ = _observed(type(layer))
+        elif wanted:
+            hear = functools.partial(listener.hear, path_name(path))
             functools.reduce(_child, path[:-1], model)[path[-1]] = _reporting_function(layer, hear)
 
 
+def _has_switches(kind: type[nnx.Module]) -> bool:
+    """Whether calls of it must be changed to be those of inference."""
+    taken = inspect.signature(kind.__call__).parameters
+    return issubclass(kind, nnx.bridge.ToNNX) or any(name in taken for name in INFERENCE)
+
+
 @functools.cache
-def _reporting(kind: type[nnx.Module]) -> type[nnx.Module]:
-    """The class with a call that reports; made once for each class, because JAX keeps every class it has seen."""
+def _observed(kind: type[nnx.Module]) -> type[nnx.Module]:
+    """The class with a call that is observed; made once for each class, because JAX keeps every class it has seen."""
 
-    def report(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        return self._fusioncam_hear(kind.__name__, kind.__call__(self, *arguments, **keywords))
+    def observed(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        observer: _Observer = vars(self)[OBSERVER]
+        arguments, keywords = at_inference(functools.partial(kind.__call__, self), arguments, keywords)
+        observer.convolves(self, arguments)
+        return observer.hear(kind.__name__, observer.run(self, kind.__call__, arguments, keywords))
 
-    return type(kind)(kind.__name__, (kind,), {"__call__": report, "__module__": kind.__module__})
+    return type(kind)(kind.__name__, (kind,), {"__call__": observed, "__module__": kind.__module__})
 
 
 def _reporting_function(function: Callable[..., Any], hear: Callable[[str, Any], Any]) -> Callable[..., Any]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 
+from fusioncam_core.models.structure import ByForm
+
 
 class Program:
-    """A function of parameters and arrays, compiled for each shape.
+    """A function of parameters and of structures of arrays, compiled for each form and shape of these.
 
     JAX holds a compiled function weakly, but static arguments and the structures of pytrees for as long as the process
     lives, and a structure may refer to the model (the graph of an NNX module, the static fields of an Equinox one). So
@@ -19,12 +21,13 @@ class Program:
     def __init__(self, function: Callable[..., Any]):
         self._function = function
         self._structure: Any = None
-        self._compiled: Callable[..., Any] | None = None
+        self._compiled: ByForm | None = None
 
     def __call__(self, parameters: Any, *arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(parameters)
         if self._compiled is None or structure != self._structure:
-            self._structure, self._compiled = structure, jax.jit(of_leaves(self._function, structure))
+            self._structure = structure
+            self._compiled = ByForm(jax.jit, of_leaves(self._function, structure), leading=1)
         return self._compiled(leaves, *arguments)
 
 

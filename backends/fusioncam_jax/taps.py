@@ -20,6 +20,22 @@ class Listener(Protocol):
     def hear(self, name: str, kind: str, output: Any) -> Any:
         """Takes a layer's output and returns what the model goes on with."""
 
+    def convolves(self, axes: int, ndim: int) -> None:
+        """A convolution over so many axes of space gets an array of so many axes."""
+
+
+class Reaching(Protocol):
+    """Takes the array out of a layer's output (`fusioncam_jax.reach.Reach`)."""
+
+    def begin(self) -> None:
+        """The model begins to run."""
+
+    def array(self, output: Any) -> Array | None:
+        """The array of the output, or None if there is not one."""
+
+    def change(self, output: Any, change: Callable[[Array], Array]) -> tuple[Any, bool]:
+        """The output with its array changed, and whether that could be reached."""
+
 
 _listener: ContextVar[Listener | None] = ContextVar("fusioncam_jax_listener", default=None)
 
@@ -43,7 +59,8 @@ def tap(name: str, values: Array) -> Array:
     """Name an array inside a model, so that `layer=name` explains it.
 
     Write `x = tap("features", x)` in a JAX function, or in a method of a Flax or Equinox module behind an
-    activation that is no module; not inside of what `jax.checkpoint` or `jax.vmap` transforms, but around it.
+    activation that is no module; not inside of what `jax.checkpoint` transforms, but around it. Inside of what
+    `jax.vmap` maps, the array is that of all its calls, with the mapped axis in front.
     While nobody explains the model it returns `values` as they are.
 
     Args:
@@ -64,47 +81,80 @@ class Ran:
 
     Attributes:
         kind: its class, or the name of a function.
-        shape: of its output.
-        dtype: of its output, None if that is no floating-point array.
-        calls: how often it ran.
-        reachable: whether its output can be taken out, which is not so inside `jax.checkpoint` or `jax.vmap`.
+        outputs: the shape and dtype of its output, of each call that can be taken out, and the place of the call among
+            those of all layers.
+        reachable: whether that of the last call can be, which is not so inside `jax.checkpoint`, loops and branches.
+        has_array: whether the last output has one floating-point array.
+        returned: the last output in words, if it has not.
     """
 
     kind: str
-    shape: tuple[int, ...]
-    dtype: Any
-    calls: int
-    reachable: bool
+    outputs: tuple[tuple[tuple[int, ...], Any, int], ...] = ()
+    reachable: bool = False
+    has_array: bool = False
+    returned: str = ""
+
+    @property
+    def calls(self) -> int:
+        """How often it ran."""
+        return len(self.outputs)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the last output that can be taken out."""
+        return self.outputs[-1][0] if self.outputs else ()
 
 
 class Recorder:
-    """Listens to all layers; `ran` has them in the order of their last calls.
+    """Listens to all layers.
 
     Args:
-        is_array: whether a layer's output is an array to be explained.
-        level: tells, comparably, which transformation is under way.
+        reach: into layers' outputs.
+        describe: an output in words.
+
+    Attributes:
+        ran: how each layer ran, in the order of their last calls.
+        convolution: the axes of space of the first convolution that tells, and the axes of the array it got.
+        outputs: what the model returned, as shapes; None if it did not come so far.
     """
 
-    def __init__(self, is_array: Callable[[Any], bool], level: Callable[[], Any]):
+    def __init__(self, reach: Reaching, describe: Callable[[Any], str]):
         self.ran: dict[str, Ran] = {}
-        self._is_array = is_array
-        self._level = level
-        self._outer: Any = None
+        self.convolution: tuple[int, int] | None = None
+        self.outputs: Any = None
+        self._reach = reach
+        self._describe = describe
+        self._place = 0
 
     def begin(self) -> None:
-        """The model begins to run, and no transformation of its own is under way."""
-        self._outer = self._level()
+        """The model begins to run."""
+        self._place = 0
+        self.ran.clear()
+        self.convolution = None
+        self._reach.begin()
 
     def wants(self, name: str) -> bool:
         return True
 
     def hear(self, name: str, kind: str, output: Any) -> Any:
-        array = _first(output)
-        shape, dtype = (tuple(array.shape), array.dtype) if self._is_array(array) else ((), None)
-        before = self.ran.pop(name, None)
-        calls = 1 + (before.calls if before else 0)
-        self.ran[name] = Ran(kind, shape, dtype, calls, reachable=self._level() == self._outer)
+        outputs = self.ran.pop(name, Ran(kind)).outputs
+        has_array = self._reach.array(output) is not None
+        found: list[tuple[tuple[int, ...], Any, int]] = []
+        self._place += 1
+
+        def note(array: Array) -> Array:
+            found.append((tuple(array.shape), array.dtype, self._place - 1))
+            return array
+
+        if has_array:
+            self._reach.change(output, note)
+        returned = "" if has_array else self._describe(output)
+        self.ran[name] = Ran(kind, (*outputs, *found), bool(found), has_array, returned)
         return output
+
+    def convolves(self, axes: int, ndim: int) -> None:
+        if self.convolution is None:
+            self.convolution = (axes, ndim)
 
 
 class Exchange:
@@ -113,37 +163,63 @@ class Exchange:
     Args:
         calls: the layers' names and which call of each, counted from 0.
         change: makes the new output of (the place of the layer in `calls`, the old one).
+        reach: into layers' outputs.
 
     Attributes:
         outputs: what came of each.
     """
 
-    def __init__(self, calls: Sequence[tuple[str, int]], change: Callable[[int, Array], Array]):
+    def __init__(self, calls: Sequence[tuple[str, int]], change: Callable[[int, Array], Array], reach: Reaching):
         self.outputs: list[Array] = [None] * len(calls)
         self._calls = calls
         self._change = change
+        self._reach = reach
         self._seen: dict[str, int] = dict.fromkeys((name for name, _ in calls), 0)
 
     def wants(self, name: str) -> bool:
         return name in self._seen
 
     def hear(self, name: str, kind: str, output: Any) -> Any:
+        return self._reach.change(output, lambda array: self._changed(name, array))[0]
+
+    def _changed(self, name: str, array: Array) -> Array:
         call = self._seen[name]
         self._seen[name] += 1
         for place, wanted in enumerate(self._calls):
             if wanted == (name, call):
-                self.outputs[place] = self._change(place, _first(output))
-                output = _with_first(output, self.outputs[place])
-        return output
-
-
-def _first(output: Any) -> Any:
-    """The array of a layer's output: of a tuple or list, its first entry."""
-    return output[0] if isinstance(output, tuple | list) and output else output
-
-
-def _with_first(output: Any, array: Array) -> Any:
-    if not isinstance(output, tuple | list):
+                array = self.outputs[place] = self._change(place, array)
         return array
-    entries = [array, *output[1:]]
-    return output._make(entries) if hasattr(output, "_make") else type(output)(entries)
+
+    def convolves(self, axes: int, ndim: int) -> None:
+        pass
+
+
+class Observer:
+    """Listens to some layers and keeps the output of every call that can be taken out.
+
+    Args:
+        names: of the layers.
+        reach: into layers' outputs.
+
+    Attributes:
+        outputs: by the names of the calls, "name#0".
+    """
+
+    def __init__(self, names: Sequence[str], reach: Reaching):
+        self.outputs: dict[str, Array] = {}
+        self._calls = dict.fromkeys(names, 0)
+        self._reach = reach
+
+    def wants(self, name: str) -> bool:
+        return name in self._calls
+
+    def hear(self, name: str, kind: str, output: Any) -> Any:
+        return self._reach.change(output, lambda array: self._kept(name, array))[0]
+
+    def _kept(self, name: str, array: Array) -> Array:
+        self.outputs[f"{name}#{self._calls[name]}"] = array
+        self._calls[name] += 1
+        return array
+
+    def convolves(self, axes: int, ndim: int) -> None:
+        pass

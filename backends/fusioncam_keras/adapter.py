@@ -22,19 +22,23 @@ from fusioncam_core.models.adapter import (
     LayerInfo,
     ModelAdapter,
     Score,
+    View,
+    call_name,
     call_number,
     cannot_run,
     channel_axis,
+    layer_axis,
     no_array_in,
     not_a_part,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
+from fusioncam_core.models.calling import Caller
 from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
-from fusioncam_core.models.outputs import unpack
+from fusioncam_core.models.outputs import Shapes, shapes_of, unpack
 from fusioncam_core.models.session import Within, in_session
+from fusioncam_core.models.structure import is_container
 from fusioncam_keras.endings import Listener, as_logits
 from fusioncam_keras.engine import Captured, Engine, Transform
 from fusioncam_keras.state import keep_attributes
@@ -64,13 +68,16 @@ class KerasAdapter(ModelAdapter):
 
     Args:
         model: a built model or layer: Functional, Sequential or subclassed.
-        options: `channels`, "first" or "last": where the channels of the model's inputs are (by default where the
-            model's first layer with a `data_format` has them); on TensorFlow also `jit_compile`.
+        options: `channels`, "first", "last", "none" or the number of their axis in a batch: where the channels of the
+            model's inputs are (by default where the model's first layer with a `data_format` has them); on TensorFlow
+            also `jit_compile`.
 
     Raises:
         InvalidValueError: if the model is not built, or Keras runs on a backend that does not differentiate.
         InvalidTypeError: for another option.
     """
+
+    gradient_cuts = "stop_gradient, NumPy"
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         self.model_name = model.name
@@ -84,8 +91,14 @@ class KerasAdapter(ModelAdapter):
             )
         self.namespace = self._engine.namespace
         self.execution = self._engine.execution
-        self.input_channel_axis = channel_axis(options.get("channels"), declared_input_axis(self._parts))
+        self._declared_axis = declared_input_axis(self._parts)
+        self.input_channel_axis = channel_axis(options.get("channels"), self._declared_axis)
         self.rescales_inputs = rescales(self._parts)
+        inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+        self.input_ndim_is_declared = bool(inputs)
+        self.declared_batch = next((each.shape[0] for each in inputs if each.shape and each.shape[0]), None)
+        self._caller = Caller(functools.partial(_called, model), like=model.call, reserved=("training", "mask"))
+        self._inference = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
         self._learned: dict[tuple[Any, ...], Survey] = {}
 
     # --- the model as a whole
@@ -171,10 +184,28 @@ class KerasAdapter(ModelAdapter):
     @in_session
     def _look(self, inputs: Inputs) -> tuple[Survey, list[Candidate]]:
         look = functools.partial(
-            survey, self._parts, self._call, channel_axis=self.input_channel_axis, tracing=self._engine.tracing
+            survey,
+            self._parts,
+            self._call,
+            channel_axis=self._layer_axis,
+            input_channel_axis=self.input_channel_axis,
+            tracing=self._engine.tracing,
         )
-        looked: tuple[Survey, list[Candidate]] = self._engine.look(look, rows_of(inputs, 0, 1))
+        looked: tuple[Survey, list[Candidate]] = self._engine.look(look, rows_of(inputs, 0, self.rows))
         return looked
+
+    @property
+    def _layer_axis(self) -> int:
+        """Where layers that do not say otherwise have their channels."""
+        return layer_axis(self.input_channel_axis, self._declared_axis)
+
+    @in_session
+    def output_shapes(self, inputs: Inputs) -> Shapes:
+        def shapes(given: Inputs) -> Shapes:
+            return shapes_of(self._restored(self._call(given), given, self._call))
+
+        found: Shapes = self._engine.look(shapes, inputs)
+        return found
 
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
         return self._look(inputs)[0].layers
@@ -288,26 +319,25 @@ class KerasAdapter(ModelAdapter):
         run = functools.partial(self._run_tapped, names)
         captured: Captured = self._engine.capture(run, names, inputs, score, targets)
         activations, gradients = iter(captured.activations), iter(captured.gradients or ())
-        axes, otherwise = learned.channel_axes, self.input_channel_axis
+        axes, otherwise = learned.channel_axes, self._layer_axis
         found = {}
         for layer, (part, call) in zip(names, tapped, strict=True):
             mine = [next(activations) for _ in call.numbers]
             gradient = None
             if score is not None:
                 gradient = _together([next(gradients) for _ in call.numbers], call, 2)
-                if gradient is None:
-                    raise self._unconnected(layer, part, learned)
+                if gradient is None and len(names) == 1:
+                    self._refuse_endings(layer, part, learned)
             found[layer] = LayerCapture(_together(mine, call, 1), gradient, axes.get(id(part), otherwise))
         return Capture(captured.outputs, found)
 
-    def _unconnected(self, layer: str, part: keras.Operation, learned: Survey) -> UnconnectedError:
+    def _refuse_endings(self, layer: str, part: keras.Operation, learned: Survey) -> None:
         kind = next((each.kind for each in learned.sources if each is not None and each.part is part), None)
-        if kind is None:
-            return UnconnectedError(unconnected_words(layer, self.model_name, "stop_gradient, NumPy"))
-        return UnconnectedError(
-            f"The layer {layer!r} of {self.model_name} makes an output by a {kind}, and the scores are the logits that "
-            "go into it: they do not depend on what the layer returns. Take a layer before it."
-        )
+        if kind is not None:
+            raise UnconnectedError(
+                f"The layer {layer!r} of {self.model_name} makes an output by a {kind}, and the scores are the logits "
+                "that go into it: they do not depend on what the layer returns. Take a layer before it."
+            )
 
     def _run_tapped(self, layers: tuple[str, ...], inputs: Inputs, through: Transform) -> tuple[Any, list[Any]]:
         """The outputs, and what became of the layers' outputs: one array for each call, frame by frame."""
@@ -323,6 +353,27 @@ class KerasAdapter(ModelAdapter):
             if any(array is None for array in tap.arrays):
                 raise no_array_in(layer, self.model_name, tap.other)
         return outputs, [array for tap in taps for array in tap.arrays]
+
+    @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        self._survey(inputs)
+        names = tuple(layers)
+        outputs, seen = self._engine.observe(functools.partial(self._run_observed, names, view), (names, view), inputs)
+        return outputs, seen
+
+    def _run_observed(self, layers: tuple[str, ...], view: View, inputs: Inputs) -> tuple[Any, dict[str, Any]]:
+        learned = self._survey(inputs)
+        named = dict(reversed(self._parts))
+        calls = {
+            call_name(layer, number): call
+            for layer in layers
+            if not runs_backwards(named[layer])
+            for number, call in enumerate(learned.calls[id(named[layer])])
+        }
+        outputs, arrays = self._run_tapped(tuple(calls), inputs, lambda place, array: array)
+        left = iter(arrays)
+        kept = {name: _together([next(left) for _ in call.numbers], call, 1) for name, call in calls.items()}
+        return outputs, {name: view(name, array, self.namespace) for name, array in kept.items()}
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
@@ -346,6 +397,9 @@ class KerasAdapter(ModelAdapter):
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""
+        return self._restored(self._logits(inputs), inputs, self._logits)
+
+    def _logits(self, inputs: Inputs) -> Any:
         sources = self._survey(inputs).sources
         listener = Listener((source.part, source.inside) for source in sources if source is not None)
         with listener.listening():
@@ -357,8 +411,7 @@ class KerasAdapter(ModelAdapter):
         return keras.tree.pack_sequence_as(outputs, logits)
 
     def _call(self, inputs: Inputs) -> Any:
-        arguments, keywords = _arguments(self._model, inputs)
-        called = functools.partial(self._model, *arguments, **keywords)
+        called = functools.partial(self._caller, _as_declared(self._model, inputs), **self._inference)
         try:
             return Within(self._engine.scope())(called)()  # an interrupt must not leave Keras in the scope
         except (ValueError, *self._engine.run_errors) as error:
@@ -444,20 +497,18 @@ def _ambiguous(layer: str, paths: list[str], model_name: str) -> ValueError:
     )
 
 
-def _arguments(model: keras.Layer, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the model is called with: its inputs as one structure, unless its `call` takes them one by one."""
-    taken = inspect.signature(model.call).parameters
-    keywords = {"training": False} if "training" in taken else {}
-    named = {name: each for name, each in taken.items() if each.kind is not inspect.Parameter.VAR_KEYWORD}
-    if isinstance(inputs, Mapping) and inputs.keys() <= named.keys():
-        return (), {**inputs, **keywords}
-    if isinstance(inputs, tuple):
-        required = [each for each in named.values() if each.default is inspect.Parameter.empty]
-        return (inputs, keywords) if len(required) == len(inputs) > 1 else ((list(inputs),), keywords)
-    structure = model.input if hasattr(model, "operations") else None  # of a Functional model
-    if isinstance(structure, Mapping) and not isinstance(inputs, Mapping):
-        return (dict.fromkeys(structure, inputs),), keywords
-    return (inputs,), keywords
+def _called(model: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
+    """The outputs; Keras lets nothing but arrays come by position, so what holds anything else comes by its name."""
+    if all(each is None or keras.ops.is_tensor(each) for each in keras.tree.flatten(arguments)):
+        return model(*arguments, **keywords)
+    return model(**dict(zip(inspect.signature(model.call).parameters, arguments, strict=False)), **keywords)
+
+
+def _as_declared(model: keras.Layer, inputs: Inputs) -> Inputs:
+    """The inputs; a single array by its name, for a Functional model that is made of a mapping."""
+    structure = model.input if hasattr(model, "operations") else None
+    single = isinstance(structure, Mapping) and not is_container(inputs)
+    return (dict.fromkeys(structure, inputs),) if single else inputs
 
 
 def _gist(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -101,6 +101,19 @@ class Engine(ABC):
         """What the function of the inputs returns, which is no array. Nobody looks at the values of arrays in it."""
         with self.without_gradients():
             return function(inputs)
+
+    def observe(
+        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], key: Hashable, inputs: Inputs
+    ) -> tuple[Any, dict[str, Any]]:
+        """What the run of the inputs returns, outputs and arrays by name.
+
+        Args:
+            run: the model, of which some layers are looked at.
+            key: by which a compiled run is found again.
+            inputs: a batch.
+        """
+        with self.without_gradients():
+            return run(inputs)
 
     def values(self, function: Callable[[Inputs], list[Array]], inputs: Inputs) -> list[np.ndarray] | None:
         """The values of the arrays that the function of the inputs returns; None if they cannot be taken out of it."""

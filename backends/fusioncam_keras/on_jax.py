@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,10 @@ import numpy as np
 from fusioncam_core.errors import GradientsUnavailableError, InvalidValueError
 from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, not_an_array
 from fusioncam_core.models.inputs import Inputs
+from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
 from fusioncam_jax.adapter import EXECUTION, OUT_OF_MEMORY
-from fusioncam_jax.programs import Programs
+from fusioncam_jax.programs import Program, Programs
 from fusioncam_keras.engine import Captured, Engine, Run, unchanged
 
 OPTIONS = ()
@@ -76,12 +77,13 @@ class JaxEngine(Engine):
         The variables' values are arguments: JAX keeps an array that a trace has closed over if the trace then fails.
         """
         seen = []
+        arrays, form = split(inputs)
 
-        def run(values: list[jax.Array], inputs: Inputs) -> None:
+        def run(values: list[jax.Array], arrays: list[jax.Array]) -> None:
             with self._with(values):
-                seen.append(function(inputs))
+                seen.append(function(form.filled(arrays)))
 
-        jax.eval_shape(run, self._values(), inputs)
+        jax.eval_shape(run, self._values(), arrays)
         return seen[0]
 
     def values(self, function: Callable[[Inputs], list[jax.Array]], inputs: Inputs) -> list[np.ndarray] | None:
@@ -93,6 +95,16 @@ class JaxEngine(Engine):
             return [np.asarray(each) for each in jax.jit(run)(self._values(), inputs)]
         except jax.errors.UnexpectedTracerError:  # one of them is made inside a loop
             return None
+
+    def observe(
+        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], key: Hashable, inputs: Inputs
+    ) -> tuple[Any, dict[str, Any]]:
+        def observed(values: list[jax.Array], inputs: Inputs) -> tuple[Any, dict[str, Any]]:
+            with self._with(values):
+                return run(inputs)
+
+        seen: tuple[Any, dict[str, Any]] = self._programs.of("observe", key, lambda: observed)(self._values(), inputs)
+        return seen
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: jax.Array | None
@@ -139,12 +151,12 @@ class JaxEngine(Engine):
         return outputs, activations, jax.vmap(pull_back)(columns)[0]
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @jax.jit
         def compiled(values: list[jax.Array], *arguments: Any) -> Any:
             with self._with(values):
                 return function(*arguments)
 
-        return lambda *arguments: compiled(self._values(), *arguments)
+        program = Program(compiled)
+        return lambda *arguments: program(self._values(), *arguments)
 
 
 def _scaled(pull_back: Callable[[jax.Array], Any], columns: jax.Array) -> list[jax.Array]:

@@ -12,7 +12,7 @@ import torch
 from fusioncam_core.models.adapter import Score
 from fusioncam_core.models.inputs import Inputs, map_leaves
 from fusioncam_keras.engine import Captured, Engine, Run
-from fusioncam_torch import namespace
+from fusioncam_torch import dtypes, namespace
 from fusioncam_torch.adapter import MEMORY_ERRORS, as_tensor, execution, freed_memory
 from fusioncam_torch.state import begin_inference
 
@@ -71,11 +71,8 @@ def _with_gradient(place: int, activations: torch.Tensor) -> torch.Tensor:
 
 def _gradients(scores: torch.Tensor, activations: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
     """For each layer (K, *activations.shape) of K scores; None if none of them depends on the activations."""
-    rows = [
-        torch.autograd.grad(score, activations, retain_graph=True, allow_unused=True)
-        for score in scores.unbind()
-        if score.requires_grad
-    ]
+    tried = dtypes.scales(activations, scores.device.type)
+    rows = [dtypes.gradients(score, activations, tried) for score in scores.unbind() if score.requires_grad]
     if not rows:
         return [None] * len(activations)
     return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from fusioncam_core.models.adapter import LayerInfo, mark_default
+from fusioncam_core.models.adapter import LayerInfo, LayerRun, mark_default
 from fusioncam_core.models.inputs import Inputs, leaves, map_leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
@@ -110,6 +110,8 @@ class _Recorder:
     # The arrays themselves are kept, so that no other one can get their id.
     made: dict[int, tuple[Any, keras.Operation]] = field(default_factory=dict)
     shapes: dict[int, tuple[keras.Operation, tuple[int, ...]]] = field(default_factory=dict)
+    # By a layer's id and the number of a call: its place among all, and the shape of the array that it made.
+    runs: dict[tuple[int, int], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._outside = self.tracing()
@@ -145,6 +147,7 @@ class _Recorder:
             self.made[id(array)] = array, part
             self.ran.pop(path, None)  # a layer that runs again moves to the place of its last call
             self.ran[path] = part, tuple(array.shape)
+            self.runs[id(part), self._numbers[id(part)] - 1] = len(self.runs), tuple(array.shape)
         return output
 
     def listed(self) -> list[LayerInfo]:
@@ -166,7 +169,22 @@ class _Recorder:
         shape = (shape[0], *calls[-1].frames, *shape[1:])
         spatial = has_space(shape, self.size) and not runs_backwards(part)
         axis = self.channel_axes[id(part)]
-        return LayerInfo(path, type(part).__name__, shape, spatial, channel_axis=axis, calls=len(calls))
+        return LayerInfo(
+            path,
+            type(part).__name__,
+            shape,
+            spatial,
+            channel_axis=axis,
+            calls=len(calls),
+            runs=tuple(self._runs(part, calls)),
+        )
+
+    def _runs(self, part: keras.Operation, calls: list[Call]) -> Iterator[LayerRun]:
+        for number, call in enumerate(calls):
+            made = self.runs.get((id(part), call.numbers[-1]))
+            if made is not None:
+                place, shape = made
+                yield LayerRun(number, place, (shape[0], *call.frames, *shape[1:]))
 
 
 def survey(
@@ -175,6 +193,7 @@ def survey(
     inputs: Inputs,
     *,
     channel_axis: int,
+    input_channel_axis: int | None,
     tracing: Callable[[], object],
 ) -> tuple[Survey, list[Candidate]]:
     """Run the model and hear all its parts.
@@ -183,14 +202,15 @@ def survey(
         parts: of the model, with their paths; of several paths of one part the first is its name.
         run: the model as a function of its inputs.
         inputs: of one image.
-        channel_axis: of the inputs.
+        channel_axis: of layers that do not say where they have their channels.
+        input_channel_axis: of the inputs, or None.
         tracing: says what a compiler is recording, if anything.
 
     Returns:
         The survey, and the outputs that a softmax or sigmoid may have made of which no layer tells, for `reveal`.
     """
     images = max(leaves(inputs), key=lambda each: each.ndim)
-    recorder = _Recorder(spatial_size(images, channel_axis), tracing, channel_axis)
+    recorder = _Recorder(spatial_size(images, input_channel_axis), tracing, channel_axis)
     distinct = {id(part): (path, part) for path, part in reversed(parts)}
     for key in loops(parts):  # once for each step, perhaps on a compiler's record: no map comes from there
         distinct.pop(key, None)

@@ -10,24 +10,28 @@ from typing import Any
 
 import tensorflow as tf
 
-from fusioncam_core.errors import InvalidValueError, UnconnectedError
+from fusioncam_core.errors import FusionCamError, InvalidValueError
 from fusioncam_core.models.adapter import (
     Capture,
     LayerCapture,
     LayerInfo,
+    LayerRun,
     ModelAdapter,
     Score,
+    View,
+    call_name,
     call_number,
     cannot_run,
     channel_axis,
+    layer_axis,
     mark_default,
     no_spatial_layer,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, rows_of
+from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.session import in_session
@@ -48,7 +52,8 @@ class PairAdapter(ModelAdapter):
 
     Args:
         pair: the two functions.
-        options: `channels`, "last" (the default) or "first": where the channels of images and activations are;
+        options: `channels`, "last" (the default) or "first": where the channels of images and activations are; "none"
+            or the number of their axis in a batch, where those of images are, and activations have them last;
             `jit_compile`, whether masked images are scored through XLA; `framework`, which is "tensorflow".
 
     Raises:
@@ -57,6 +62,7 @@ class PairAdapter(ModelAdapter):
     """
 
     namespace = namespace
+    gradient_cuts = "stop_gradient, NumPy"
 
     def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], options: Mapping[str, Any]):
         reject_options(options, ("channels", "jit_compile", "framework"), "TensorFlow")
@@ -64,6 +70,7 @@ class PairAdapter(ModelAdapter):
         self._jit_compile = bool(options.get("jit_compile", False))
         self._pair = pair
         self._features, self._head = (_at_inference(function) for function in pair)
+        self._call_features, self._call_head = Caller(self._features), Caller(self._head)
         self.model_name = f"({', '.join(_name(function) for function in pair)})"
         modules = [part for function in pair for part in _modules(function)]
         self._variables = [variable for module in modules for variable in module.variables]
@@ -119,11 +126,13 @@ class PairAdapter(ModelAdapter):
 
     @in_session
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        activations = self._activations(rows_of(inputs, 0, 1))
+        activations = self._activations(rows_of(inputs, 0, self.rows))
         images = max(leaves(inputs), key=lambda each: each.ndim)
         spatial = has_space(activations.shape, spatial_size(images, self.input_channel_axis))
-        axis = self.input_channel_axis
-        return mark_default([LayerInfo(LAYER, "function", tuple(activations.shape), spatial, channel_axis=axis)])
+        axis = layer_axis(self.input_channel_axis, -1)
+        shape = tuple(activations.shape)
+        runs = (LayerRun(0, 0, shape),)
+        return mark_default([LayerInfo(LAYER, "function", shape, spatial, channel_axis=axis, runs=runs)])
 
     # --- running it
 
@@ -133,34 +142,44 @@ class PairAdapter(ModelAdapter):
         if len(activations.shape) < 3:
             raise no_spatial_layer(self.model_name)
         if score is None:
-            return self._captured(layers, self._run(self._head, activations), activations, None)
+            return self._captured(layers, self._outputs(activations, inputs), activations, None)
         half = tf.float16 in (activations.dtype, *(variable.dtype for variable in self._variables))
         with engine.recording(targets, half=half) as tape:
             tape.watch(activations)
-            outputs = self._run(self._head, activations)
+            outputs = self._outputs(activations, inputs)
         (gradients,) = engine.gradients(tape, score, outputs, targets, [activations], half=half)
-        if gradients is None:
-            raise UnconnectedError(unconnected_words(LAYER, self.model_name, "stop_gradient, NumPy"))
         return self._captured(layers, outputs, activations, gradients)
 
     def _captured(self, layers: Sequence[str], outputs: Any, activations: tf.Tensor, gradients: Any) -> Capture:
-        captured = LayerCapture(activations, gradients, self.input_channel_axis)
+        captured = LayerCapture(activations, gradients, layer_axis(self.input_channel_axis, -1))
         return Capture(outputs, dict.fromkeys(layers, captured))
 
     @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        activations, call = self._activations(inputs), call_name(LAYER, 0)
+        seen = {call: view(call, activations, namespace)} if LAYER in layers else {}
+        return self._outputs(activations, inputs), seen
+
+    @in_session
     def forward(self, inputs: Inputs) -> Any:
-        return self._run(self._head, self._activations(inputs))
+        return self._outputs(self._activations(inputs), inputs)
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: tf.Tensor) -> Any:
-        return self._run(self._head, activations)
+        return self._outputs(activations, inputs)
+
+    def _outputs(self, activations: tf.Tensor, inputs: Inputs) -> Any:
+        def run(inputs: Inputs) -> Any:
+            return self._run(self._call_head, self._activations(inputs))
+
+        return self._restored(self._run(self._call_head, activations), inputs, run)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = engine.compiled(function, jit_compile=self._jit_compile)
         return lambda *arguments: self.session()(compiled)(*arguments)
 
     def _activations(self, inputs: Inputs) -> tf.Tensor:
-        activations = self._run(self._features, inputs)
+        activations = self._run(self._call_features, inputs)
         if not tf.is_tensor(activations) or not activations.dtype.is_floating:
             raise InvalidValueError(
                 f"The first function of {self.model_name} must return a floating-point tensor of activations: got a "
@@ -168,11 +187,19 @@ class PairAdapter(ModelAdapter):
             )
         return activations
 
-    def _run(self, function: Callable[..., Any], inputs: Inputs) -> Any:
+    def _run(self, call: Caller, inputs: Inputs) -> Any:
         try:
-            return call_with(function, inputs)
+            return call(inputs)
+        except FusionCamError:
+            raise
         except engine.RUN_ERRORS as error:
             raise cannot_run(self.model_name, inputs, error.message) from error
+        except ValueError as error:  # of shapes, while a graph is recorded
+            raise cannot_run(self.model_name, inputs, str(error)) from error
+        except TypeError as error:
+            if call.binds(inputs):
+                raise
+            raise cannot_run(self.model_name, inputs, str(error)) from error
 
 
 def _at_inference(function: Callable[..., Any]) -> Callable[..., Any]:

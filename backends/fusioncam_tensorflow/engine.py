@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusioncam_core.models.adapter import GRADIENT_SCALES, Execution, Score, not_an_array
+from fusioncam_core.models.structure import ByForm
 from fusioncam_tensorflow.state import Touch
 
 CPU_BATCH, GPU_BATCH = 8, 64
@@ -70,7 +72,7 @@ def recording(targets: tf.Tensor | None, *, half: bool = False) -> tf.GradientTa
 
     Of a model that computes in float16 (`half`) it can be asked for a gradient more than once.
     """
-    several = targets is not None and targets.shape[1] > 1
+    several = targets is None or targets.shape[1] > 1
     return tf.GradientTape(persistent=several or half, watch_accessed_variables=False)
 
 
@@ -116,5 +118,5 @@ def _stacked(gradients: Sequence[tf.Tensor | None], like: tf.Tensor) -> tf.Tenso
 
 
 def compiled(function: Callable[..., Any], *, jit_compile: bool) -> Callable[..., Any]:
-    """The function as a `tf.function`: one trace for each shape of its arguments, whatever their values."""
-    return tf.function(function, autograph=False, jit_compile=jit_compile)
+    """The function as a `tf.function`: one trace for each shape of its arguments' arrays, whatever their values."""
+    return ByForm(functools.partial(tf.function, autograph=False, jit_compile=jit_compile), function)

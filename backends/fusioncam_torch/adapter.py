@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,14 +13,17 @@ import numpy as np
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from fusioncam_core.errors import UnconnectedError
+from fusioncam_core.errors import FusionCamError
 from fusioncam_core.models.adapter import (
     Capture,
     Execution,
     LayerCapture,
     LayerInfo,
+    LayerRun,
     ModelAdapter,
     Score,
+    View,
+    call_name,
     call_number,
     cannot_run,
     channel_axis,
@@ -28,23 +32,28 @@ from fusioncam_core.models.adapter import (
     not_an_array,
     reject_options,
     split_call,
-    unconnected_words,
     unknown_layer,
 )
-from fusioncam_core.models.inputs import Inputs, Which, call_with, leaves, map_leaves, rows_of
+from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.session import in_session
-from fusioncam_torch import namespace, precision
+from fusioncam_torch import dtypes, namespace, precision, reach
 from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.layouts import Layouts
+from fusioncam_torch.signatures import about_inputs
 from fusioncam_torch.state import begin_inference, exchange
+from fusioncam_torch.switches import EAGER, NO_CUDNN, STAYING_ON, Switch, is_compiled
 from fusioncam_torch.taps import Replacement, Tap
 
 CPU_BATCH, GPU_BATCH = 4, 64
 """On a CPU, activations that leave the cache (and, past 32 MiB, malloc's reuse) cost more than a batch saves."""
 
 MEMORY_ERRORS = (torch.OutOfMemoryError,)
+
+CUTS = "detach, NumPy, integers, an autograd function of its own"
+"""What cuts a gradient, also while no_grad does not."""
 
 
 class TorchAdapter(ModelAdapter):
@@ -54,7 +63,8 @@ class TorchAdapter(ModelAdapter):
 
     Args:
         model: any module, also `DataParallel` around one or a `torch.compile`d one.
-        options: `channels`, "first" (the default) or "last": where the channels of the model's inputs are. `compile`,
+        options: `channels`, "first" (the default), "last", "none" or the number of their axis in a batch: where the
+            channels of the model's inputs are. `compile`,
             whether masked images run through `torch.compile` (True, or a word for its `mode`). `autocast`, "bfloat16"
             or "float16": the precision in which masked images run; the plain ones keep the model's own.
 
@@ -64,18 +74,24 @@ class TorchAdapter(ModelAdapter):
     """
 
     namespace = namespace
+    gradient_cuts = CUTS
+    input_ndim_is_declared = False
 
     def __init__(self, model: torch.nn.Module, options: Mapping[str, Any]):
         reject_options(options, ("channels", "compile", "autocast"), "PyTorch")
         self.input_channel_axis = channel_axis(options.get("channels"), 1)
-        self._module = _unwrap(model)
-        self.model_name = type(self._module).__name__
-        self._modules = dict(self._module.named_modules(remove_duplicate=False))
+        self._module = reach.unwrapped(model)
+        self.model_name = reach.class_name(self._module)
+        self._modules = reach.parts(self._module)
         self._device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
         self._calls: dict[Any, int] = {}
+        self._frozen: dict[tuple[str, ...], bool] = {}
         self._autocast = precision.dtype(options.get("autocast"))
         compiled = options.get("compile", False)
-        self._forward = precision.compiled(model, compiled) if compiled else model
+        forward = precision.compiled(model, compiled) if compiled else model
+        signature = signature_of(self._module)
+        self._forward = Caller(forward, like=signature)
+        self._call = Caller(self._module, like=signature)
         self._layouts = Layouts(self._module) if not compiled else Layouts()
         self.execution = execution(self._device, fixed_shapes=bool(compiled), memory_formats=self._layouts.names)
 
@@ -90,7 +106,9 @@ class TorchAdapter(ModelAdapter):
         self.touch(self._layouts.reset)
 
     def as_array(self, values: Any) -> torch.Tensor:
-        like = next((p for p in self._module.parameters() if p.is_floating_point()), torch.empty(0))
+        if error := reach.not_initialised(self._module, self.model_name):
+            raise error
+        like = dtypes.like_inputs(self._module, getattr(values, "ndim", 0))
         return as_tensor(values, like.device, like.dtype)
 
     def input_ndim(self, which: Which) -> int | None:
@@ -106,12 +124,15 @@ class TorchAdapter(ModelAdapter):
         return freed_memory(self._device)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        named = self._module.named_parameters()
+        named = self._parameters().items()
         return {name: parameter.detach() for name, parameter in named if parameter.is_floating_point()}
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {reach.plain_name(name): parameter for name, parameter in self._module.named_parameters()}
 
     @contextlib.contextmanager
     def with_weights(self, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        parameters = dict(self._module.named_parameters())
+        parameters = self._parameters()
         before = {name: parameters[name].data for name in weights}
         with self.session(), self.touching(functools.partial(exchange, parameters, before)):
             exchange(parameters, dict(weights))
@@ -120,37 +141,73 @@ class TorchAdapter(ModelAdapter):
     # --- its layers
 
     def find(self, layer: Any) -> str:
+        if error := reach.without_layers(self._module, self.model_name):
+            raise error
+        name = self._named(layer)
+        alone, _ = split_call(name)
+        if error := reach.holds_layers(alone, self._modules[alone], self.model_name):
+            raise error
+        return name
+
+    def _named(self, layer: Any) -> str:
         if isinstance(layer, torch.nn.Module):
+            inner = reach.unwrapped(layer)
             for name, module in self._modules.items():
-                if module is layer and name:
+                if (module is layer or module is inner) and name:
                     return name
             raise not_a_part(layer, self.model_name)
         known = [name for name in self._modules if name]
-        for text in (str(layer), _without_wrapper(layer)):
-            if split_call(text)[0] in known:
-                return text
-        raise unknown_layer(layer, known, self.model_name)
+        text = str(layer)
+        for name in (text, reach.plain_name(text), reach.plain_name(text.removeprefix("module."))):
+            if split_call(name)[0] in known:
+                return name
+        raise reach.inside_script(text, self._modules, self.model_name) or unknown_layer(layer, known, self.model_name)
+
+    def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
+        without = reach.without_layers(self._module, self.model_name)
+        return without or super().no_default_layer(inputs, gradients)
 
     @in_session
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        listing = _Listing(spatial_size(max(leaves(inputs), key=lambda each: each.ndim), self.input_channel_axis))
-        named = {name: module for name, module in self._module.named_modules() if name}
+        if reach.without_layers(self._module, self.model_name):
+            return []
+        listing = _Listing(
+            spatial_size(max(leaves(inputs), key=lambda each: each.ndim), self.input_channel_axis), self.rows
+        )
+        once = {id(module): name for name, module in reversed(self._modules.items()) if name}
+        named = [name for name, module in self._modules.items() if once.get(id(module)) == name]
         with torch.no_grad(), self._hooks({name: listing.hearer(name) for name in named}):
-            self._run(rows_of(inputs, 0, 1))
-        return mark_default(list(listing.ran.values()), besides=listing.several)
+            self._run(rows_of(inputs, 0, self.rows))
+        return mark_default(list(listing.ran.values()))
+
+    @in_session
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        observer = _Observer(view)
+        with torch.no_grad(), self._hooks({name: observer.hearer(name) for name in layers}):
+            return self._run(inputs), observer.seen
 
     @contextlib.contextmanager
     def _hooks(self, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-        """Forward hooks of the modules of these names, for the duration."""
+        """Forward hooks of the modules of these names, for the duration, in which nothing runs compiled."""
         handles: list[Any] = []
 
         def remove() -> None:
             for handle in handles:
                 handle.remove()
 
-        with self.touching(remove):
+        with self._needing(EAGER, is_compiled(self._module.modules())), self.touching(remove):
             for name, hook in hooks.items():
-                handles.append(self._modules[name].register_forward_hook(hook))
+                handles.append(reach.hook(self._modules[name], hook))
+            yield
+
+    @contextlib.contextmanager
+    def _needing(self, switch: Switch, needed: bool = True) -> Iterator[None]:
+        if not needed:
+            yield
+            return
+        who = object()
+        with self.touching(functools.partial(switch.done, who)):
+            switch.need(who)
             yield
 
     # --- running it
@@ -159,13 +216,37 @@ class TorchAdapter(ModelAdapter):
     def capture(
         self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: torch.Tensor | None
     ) -> Capture:
+        if score is None:
+            return self._capture(inputs, layers, score, targets)
+        with self._without_cudnn():
+            frozen = tuple(layers)
+            if not self._frozen.get(frozen, False):
+                capture = self._capture(inputs, layers, score, targets)
+                if frozen in self._frozen or all(each.gradients is not None for each in capture.layers.values()):
+                    return capture
+            # What looks unconnected may be a frozen part under no_grad, on which the scores do depend.
+            who = object()
+            with torch.no_grad(), self.touching(functools.partial(STAYING_ON.done, who)):
+                within = self._capture(inputs, layers, score, targets, functools.partial(STAYING_ON.need, who))
+            self._frozen[frozen] = any(each.gradients is not None for each in within.layers.values())
+            return within
+
+    def _capture(
+        self,
+        inputs: Inputs,
+        layers: Sequence[str],
+        score: Score | None,
+        targets: torch.Tensor | None,
+        begun: Callable[[], object] = lambda: None,
+    ) -> Capture:
         with_gradient, alone = score is not None, len(layers) == 1
-        taps = [Tap(layer, self.model_name, with_gradient=with_gradient, alone=alone) for layer in layers]
+        taps = [Tap(layer, self.model_name, with_gradient=with_gradient, alone=alone, begun=begun) for layer in layers]
         # A user's inference_mode would forbid the graph from the layer on; its tensors are cloned into ordinary ones.
         with torch.inference_mode(False), torch.no_grad():
             inputs = map_leaves(lambda each: each.clone() if each.is_inference() else each, inputs)
             with self._hooks_of(taps):
                 outputs = self._run(inputs)
+            outputs = self._restored(outputs, inputs, self._run_again)
             activations = [self._activations(tap, inputs) for tap in taps]
             gradients = [None] * len(taps) if score is None else self._gradients(score, outputs, targets, taps)
         return Capture(
@@ -177,6 +258,13 @@ class TorchAdapter(ModelAdapter):
         )
 
     @contextlib.contextmanager
+    def _without_cudnn(self) -> Iterator[None]:
+        """cuDNN's recurrent layers have no backward pass at inference, and PyTorch's own have."""
+        recurrent = any(isinstance(module, torch.nn.RNNBase) for module in self._modules.values())
+        with self._needing(NO_CUDNN, recurrent and self._device == "cuda"):
+            yield
+
+    @contextlib.contextmanager
     def _hooks_of(self, taps: Sequence[Tap]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for tap in taps:  # one after the other: two may listen to calls of one layer
@@ -186,33 +274,37 @@ class TorchAdapter(ModelAdapter):
     def _activations(self, tap: Tap, inputs: Inputs) -> torch.Tensor:
         self._calls[_calls_key(tap.name, inputs)] = tap.calls
         call_number(tap.layer, tap.calls, self.model_name)
-        assert tap.output is not None
-        return tap.output
+        return tap.tensor
 
     def _gradients(
         self, score: Score, outputs: Any, targets: torch.Tensor | None, taps: Sequence[Tap]
-    ) -> list[torch.Tensor]:
-        """(K, *activations.shape) of each layer."""
+    ) -> list[torch.Tensor | None]:
+        """(K, *activations.shape) of each layer; None of one on which no score depends."""
         with torch.enable_grad():
             # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
             scores = score(outputs, targets).sum(dim=0).unbind()
-        activations = [tap.output for tap in taps]
+        activations = [tap.tensor for tap in taps]
+        tried = dtypes.scales((*activations, *self._module.parameters()), self._device)
         rows = [
-            torch.autograd.grad(each, activations, retain_graph=True, allow_unused=True)
-            if each.requires_grad
-            else [None] * len(taps)
-            for each in scores
+            dtypes.gradients(each, activations, tried) if each.requires_grad else [None] * len(taps) for each in scores
         ]
-        for tap, gradients in zip(taps, zip(*rows, strict=True), strict=True):
-            if any(each is None for each in gradients):
-                raise UnconnectedError(unconnected_words(tap.layer, self.model_name))
-        return [torch.stack(gradients).detach() for gradients in zip(*rows, strict=True)]
+        columns = list(zip(*rows, strict=True))
+        if any(each is None for gradients in columns for each in gradients):
+            quantised = reach.quantised(self._modules, self.model_name)
+            if quantised is not None:
+                raise quantised
+        return [
+            None if all(each is None for each in gradients) else _stacked(gradients, like).detach()
+            for gradients, like in zip(columns, activations, strict=True)
+        ]
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
         # Not inference_mode, which gains nothing here: what a model keeps of a call would be of no use to training.
-        with torch.no_grad(), precision.autocast(self._device, self._autocast):
-            return self._layouts.run(functools.partial(call_with, self._forward), inputs)
+        with self._about(inputs), torch.no_grad(), precision.autocast(self._device, self._autocast):
+            # Detached, since a model may switch gradients on by itself.
+            outputs = detached(self._layouts.run(self._forward, inputs))
+            return self._restored(outputs, inputs, self._run_again)
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: torch.Tensor) -> Any:
@@ -223,7 +315,7 @@ class TorchAdapter(ModelAdapter):
             with self._hooks({name: replacement.hear}):
                 outputs = self._run(inputs)
             call_number(f"{name}#{call}", replacement.calls, self.model_name)
-            return outputs
+            return self._restored(detached(outputs), inputs, self._run_again)
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
         """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""
@@ -231,17 +323,52 @@ class TorchAdapter(ModelAdapter):
         if key not in self._calls:
             counter = Tap(name, self.model_name, with_gradient=False, alone=True)
             with self._hooks({name: counter.hear}):
-                self._run(rows_of(inputs, 0, 1))
+                self._run(rows_of(inputs, 0, self.rows))
             self._calls[key] = counter.calls
         return self._calls[key]
 
     def _run(self, inputs: Inputs) -> Any:
+        with self._about(inputs, RuntimeError, AssertionError):  # torch._assert, by which models check their inputs
+            return self._call(inputs)
+
+    def _run_again(self, inputs: Inputs) -> Any:
+        with torch.no_grad():
+            return self._run(inputs)
+
+    @contextlib.contextmanager
+    def _about(self, inputs: Inputs, *sayings: type[Exception]) -> Iterator[None]:
+        """What the model raises, of these kinds or for want of inputs, as an error about its inputs."""
         try:
-            return call_with(self._module, inputs)
-        except torch.OutOfMemoryError:
+            yield
+        except (torch.OutOfMemoryError, FusionCamError):
             raise
-        except (RuntimeError, AssertionError) as error:  # torch._assert, by which models check their inputs
-            raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__) from error
+        except (RuntimeError, AssertionError, TypeError, AttributeError, LookupError, ValueError) as error:
+            if frozen := reach.inference_tensors(self._module, self.model_name, error):
+                raise frozen from error
+            more = about_inputs(self._module, inputs, error)
+            unbound = isinstance(error, TypeError) and not self._call.binds(inputs)
+            if more is None and not unbound and not isinstance(error, sayings):
+                raise
+            raise cannot_run(self.model_name, inputs, str(error) or type(error).__name__, more or "") from error
+
+
+def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor | None) -> torch.Tensor:
+    assert like is not None
+    return torch.stack([torch.zeros_like(like) if each is None else each for each in gradients])
+
+
+def signature_of(module: torch.nn.Module) -> Any:
+    """What tells the arguments of a module's forward: itself, or the signature that TorchScript keeps of it."""
+    schema = getattr(module.forward, "schema", None)
+    if schema is None:
+        return module.forward
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature(
+        [
+            inspect.Parameter(each.name, kind, default=None if each.has_default_value() else inspect.Parameter.empty)
+            for each in schema.arguments[1:]
+        ]
+    )
 
 
 def _calls_key(name: str, inputs: Inputs) -> tuple[Any, ...]:
@@ -254,14 +381,16 @@ class _Listing:
 
     Attributes:
         ran: the layers by name, in the order of their last calls.
-        several: the names of those that returned named outputs: which of them the rest of the model goes on with is
-            not known.
     """
 
-    def __init__(self, size: tuple[int, ...]):
+    def __init__(self, size: tuple[int, ...], rows: int):
+        self._rows = rows
         self.ran: dict[str, LayerInfo] = {}
-        self.several: set[str] = set()
         self._size = size
+        self._place = 0
+        self._calls: dict[str, int] = {}
+        # The outputs themselves are kept, so that no other one can get their id.
+        self._makers: dict[int, tuple[torch.Tensor, str]] = {}
         self._thread = threading.get_ident()
 
     def hearer(self, name: str) -> Callable[..., None]:
@@ -275,14 +404,49 @@ class _Listing:
 
     def _hear(self, name: str, module: torch.nn.Module, output: Any) -> None:
         tensor = tensor_of(output)
+        number = self._calls[name] = self._calls.get(name, -1) + 1
         before = self.ran.pop(name, None)  # a layer that runs again moves to the place of its last call
-        if tensor is not None:
-            # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
-            spatial = tensor.shape[0] == 1 and has_space(tensor.shape, self._size)
-            calls = 1 + (before.calls if before else 0)
-            self.ran[name] = LayerInfo(name, type(module).__name__, tuple(tensor.shape), spatial, calls=calls)
-        if is_several(output):
-            self.several.add(name)
+        if tensor is None:
+            return
+        shape = tuple(tensor.shape)
+        # Windows of attention stand in the batch axis: no longer one image, so nowhere in it.
+        spatial = shape[0] == self._rows and has_space(shape, self._size) and not is_several(output)
+        kind = type(module).__name__
+        _, made_by = self._makers.setdefault(id(tensor), (tensor, kind))
+        self.ran[name] = LayerInfo(
+            name,
+            kind,
+            shape,
+            spatial,
+            calls=number + 1,
+            runs=(*(before.runs if before else ()), LayerRun(number, self._place, shape)),
+            named_outputs=is_several(output),
+            made_by="" if made_by == kind else made_by,
+        )
+        self._place += 1
+
+
+class _Observer:
+    """Hears some layers of one run, and keeps what a view makes of their outputs, by the calls' names."""
+
+    def __init__(self, view: View):
+        self.seen: dict[str, Any] = {}
+        self._view = view
+        self._calls: dict[str, int] = {}
+        self._thread = threading.get_ident()
+
+    def hearer(self, name: str) -> Callable[..., None]:
+        """The forward hook of a layer."""
+
+        def hear(module: torch.nn.Module, _: Any, output: Any) -> None:
+            if threading.get_ident() != self._thread:
+                return
+            number = self._calls[name] = self._calls.get(name, -1) + 1
+            tensor = tensor_of(output)
+            if tensor is not None:
+                self.seen[call_name(name, number)] = self._view(call_name(name, number), tensor, namespace)
+
+        return hear
 
 
 # --- what Keras on PyTorch shares
@@ -310,18 +474,3 @@ def freed_memory(device: str) -> bool:
     if device == "cuda":
         torch.cuda.empty_cache()
     return True
-
-
-def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
-    """The module inside `torch.compile` and `DataParallel`: hooks act on it, and only on it."""
-    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
-        return _unwrap(model.module)
-    original = getattr(model, "_orig_mod", None)
-    return _unwrap(original) if isinstance(original, torch.nn.Module) else model
-
-
-def _without_wrapper(name: object) -> str:
-    text = str(name)
-    for prefix in ("module.", "_orig_mod."):
-        text = text.removeprefix(prefix)
-    return text

@@ -7,6 +7,9 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
+
+from fusioncam_core.errors import InvalidValueError
 
 HIDDEN = "last_hidden_state"
 """What Hugging Face's models call the activations among their outputs."""
@@ -18,7 +21,7 @@ def is_several(output: Any) -> bool:
 
 
 def tensor_of(output: Any) -> torch.Tensor | None:
-    """The floating-point tensor of a layer's output.
+    """The tensor of a layer's output, of floating-point numbers or quantised ones.
 
     Of a tuple or list it is the first entry, of a mapping or an object the `last_hidden_state`; of a mapping without
     one the first entry.
@@ -28,16 +31,34 @@ def tensor_of(output: Any) -> torch.Tensor | None:
         output = None if key is None else output[key]
     elif key is not None:
         output = getattr(output, key)
-    return output if isinstance(output, torch.Tensor) and output.is_floating_point() else None
+    return output if isinstance(output, torch.Tensor) and (output.is_floating_point() or output.is_quantized) else None
+
+
+def packed(output: Any, layer: str, model_name: str) -> InvalidValueError | None:
+    """The error for a layer that returned a packed sequence, if it did: its rows are the steps of all images."""
+    entries = output if isinstance(output, tuple | list) and not isinstance(output, PackedSequence) else (output,)
+    if not any(isinstance(each, PackedSequence) for each in entries):
+        return None
+    return InvalidValueError(
+        f"The layer {layer!r} of {model_name} returned a packed sequence, in whose rows the steps of all images are "
+        "mixed. Put torch.nn.utils.rnn.pad_packed_sequence into a module behind it and take that one as layer, or take "
+        "a layer before the packing."
+    )
 
 
 def with_tensor(output: Any, tensor: torch.Tensor) -> Any:
     """The same output with another tensor in the place of the one that `tensor_of` finds."""
+    before = tensor_of(output)
+    if before is not None and before.is_quantized:
+        scale, zero = before.q_scale(), before.q_zero_point()
+        tensor = torch.quantize_per_tensor(tensor, scale, zero, before.dtype)
     return tensor if isinstance(output, torch.Tensor) else _updated(output, {_key(output): tensor})
 
 
 def _key(output: Any) -> Any:
     """The position, key or attribute of the tensor that `tensor_of` takes; None if there is none."""
+    if isinstance(output, PackedSequence):
+        return None
     if isinstance(output, tuple | list):
         return 0 if output else None
     if isinstance(output, Mapping):

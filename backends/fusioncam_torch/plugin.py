@@ -18,7 +18,13 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """A `TorchAdapter` for any `torch.nn.Module`."""
     torch = sys.modules.get("torch")
-    if torch is None or not isinstance(model, torch.nn.Module):
+    if torch is None:
+        return None
+    from fusioncam_torch.reach import holds_a_model
+
+    if error := holds_a_model(model):
+        raise error
+    if not isinstance(model, torch.nn.Module):
         return None
     from fusioncam_torch.adapter import TorchAdapter
 

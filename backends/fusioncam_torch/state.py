@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 import functools
+import operator
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+
+from fusioncam_torch.switches import WHOLE_GRAPHS
+
+CONTAINERS = (dict, OrderedDict, list, set)
 
 Touch = Callable[[Callable[[], object]], None]
 """Registers a step back, before what it undoes is done."""
 
 
 class _Buffer(NamedTuple):
-    owner: torch.nn.Module
-    name: str
+    """A buffer, and what it was like before.
+
+    Attributes:
+        lying: the same memory, as it lay: a model may resize its buffer, or give it other memory.
+        copy: its values; None if it has none, on the meta device.
+        version: how often it had been written to, if PyTorch counts that.
+    """
+
     tensor: torch.Tensor
-    copy: torch.Tensor
+    lying: torch.Tensor
+    copy: torch.Tensor | None
+    version: int | None
 
 
 def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
-    """The modules are in eval mode from now on; modes and buffers are put back by what `touch` is told.
+    """The modules are in eval mode from now on; modes, buffers and attributes are put back by what `touch` is told.
 
     Modes are set as attributes because a model may override `train`, for example to keep some layers frozen. The
-    thread's own modes come back as well, should an interrupt keep a context from doing so.
+    thread's own modes come back as well, should an interrupt keep a context from doing so. What a model keeps of a call
+    in attributes comes back together with its buffers and hooks, which it may tell something about: how many positions
+    a buffer has room for, whether hooks are installed. Checkpoints and inference mode inside of the modules cut no
+    graph meanwhile.
     """
+    who = object()
+    touch(functools.partial(WHOLE_GRAPHS.done, who))
+    WHOLE_GRAPHS.need(who)
     touch(functools.partial(torch.set_grad_enabled, torch.is_grad_enabled()))
-    touch(functools.partial(_put_back_buffers, _buffers(modules)))
-    training = [module for module in modules if module.training]
+    touch(functools.partial(_put_back_values, _buffers(modules)))
+    touch(functools.partial(_put_back_entries, _entries(modules)))
+    _stop_observing(modules)
+    training = [module for module in modules if getattr(module, "training", False)]  # TorchScript's may have no mode
     touch(functools.partial(_set_training, training, True))
     _set_training(training, False)
+
+
+def _stop_observing(modules: list[torch.nn.Module]) -> None:
+    """Modules that fake a quantisation keep the range that they have seen so far, by a buffer of theirs that says so.
+
+    With each batch they would take a little of its range into their own: maps would depend on what ran before.
+    """
+    for module in modules:
+        if "observer_enabled" in module._buffers:
+            seen = getattr(getattr(module, "activation_post_process", None), "min_val", None)
+            if seen is not None and bool(seen.isfinite().all()):
+                with torch.no_grad():
+                    module._buffers["observer_enabled"].zero_()
 
 
 def _set_training(modules: list[torch.nn.Module], training: bool) -> None:
@@ -37,22 +72,115 @@ def _set_training(modules: list[torch.nn.Module], training: bool) -> None:
         module.training = training
 
 
+class _Entries(NamedTuple):
+    """What the modules hold: attributes, and the containers among them (of parts, parameters, buffers, hooks, others).
+
+    Attributes:
+        filled: containers, and what was in them.
+        empty: containers in which nothing was, as in most.
+    """
+
+    filled: list[tuple[Any, Any]]
+    empty: list[Any]
+
+
+def _entries(modules: list[torch.nn.Module]) -> _Entries:
+    entries = _Entries([], [])
+    for module in modules:
+        attributes = vars(module)
+        entries.filled.append((attributes, attributes.copy()))
+        for value in attributes.values():
+            if type(value) in CONTAINERS:
+                if value:
+                    entries.filled.append((value, value.copy()))
+                else:
+                    entries.empty.append(value)
+        if isinstance(module, torch.jit.ScriptModule):
+            entries.filled.append((module._buffers, dict(module._buffers)))
+    return entries
+
+
+def _put_back_entries(entries: _Entries) -> None:
+    for now in entries.empty:
+        if now:
+            now.clear()
+    for now, before in entries.filled:
+        if isinstance(now, list):
+            if len(now) != len(before) or not all(map(operator.is_, now, before)):
+                now[:] = before
+        elif isinstance(now, set):
+            now.intersection_update(before)
+            now.update(before)
+        elif len(now) != len(before) or not all(map(operator.is_, now.values(), before.values())):
+            _put_back_mapping(now, before)
+
+
+def _put_back_mapping(now: Any, before: dict[Any, Any]) -> None:
+    """Entry by entry: other threads look at them meanwhile."""
+    for name, value in before.items():
+        if name not in now or now[name] is not value:
+            now[name] = value
+    for name in [name for name in list(now.keys()) if name not in before]:  # TorchScript's have no iterator
+        now.pop(name, None)
+    if list(now.keys()) != list(before):
+        now.clear()
+        now.update(before)
+
+
 def _buffers(modules: list[torch.nn.Module]) -> list[_Buffer]:
+    tensors = [tensor for module in modules for tensor in module._buffers.values() if tensor is not None]
     return [
-        _Buffer(owner, name, buffer, buffer.detach().clone())
-        for owner in modules
-        for name, buffer in owner._buffers.items()
-        if buffer is not None
+        _Buffer(each, each.detach() if _is_plain(each) else each, *_values(each))
+        for each in {id(tensor): tensor for tensor in tensors}.values()
     ]
 
 
-def _put_back_buffers(buffers: list[_Buffer]) -> None:
+def _values(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int | None]:
+    copy = None if tensor.is_meta else tensor.detach().clone()
+    return copy, None if tensor.is_inference() else tensor._version
+
+
+def _put_back_values(buffers: list[_Buffer]) -> None:
     """The same tensor objects with the same values; untouched if they never changed."""
     for buffer in buffers:
-        buffer.owner._buffers[buffer.name] = buffer.tensor
-        if not torch.equal(buffer.tensor, buffer.copy):
-            with torch.no_grad():
-                buffer.tensor.copy_(buffer.copy)
+        if buffer.copy is None:
+            continue
+        if _was_written_to(buffer):
+            with torch.inference_mode():  # in which tensors that were made in it may be written to
+                buffer.lying.copy_(buffer.copy)
+        if _lies_elsewhere(buffer.tensor, buffer.lying):
+            buffer.tensor.data = buffer.lying
+
+
+def _was_written_to(buffer: _Buffer) -> bool:
+    """By the values, which show what was written through `.data`, too; of what has no plain ones by PyTorch's count."""
+    if _is_plain(buffer.lying):
+        quick = buffer.lying.dtype in COMPARED and torch.equal(buffer.lying, buffer.copy)
+        return not quick and not torch.equal(_bits(buffer.lying), _bits(buffer.copy))
+    return buffer.version is None or buffer.tensor._version != buffer.version
+
+
+def _lies_elsewhere(tensor: torch.Tensor, before: torch.Tensor) -> bool:
+    return tensor is not before and (
+        tensor.shape != before.shape or tensor.stride() != before.stride() or tensor.data_ptr() != before.data_ptr()
+    )
+
+
+COMPARED = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it is one block of numbers: not sparse, nested, quantised, or of a class with a meaning of its own."""
+    common = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    return common and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+
+
+def _bits(tensor: Any) -> torch.Tensor:
+    """Values as integers: NaN equals itself, and there are no dtypes that cannot be compared."""
+    parts = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return parts.resolve_neg().view(_INTEGERS[parts.element_size()])
 
 
 def exchange(parameters: dict[str, torch.nn.Parameter], values: dict[str, Any]) -> None:

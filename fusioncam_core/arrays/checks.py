@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
 
@@ -39,6 +40,18 @@ def require_finite(array: Array, stage: str, xp: Namespace) -> Array:
             "in the model (a half-precision overflow is the usual cause)."
         )
     return array
+
+
+def require_scores(logits: Array, stage: str, xp: Namespace) -> Array:
+    """The logits themselves if each is finite or -infinity, by which a model rules a class out.
+
+    The probability of such a class is 0, and those of the others are defined.
+
+    Raises:
+        ValueError: naming the stage if a value is NaN or infinite.
+    """
+    require_finite(xp.where(logits == -math.inf, xp.zeros_like(logits), logits), stage, xp)
+    return logits
 
 
 def require_map(maps: Array, name: str, spatial_ndim: int, xp: Namespace) -> Array:

@@ -15,7 +15,9 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.errors import InvalidValueError, UnreadableImageWarning, warn
-from fusioncam_core.models.inputs import Inputs, leaves, map_leaves
+from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, map_leaves, marked, rows_of, steps
+from fusioncam_core.models.structure import Path as InputPath
+from fusioncam_core.models.structure import Shared, at, entries, is_array, is_container, rebuilt, split
 
 if TYPE_CHECKING:
     from fusioncam_core.models.adapter import ModelAdapter
@@ -59,7 +61,7 @@ class Group:
 
     def rows(self, start: int, stop: int) -> Group:
         """Some of the images."""
-        inputs = map_leaves(lambda each: each[start:stop, ...], self.inputs)
+        inputs = rows_of(self.inputs, start, stop)
         labels = None if self.labels is None else self.labels[start:stop]
         return Group(inputs, labels, self.names[start:stop], self.places[start:stop])
 
@@ -111,7 +113,8 @@ def warn_of_unreadable(name: str, reason: str) -> None:
 def read(
     source: Any,
     adapter: ModelAdapter,
-    several_inputs: bool,
+    masked_input: Which,
+    shared: Sequence[int | str | InputPath],
     preprocessing: Callable[[Any], Any] | None,
     size: int,
     unreadable: Unreadable = warn_of_unreadable,
@@ -121,7 +124,8 @@ def read(
     Args:
         source: as for `Explainer.explain_many`.
         adapter: of the model.
-        several_inputs: whether the model takes a tuple or mapping of arrays.
+        masked_input: the explained one of several inputs; None if there is only one.
+        shared: those that all images share.
         preprocessing: of photographs.
         size: of the groups, where the source is one array.
         unreadable: told of files that are left out.
@@ -135,8 +139,8 @@ def read(
         if isinstance(batch, str | Path):
             inputs, count, labels, name = _photograph(batch, preprocessing, unreadable), 1, None, Path(batch).stem
         else:
-            inputs, labels = _batch(batch, adapter, several_inputs)
-            count, name = int(leaves(inputs)[0].shape[0]), None
+            inputs, labels = _batch(batch, adapter, masked_input, shared)
+            count, name = batch_length(inputs), None
         if inputs is not None:
             yield Group(inputs, labels, (name,) * count, tuple(range(place, place + count)))
         place += count
@@ -178,20 +182,23 @@ def _photograph(path: str | Path, preprocessing: Callable[[Any], Any] | None, un
     return preprocessing(photograph)[np.newaxis]
 
 
-def _batch(batch: Any, adapter: ModelAdapter, several_inputs: bool) -> tuple[Inputs, np.ndarray[Any, Any] | None]:
-    inputs, labels = _apart(batch, several_inputs)
-    return map_leaves(lambda each: _own(each, adapter), inputs), None if labels is None else _on_host(labels)
+def _batch(
+    batch: Any, adapter: ModelAdapter, masked_input: Which, shared: Sequence[int | str | InputPath]
+) -> tuple[Inputs, np.ndarray[Any, Any] | None]:
+    inputs, labels = _apart(batch, masked_input)
+    own = map_leaves(lambda each: _own(each, adapter), inputs)
+    return marked(own, shared, masked_input), None if labels is None else _on_host(labels)
 
 
 def _on_host(labels: Any) -> np.ndarray[Any, Any]:
     return to_numpy(labels) if hasattr(labels, "shape") else np.asarray(labels)
 
 
-def _apart(batch: Any, several_inputs: bool) -> tuple[Inputs, Any]:
+def _apart(batch: Any, masked_input: Which) -> tuple[Inputs, Any]:
     """The inputs and the labels of a batch, or None for the labels."""
     pair = isinstance(batch, tuple | list) and len(batch) >= 1
-    if several_inputs:
-        nested = pair and isinstance(batch[0], tuple | list | Mapping)
+    if masked_input is not None:
+        nested = pair and is_container(batch[0]) and not _is_in(batch, steps(masked_input))
         return (batch[0], batch[1] if len(batch) > 1 else None) if nested else (batch, None)
     if isinstance(batch, Mapping):
         images = next((batch[name] for name in IMAGES if name in batch), None)
@@ -201,6 +208,14 @@ def _apart(batch: Any, several_inputs: bool) -> tuple[Inputs, Any]:
             )
         return images, next((batch[name] for name in LABELS if name in batch), None)
     return (batch[0], batch[1] if len(batch) > 1 else None) if pair else (batch, None)
+
+
+def _is_in(batch: Any, path: InputPath) -> bool:
+    """Whether there is an array at the path."""
+    try:
+        return is_array(at(batch, path))
+    except LookupError:
+        return False
 
 
 def _own(values: Any, adapter: ModelAdapter) -> Any:
@@ -213,7 +228,7 @@ def regrouped(groups: Iterable[Group], size: int) -> Iterator[Group]:
     """The same images in groups of `size`, or fewer where their shapes change and at the end."""
     waiting: list[Group] = []
     for group in groups:
-        if waiting and group.shapes != waiting[0].shapes:
+        if waiting and not _fits(group, waiting[0]):
             yield _joined(waiting)
             waiting = []
         waiting.append(group)
@@ -224,6 +239,17 @@ def regrouped(groups: Iterable[Group], size: int) -> Iterator[Group]:
         waiting = [joined.rows(whole, len(joined.names))] if whole < len(joined.names) else []
     if waiting:
         yield _joined(waiting)
+
+
+def _fits(first: Group, second: Group) -> bool:
+    """Whether images of both groups can be run together: equal shapes, and equal in what their images share."""
+    if first.shapes != second.shapes:
+        return False
+    (arrays, form), (others, other_form) = split(first.inputs), split(second.inputs)
+    if form.key != other_form.key:
+        return False
+    common = [pair for *pair, shared in zip(arrays, others, form.slots, strict=True) if shared or not pair[0].ndim]
+    return all(one is other or np.array_equal(to_numpy(one), to_numpy(other)) for one, other in common)
 
 
 def _joined(groups: Sequence[Group]) -> Group:
@@ -241,10 +267,10 @@ def _joined(groups: Sequence[Group]) -> Group:
 
 def _joined_inputs(inputs: Sequence[Inputs]) -> Inputs:
     first = inputs[0]
-    if isinstance(first, Mapping):
-        return {name: _joined_inputs([each[name] for each in inputs]) for name in first}
-    if isinstance(first, tuple):
-        return tuple(_joined_inputs([each[index] for each in inputs]) for index in range(len(first)))
+    if is_container(first):
+        return rebuilt(first, [_joined_inputs([each[step] for each in inputs]) for step, _ in entries(first)])
+    if isinstance(first, Shared) or not is_array(first) or not first.ndim:
+        return first
     return array_namespace(*inputs).concat(list(inputs), axis=0)
 
 

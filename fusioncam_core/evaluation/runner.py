@@ -23,7 +23,8 @@ from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.metrics.metric import Measured, Metric, find_metric
-from fusioncam_core.models.inputs import Inputs, batch_length, map_leaves, prepare
+from fusioncam_core.models.inputs import Inputs, batch_length, map_rows
+from fusioncam_core.models.outputs import require_rows
 from fusioncam_core.models.targets import check_range, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation
@@ -108,8 +109,7 @@ def evaluate(
     run = _Run(explainers, measures, ground_truth, Store(None if out is None else Path(out)))
     first = next(iter(explainers.values()))
     size = first.adapter.execution.batch_size if first.batch_size == "auto" else int(first.batch_size)
-    several = first.masked_input is not None
-    groups = read(source, first.adapter, several, preprocessing, size, run.unreadable)
+    groups = read(source, first.adapter, first.masked_input, first.shared, preprocessing, size, run.unreadable)
     wanted, total = SourceTargets(targets), length(source)
     bar = progress_bar(None if total is None else total * len(explainers), "Evaluating", progress)
     with bar as advance, warnings.catch_warnings():
@@ -190,7 +190,7 @@ class _Run:
     def group(self, group: Group, targets: Any, advance: Callable[[int], object]) -> None:
         """Explain and measure some images."""
         first = next(iter(self._explainers.values()))
-        inputs = prepare(first.adapter, group.inputs, first.masked_input)
+        inputs = first.prepared(group.inputs)
         rows = self._plain(first, inputs, group, targets)
         self._rows += rows
         for label, explainer in self._explainers.items():
@@ -331,10 +331,12 @@ def plain_classes(
     Raises:
         ValueError: if the targets are not one class an image, or one that the model does not have.
     """
-    adapter, xp = explainer.adapter, explainer.adapter.namespace
     classes = _one_class_an_image(targets, batch_length(inputs))
+    outputs = explainer.fitting(lambda: explainer.adapter.forward(inputs), inputs)
+    adapter, xp = explainer.adapter, explainer.adapter.namespace
     scores = explainer.scores.behind(adapter.ending(inputs, explainer.scores.output))
-    logits = scores.logits(adapter.forward(inputs))
+    logits = scores.logits(outputs)
+    require_rows(logits, batch_length(inputs))
     asked = scores.default_targets(logits)
     if classes is not None:
         check_range(classes, int(logits.shape[1]), adapter.model_name)
@@ -375,7 +377,7 @@ def _rows(inputs: Inputs, numbers: list[int]) -> Inputs:
     """Some of the images."""
     if numbers == list(range(batch_length(inputs))):
         return inputs
-    return map_leaves(lambda each: _taken(each, numbers), inputs)
+    return map_rows(lambda each: _taken(each, numbers), inputs)
 
 
 def _taken(array: Array, numbers: list[int]) -> Array:

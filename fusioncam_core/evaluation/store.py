@@ -12,6 +12,7 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.inputs import Inputs, leaves
+from fusioncam_core.models.structure import Shared, found
 
 FILE = "values.jsonl"
 
@@ -88,10 +89,13 @@ class Store:
 
 
 def digest(inputs: Inputs) -> list[str]:
-    """A digest of each image's inputs (B, ...): equal for equal numbers, on every framework."""
+    """A digest of each image's inputs (B, ...), those that it shares among them: equal for equal numbers, on every
+    framework."""
     arrays = [np.ascontiguousarray(to_numpy(each)) for each in leaves(inputs)]
+    shared = [each.array if isinstance(each, Shared) else each for _, each in found(inputs)]
+    common = b"".join(to_numpy(each).tobytes() for each in shared if not any(each is own for own in leaves(inputs)))
     return [
-        hashlib.sha256(b"".join(array[row].tobytes() for array in arrays)).hexdigest()[:16]
+        hashlib.sha256(b"".join(array[row].tobytes() for array in arrays) + common).hexdigest()[:16]
         for row in range(len(arrays[0]))
     ]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
-from fusioncam_core.arrays.checks import require_finite
+from fusioncam_core.arrays.checks import require_finite, require_scores
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, UnconnectedError
 from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
@@ -24,12 +24,16 @@ from fusioncam_core.explainers.options import (
     ExplainerOptions,
     require_known,
 )
-from fusioncam_core.models.adapter import LayerInfo
+from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, unconnected_words
 from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
+from fusioncam_core.models.channels import measured_channel_axis
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
-from fusioncam_core.models.inputs import Inputs, batch_length, leaf, prepare, rows_of
+from fusioncam_core.models.fixed_batch import with_fixed_batch
+from fusioncam_core.models.inputs import Inputs, batch_length, expected_ndim, leaf, prepare, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
-from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores
+from fusioncam_core.models.measurements import MeasuredCall, Measurements
+from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
+from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, read_targets
 from fusioncam_core.plugins.manager import adapt_model
@@ -37,10 +41,15 @@ from fusioncam_core.results.explanation import Explanation, join
 
 Family = Literal["gradient", "region", "ensemble"]
 
+Work = TypeVar("Work")
+
 ARRAY_WORDS = {"mean": "mean", "max": "max", "product": "prod"}
 """How the maps of several layers become one: the word, and the array API's name for it."""
 
-NO_LAYER = "none"
+LEAST_AXES = 3
+"""Of a batch: with channels or without, there is at least one of space, and one more of either."""
+
+NO_LAYER = MeasuredCall("none", None)
 """What an explanation names as its layer if its method needs none."""
 
 
@@ -78,7 +87,10 @@ class Explainer(Value, ABC):
         output_kind: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a
             model's last softmax or sigmoid itself, as with Keras, either word will do.
         output: the position or name of the explained one of several outputs.
-        masked_input: the position or name of the explained one of several inputs.
+        masked_input: the position or name of the explained one of several inputs, or, where inputs lie in nested
+            containers, the path to it, such as `(0, "mri")`.
+        shared: positions, names or paths of inputs that all images share: prompts, a graph, one row of metadata. They
+            come to the model as they are, however many images are run.
         reshape: of a layer of tokens: their grid, such as (14, 14), or a linear function from the layer's output
             to (B, C, *spatial). None infers both where that is unambiguous.
         combine: of several layers, how their maps become one: "mean", "max" or "product", normalised again.
@@ -120,6 +132,7 @@ class Explainer(Value, ABC):
         self.batch_size = require_batch_size(chosen["batch_size"])
         self.scores = ClassScores(chosen["task"], chosen["output_kind"], chosen["output"])
         self.masked_input = chosen["masked_input"]
+        self.shared = require_paths(chosen["shared"])
         self.reshape = chosen["reshape"]
         self.baseline = chosen["baseline"]
         self.progress = chosen["progress"]
@@ -132,6 +145,10 @@ class Explainer(Value, ABC):
         self._layers: tuple[str, ...] | None = named if self.needs_layer else ()
         self._steps = MaskedSteps(self.adapter, self.masked_input, self.batch_size)
         self._check_outputs = OutputCheck(self.adapter, self.masked_input)
+        self._own_rows: set[Any] = set()
+        self._input_ndim: int | None = None
+        self._channels_told = "channels" in (chosen["backend_options"] or {})
+        self._channel_axes: dict[tuple[int, ...], int | None] = {}
 
     @property
     def layer_names(self) -> tuple[str, ...] | None:
@@ -160,6 +177,45 @@ class Explainer(Value, ABC):
         """A context in which the calling thread has the model to itself, at inference."""
         return self.adapter.session()
 
+    # --- the inputs
+
+    def channel_axis_of(self, images: Array) -> int | None:
+        """Where such images (B, ...), the explained input, have their channels; None if they have none."""
+        return self._channel_axes.get(tuple(images.shape[1:]), self.adapter.input_channel_axis)
+
+    def _find_channels(self, inputs: Inputs) -> None:
+        """Measure where the channels are, if the user did not say, and the shape leaves several readings."""
+        shape = tuple(leaf(inputs, self.masked_input).shape[1:])
+        if self._channels_told or shape in self._channel_axes:
+            return
+        first = rows_of(inputs, 0, 1)
+        found = self.fitting(
+            lambda: measured_channel_axis(self.adapter, first, self.masked_input, self.scores.output), first
+        )
+        if found != self.adapter.input_channel_axis:
+            self._channel_axes[shape] = found
+
+    def size_of(self, images: Array) -> tuple[int, ...]:
+        """The spatial size of such images (B, ...)."""
+        return spatial_size(images, self.channel_axis_of(images))
+
+    def prepared(self, images: Any) -> Inputs:
+        """The inputs as the model takes them.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
+        return prepare(
+            self.adapter,
+            images,
+            self.masked_input,
+            self.shared,
+            channel_axis=self.adapter.input_channel_axis,
+            input_ndim=self._input_ndim,
+        )
+
+    # --- the layers as they run
+
     @in_session
     def layers(self, images: Any) -> list[LayerInfo]:
         """The model's layers in the order they run on the images, the default one marked.
@@ -167,33 +223,43 @@ class Explainer(Value, ABC):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        first = rows_of(prepare(self.adapter, images, self.masked_input), 0, 1)
-        listed = self.adapter.layers(first)
-        name = self._default_layer(listed, first, ())
-        return [replace(layer, default=layer.name == name) for layer in listed]
+        first = rows_of(self.prepared(images), 0, 1)
+        self._find_channels(first)
+        return self.fitting(lambda: self._described(first), first)
+
+    def _described(self, first: Inputs) -> list[LayerInfo]:
+        measurements = self._measurements(first)
+        name = self._default_layer(measurements, first, ())
+        return [replace(layer, default=layer.name == name) for layer in measurements.described()]
+
+    def _measurements(self, first: Inputs) -> Measurements:
+        axis = self.channel_axis_of(leaf(first, self.masked_input))
+        return Measurements(self.adapter, first, self.masked_input, self.scores.output, channel_axis=axis)
 
     def _default_layer(
-        self, listed: list[LayerInfo], first: Inputs, functions: tuple[Callable[[Any], Array], ...]
+        self, measurements: Measurements, first: Inputs, functions: tuple[Callable[[Any], Array], ...]
     ) -> str | None:
-        """The layer for `layer=None`, found by runs of one image; None if the model has none to explain."""
+        """The call for `layer=None`, found by runs of one image; None if the model has none to explain."""
         return default_layer(
-            listed,
+            measurements,
             self.adapter,
             first,
             FunctionScores(functions) if functions else AnyOutput(self.scores.output),
-            size=spatial_size(leaf(first, self.masked_input), self.adapter.input_channel_axis),
             reshape=self.reshape,
         )
 
-    def _layers_for(self, inputs: Inputs, targets: Targets) -> tuple[str, ...]:
-        """The names of the explained layers; if none was named, the default one is found, once."""
+    def _layers_for(self, inputs: Inputs, targets: Targets) -> tuple[MeasuredCall, ...]:
+        """The explained calls of layers; if no layer was named, the default one is found, once."""
+        if self._layers == ():
+            return ()
+        first = rows_of(inputs, 0, 1)
+        measurements = self._measurements(first)
         if self._layers is None:
-            first = rows_of(inputs, 0, 1)
-            name = self._default_layer(self.adapter.layers(first), first, targets.functions)
+            name = self._default_layer(measurements, first, targets.functions)
             if name is None:
-                raise self.adapter.no_default_layer(first, self.needs_gradients)
+                raise measurements.why_none() or self.adapter.no_default_layer(first, self.needs_gradients)
             self._layers = (name,)
-        return self._layers
+        return measurements.calls(self._layers)
 
     # --- a call
 
@@ -255,8 +321,44 @@ class Explainer(Value, ABC):
 
     @in_session
     def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
-        inputs = prepare(self.adapter, images, self.masked_input)
+        inputs = self.prepared(images)
+        try:
+            return self._explain(inputs, targets, progress)
+        except CannotRunError as error:
+            as_given = self._with_the_axes_given(images, inputs)
+            if as_given is None:
+                self._tell_of_too_many_axes(inputs, error)
+                raise
+            try:
+                explanation = self._explain(as_given, targets, progress)
+            except CannotRunError:
+                raise error from None
+        self._input_ndim = as_given.ndim
+        return explanation
+
+    def _with_the_axes_given(self, images: Any, inputs: Inputs) -> Array | None:
+        """The array without the axis of a batch that a layer of the model suggested and the model does not run with."""
+        suggested = self._input_ndim is None and not self.adapter.input_ndim_is_declared
+        if not suggested or self.masked_input is not None or inputs.ndim == images.ndim or images.ndim < LEAST_AXES:
+            return None
+        return self.adapter.as_array(images)
+
+    def _tell_of_too_many_axes(self, inputs: Inputs, error: CannotRunError) -> None:
+        """Raise the error with what a layer of the model says of its inputs, if these have more axes."""
+        if self.masked_input is not None:
+            return
+        expected = expected_ndim(self.adapter, self.channel_axis_of(inputs), inputs)
+        if expected is not None and inputs.ndim > expected:
+            raise CannotRunError(
+                f"As far as its layers tell, {self.adapter.model_name} takes a batch of images with {expected} axes "
+                f"(or {expected - 1} for one image): got an array of shape {tuple(inputs.shape)}. {error}"
+            ) from error
+
+    def _explain(self, inputs: Inputs, targets: Any, progress: bool | None) -> Explanation:
+        self._find_channels(inputs)
         wanted = read_targets(targets, batch_length(inputs))
+        if self.masked_input is not None:
+            require_own_rows(self.adapter, inputs, self.masked_input, self._own_rows)
         # Images that are seen together share chunks of masks.
         size = self.adapter.execution.batch_size if self.batch_size == "auto" else self.batch_size
 
@@ -276,6 +378,26 @@ class Explainer(Value, ABC):
     @in_session
     def run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         """The result for inputs that `prepare` gave, and what was seen of them at each layer."""
+        return self.fitting(lambda: self._run(inputs, targets, progress), inputs)
+
+    def fitting(self, work: Callable[[], Work], inputs: Inputs) -> Work:
+        """What the work with the model gives; done again in chunks of another size, if the model runs those only.
+
+        Raises:
+            CannotRunError: if the number of images is not the reason why the model does not run.
+        """
+        try:
+            return work()
+        except CannotRunError as error:
+            self._use(with_fixed_batch(self.adapter, inputs, error))
+        return work()
+
+    def _use(self, adapter: ModelAdapter) -> None:
+        """Go on with another adapter of the same model."""
+        self.adapter = adapter
+        self._steps = MaskedSteps(adapter, self.masked_input, self.batch_size)
+
+    def _run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         results, batches = [], self.see(inputs, targets)
         for batch in batches:
             watched = progress if self.needs_masks else False
@@ -301,34 +423,51 @@ class Explainer(Value, ABC):
         adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
         scores = self._scores_of(inputs, targets)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
-        capture = adapter.capture(inputs, layers, scores if self.needs_gradients else None, asked) if layers else None
+        names = [layer.name for layer in layers]
+        capture = adapter.capture(inputs, names, scores if self.needs_gradients else None, asked) if layers else None
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
-        logits = require_finite(scores.logits(outputs), "model's outputs", xp)
+        logits = require_scores(scores.logits(outputs), "model's outputs", xp)
+        require_rows(logits, batch_length(inputs))
         self._check_outputs(inputs, outputs, scores)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)
+        require_finite(xp.take_along_axis(logits, asked, axis=1), "targets' scores", xp)
         masked = self._masked(scores, inputs, asked)
         batches = [
             Batch(
                 adapter,
-                layer,
+                layer.name,
                 scores,
                 inputs,
                 asked,
                 logits,
-                None if capture is None else capture.layers[layer],
+                None if capture is None else self._captured(capture, layer),
                 masked.sharing(),
                 which=self.masked_input,
                 reshape=self.reshape,
+                channel_axis=self.channel_axis_of(images),
                 evaluations=0 if number else batch_length(inputs),
+                evidence=layer.evidence,
+                kind=layer.kind,
             )
             for number, layer in enumerate(layers or (NO_LAYER,))
         ]
         for batch in batches:
             warn_of_zero_gradients(batch, several=targets.several)
         return batches
+
+    def _captured(self, capture: Capture, layer: MeasuredCall) -> LayerCapture:
+        """What was captured of a layer.
+
+        Raises:
+            UnconnectedError: if gradients were asked for, and the scores do not depend on it.
+        """
+        captured = capture.layers[layer.name]
+        if self.needs_gradients and captured.gradients is None:
+            raise UnconnectedError(unconnected_words(layer.name, self.adapter.model_name, self.adapter.gradient_cuts))
+        return captured
 
     def _scores_of(self, inputs: Inputs, targets: Targets) -> Scores:
         if targets.functions:
@@ -337,12 +476,14 @@ class Explainer(Value, ABC):
         return replace(scores, top=targets.top)
 
     def _masked(self, scores: Scores, inputs: Inputs, targets: Array) -> MaskedScorer:
-        images, channel_axis = leaf(inputs, self.masked_input), self.adapter.input_channel_axis
+        images = leaf(inputs, self.masked_input)
+        channel_axis = self.channel_axis_of(images)
         return MaskedScorer(
             self._steps,
             scores,
             inputs,
             targets,
+            channel_axis=channel_axis,
             erased=erased_images(
                 images, "zero" if self.baseline is None else self.baseline, channel_axis, self.adapter.namespace
             ),
@@ -365,7 +506,7 @@ class Explainer(Value, ABC):
             probabilities=shaped(xp.take_along_axis(probabilities, batch.targets, axis=1)),
             class_probabilities=probabilities,
             images=batch.images,
-            image_channel_axis=self.adapter.input_channel_axis,
+            image_channel_axis=batch.channel_axis,
             evaluations=sum(each.evaluations for each in batches),
             parts={name: shaped(part) for name, part in result.parts.items()},
             weights={name: shaped(weight) for name, weight in result.weights.items()},

@@ -11,10 +11,11 @@ import numpy as np
 from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, map_leaves, with_leaf
+from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, taken, with_leaf
 from fusioncam_core.models.layout import Layout, Reshape, find_layout
 from fusioncam_core.models.masking import MaskedScorer, spatial_size
 from fusioncam_core.models.outputs import Scores
+from fusioncam_core.models.probe import Evidence
 
 if TYPE_CHECKING:
     from fusioncam_core.models.adapter import LayerCapture, ModelAdapter
@@ -30,6 +31,7 @@ class Batch:
         inputs: (B, ...) of the model.
         images: (B, ...) the explained input.
         size: its spatial size.
+        channel_axis: where it has its channels, or None.
         targets: (B, K) integers.
         scores: what the outputs mean.
         logits: (B, classes) of the plain images.
@@ -53,7 +55,10 @@ class Batch:
         *,
         which: Which,
         reshape: Reshape = None,
+        channel_axis: int | None = 1,
         evaluations: int = 0,
+        evidence: Evidence | None = None,
+        kind: str = "",
     ):
         self.adapter = adapter
         self.layer = layer
@@ -62,13 +67,16 @@ class Batch:
         self.inputs = inputs
         self._which = which
         self.images = leaf(inputs, which)
-        self.size = spatial_size(self.images, adapter.input_channel_axis)
+        self.channel_axis = channel_axis
+        self.size = spatial_size(self.images, channel_axis)
         self.targets = targets
         self.logits = logits
         self.masked = masked
         self.advance: Callable[[int], object] = _ignore
         self._capture = capture
         self._reshape = reshape
+        self._evidence = evidence
+        self._kind = kind
         self._plain_evaluations = evaluations
         gradients = None if capture is None else capture.gradients
         self.captured: Array = None if capture is None else capture.activations
@@ -79,7 +87,15 @@ class Batch:
     def layout(self) -> Layout:
         """Where channels and positions are in the layer's output."""
         assert self._capture is not None
-        return find_layout(self.captured.shape, self.size, self._capture.channel_axis, self._reshape, self.layer)
+        return find_layout(
+            self.captured.shape,
+            self.size,
+            self._capture.channel_axis,
+            self._reshape,
+            self.layer,
+            self._evidence,
+            self._kind,
+        )
 
     @property
     def target_scores(self) -> Array:
@@ -113,15 +129,25 @@ class Batch:
         """The targets' logits (n, K) of the images (n,), each without a channel (n,) of the layer, `count` no padding.
 
         Raises:
-            ValueError: if it is not plain where a user's `reshape` takes the channels from.
+            ValueError: if it is not plain where a user's `reshape` takes the channels from, or the layer's output does
+                not have one row an image.
         """
         xp = self.xp
+        self._require_a_row_an_image()
         captured = xp.take(self.captured, rows, axis=0)
         ablated = captured * constant_like(self._all_but(channels), captured, xp)
-        inputs = map_leaves(lambda each: xp.take(each, rows, axis=0), self.inputs)
+        inputs = taken(self.inputs, rows, xp)
         logits = self.scores.logits(self.adapter.forward_with(inputs, self.layer, ablated))
         self.count(count)
         return xp.take_along_axis(logits, xp.take(self.targets, rows, axis=0), axis=1)
+
+    def _require_a_row_an_image(self) -> None:
+        if not self.layout.plain:
+            raise InvalidValueError(
+                f"{self.at_layer('The output')} has shape {tuple(self.captured.shape)}, in which an image has not one "
+                "row of the first axis: single channels of it cannot be switched off for one image. Take another "
+                "method, or a layer before the images' rows are folded together."
+            )
 
     def _all_but(self, channels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Ones in the layer's own layout (n, ..., C, ...), zero in the channels (n,)."""

@@ -26,7 +26,7 @@ def explain_many(
     """As `Explainer.explain_many`."""
     adapter = explainer.adapter
     size = adapter.execution.batch_size if explainer.batch_size == "auto" else int(explainer.batch_size)
-    groups = regrouped(read(source, adapter, explainer.masked_input is not None, preprocessing, size), size)
+    groups = regrouped(read(source, adapter, explainer.masked_input, explainer.shared, preprocessing, size), size)
     wanted = SourceTargets(targets)
     with progress_bar(length(source), f"{explainer.title}, images", progress) as advance:
         for group in prefetched(groups, prefetch):

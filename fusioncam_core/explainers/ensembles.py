@@ -15,6 +15,7 @@ from fusioncam_core.explainers.region import ScoreCAM
 from fusioncam_core.explainers.registry import find_method, methods
 from fusioncam_core.methods.fusion import Contributions, Variant, _fusion_cam
 from fusioncam_core.methods.union import _denoised_cam, _union_cam
+from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.outputs import FunctionScores
 from fusioncam_core.models.targets import Targets
 
@@ -47,6 +48,12 @@ class _Ensemble(Explainer):
         self._shared = {name: value for name, value in left.items() if name not in own}
         super().__init__(model, layer, **left)
         self._named: list[Explainer] = []
+
+    def _use(self, adapter: ModelAdapter) -> None:
+        """Go on with another adapter of the same model; the parts that see with this explainer's eyes, too."""
+        super()._use(adapter)
+        for part in self._named:
+            part._use(adapter)
 
     def mask_count(self, batch: Batch) -> int | None:
         """The region method's."""
@@ -105,11 +112,11 @@ class _Ensemble(Explainer):
                 f"The model of {role} is {part.adapter.model_name}, of another framework than "
                 f"{self.adapter.model_name}. Both parts explain one model."
             )
-        for name in ("scores", "masked_input"):
+        for name in ("scores", "masked_input", "shared"):
             if getattr(part, name) != getattr(self, name):
                 raise InvalidValueError(
                     f"The {role} method was made with {getattr(part, name)} and the {self.name} with "
-                    f"{getattr(self, name)}: give both the same task, output_kind, output and masked_input."
+                    f"{getattr(self, name)}: give both the same task, output_kind, output, masked_input and shared."
                 )
 
     def _result(self, part: Explainer, batch: Batch) -> Result:

@@ -22,6 +22,7 @@ from fusioncam_core.explainers.options import ExplainerOptions
 from fusioncam_core.methods.eigen import _eigen_cam, _eigengrad_cam
 from fusioncam_core.methods.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
 from fusioncam_core.methods.smooth import _smooth_grad_cam_plus_plus
+from fusioncam_core.models.masking import drawn_for_one
 
 
 class _FromGradients(Explainer):
@@ -159,18 +160,14 @@ class SmoothGradCAMPlusPlus(Explainer):
         images, xp = batch.images, batch.xp
         axes = tuple(range(1, images.ndim))
         extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
-        channel_axis = batch.adapter.input_channel_axis
-        for values in _standard_noise(tuple(images.shape[1:]), channel_axis, self.samples, self.seed):
+        for values in _standard_noise(tuple(images.shape[1:]), batch.channel_axis, self.samples, self.seed):
             yield images + self.std * extent * constant_like(values, images, xp)
 
 
 def _standard_noise(
-    shape: tuple[int, ...], channel_axis: int, samples: int, seed: int
+    shape: tuple[int, ...], channel_axis: int | None, samples: int, seed: int
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """Normal noise for one image, (1, *shape), drawn channels first so that both layouts get the same."""
+    """Normal noise for one image, (1, *shape), drawn channels first so that all layouts get the same."""
     generator = np.random.Generator(np.random.PCG64(seed))
     for _ in range(samples):
-        if channel_axis == 1:
-            yield generator.standard_normal(shape)[None]
-        else:
-            yield np.moveaxis(generator.standard_normal((shape[-1], *shape[:-1])), 0, -1)[None]
+        yield drawn_for_one(generator.standard_normal, shape, channel_axis)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, get_args
 
 from fusioncam_core.approximation.budget import Limits, require_limits
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.explainers.arguments import own_parameters
 from fusioncam_core.models.batch_size import BatchSize
+from fusioncam_core.models.inputs import Which
 from fusioncam_core.models.layout import Reshape
 from fusioncam_core.models.masking import Baseline
 from fusioncam_core.models.outputs import OutputKind, Task
@@ -23,7 +24,8 @@ class ModelOptions(TypedDict, total=False):
     task: Task
     output_kind: OutputKind
     output: int | str | None
-    masked_input: int | str | None
+    masked_input: Which
+    shared: Sequence[Any]
     reshape: Reshape
     combine: Combine
     batch_size: BatchSize
@@ -56,6 +58,7 @@ DEFAULTS: ExplainerOptions = {
     "output_kind": "logits",
     "output": None,
     "masked_input": None,
+    "shared": (),
     "reshape": None,
     "combine": "mean",
     "batch_size": "auto",
@@ -74,7 +77,7 @@ def require_known(options: Iterable[str], known: Iterable[str], method: type) ->
     own = [*known, *own_parameters(method)]
     for name in options:
         if name not in own:
-            near = difflib.get_close_matches(name, own, n=1, cutoff=0.75)
+            near = ["layer"] if name in LAYER_WORDS else difflib.get_close_matches(name, own, n=1, cutoff=0.75)
             raise InvalidTypeError(
                 f"{method.__name__} has no option {name!r}"
                 + (f"; did you mean {near[0]!r}?" if near else ".")
@@ -94,5 +97,8 @@ def limits_of(method: type, options: BudgetOptions) -> tuple[Limits, ExplainerOp
 
 
 BUDGET = ("budget", "tolerance")
+
+LAYER_WORDS = ("layers", "layer_name", "target_layer", "target_layers")
+"""What other libraries call the layer."""
 
 COMBINES: tuple[str, ...] = get_args(Combine)

@@ -208,8 +208,8 @@ class GroupCAM(Explainer):
     def _erasing(self, batch: Batch) -> MaskedScorer:
         if self.baseline is not None:
             return batch.masked
-        axis = batch.adapter.input_channel_axis
-        return batch.masked.erasing(blurred_images(batch.images, GROUP_BLUR, GROUP_BLUR, axis, batch.xp))
+        blurred = blurred_images(batch.images, GROUP_BLUR, GROUP_BLUR, batch.channel_axis, batch.xp)
+        return batch.masked.erasing(blurred)
 
 
 class AblationCAM(Explainer):

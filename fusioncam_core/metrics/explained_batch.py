@@ -11,7 +11,7 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_numpy
 from fusioncam_core.models.batch_size import Span
 from fusioncam_core.models.inputs import Inputs, leaf, with_leaf
-from fusioncam_core.models.masking import Baseline, MaskedScorer, erased_images, spatial_size
+from fusioncam_core.models.masking import Baseline, MaskedScorer, erased_images, over_channels, spatial_size
 from fusioncam_core.models.targets import Targets
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class ExplainedBatch:
         targets: (B,) on the host.
         plain: (B,) the targets' probabilities for the plain images.
         images: (B, ...) the explained input.
+        channel_axis: where it has its channels, or None.
     """
 
     def __init__(self, explainer: Explainer, inputs: Inputs, explanation: Explanation):
@@ -40,7 +41,7 @@ class ExplainedBatch:
         self.plain: Array = self._floored(explanation.probabilities)
         self.targets: np.ndarray[Any, Any] = to_numpy(explanation.targets)
         self.images: Array = leaf(inputs, explainer.masked_input)
-        self.channel_axis = explainer.adapter.input_channel_axis
+        self.channel_axis = explainer.channel_axis_of(self.images)
         self._explainer = explainer
         self._inputs = inputs
 
@@ -112,9 +113,8 @@ class ExplainedBatch:
         return self.xp.zeros_like(self.images) if erased is None else erased
 
     def over_channels(self, maps: Array) -> Array:
-        """Maps (..., *size) with an axis of one channel where images have theirs."""
-        axis = -1 if self.channel_axis == -1 else -len(self.size) - 1
-        return self.xp.expand_dims(maps, axis=axis)
+        """Maps (..., *size) with an axis of one channel where images have theirs, if they have any."""
+        return over_channels(maps, len(self.size), self.channel_axis, xp=self.xp)
 
     def explain(self, images: Array) -> Array:
         """(B, *size) the maps of the same targets for other images (B, ...) in the explained ones' place."""

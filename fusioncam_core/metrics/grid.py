@@ -14,7 +14,7 @@ from fusioncam_core.arrays.words import _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.metrics.localisation import cell_masks, grid_share, mosaic
 from fusioncam_core.models.inputs import prepare
-from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.masking import spatial_size, with_channels_back, with_channels_first
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
@@ -58,16 +58,18 @@ def grid_pointing_game(
     """
     adapter, xp = explainer.adapter, explainer.adapter.namespace
     cells = require_count(rows, "rows") * require_count(columns, "columns")
-    batch = prepare(adapter, images, None)
+    batch = prepare(adapter, images, None, channel_axis=adapter.input_channel_axis)
+    axis = explainer.channel_axis_of(batch)
     classes = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets)
     if classes.shape != (int(batch.shape[0]),):
         raise InvalidValueError(f"Expected one class for each of {int(batch.shape[0])} images, got {classes.shape}.")
     members = _members(classes, cells)
     chosen = xp.take(batch, indices_like(members.ravel(), batch, xp), axis=0)
-    mosaics = mosaic(chosen, rows, columns, channel_axis=adapter.input_channel_axis)
+    mosaics = mosaic(with_channels_first(chosen, axis, xp=xp), rows, columns)
     if shrink:
-        mosaics = _shrunk(mosaics, rows, columns, adapter.input_channel_axis, xp=xp)
-    size = spatial_size(mosaics, adapter.input_channel_axis)
+        mosaics = _shrunk(mosaics, rows, columns, xp=xp)
+    size = spatial_size(mosaics, 1)
+    mosaics = with_channels_back(mosaics, axis, xp=xp)
     maps = explainer(mosaics, classes[members]).maps
     shares = grid_share(maps, cell_masks(rows, columns, (size[0], size[1])))
     return GridGame(members, to_numpy(shares).astype(np.float64))
@@ -92,12 +94,11 @@ def _members(classes: npt.NDArray[Any], cells: int) -> npt.NDArray[np.int64]:
     return np.asarray(found, dtype=np.int64)
 
 
-def _shrunk(mosaics: Array, rows: int, columns: int, channel_axis: int, *, xp: Namespace) -> Array:
+def _shrunk(mosaics: Array, rows: int, columns: int, *, xp: Namespace) -> Array:
     """A mosaic in the size of one of its images: by means of pixels, or linearly where the size is no multiple."""
-    first = mosaics if channel_axis == 1 else xp.moveaxis(mosaics, -1, 1)
-    batch, channels, height, width = (int(length) for length in first.shape)
+    batch, channels, height, width = (int(length) for length in mosaics.shape)
     size = (height // rows, width // columns)
-    pooled = xp.mean(xp.reshape(first, (batch, channels, size[0], rows, size[1], columns)), axis=(3, 5))
+    pooled = xp.mean(xp.reshape(mosaics, (batch, channels, size[0], rows, size[1], columns)), axis=(3, 5))
     if size[0] % rows or size[1] % columns:
         pooled = _resize(pooled, (size[0] // rows * rows, size[1] // columns * columns), xp=xp)
-    return pooled if channel_axis == 1 else xp.moveaxis(pooled, 1, -1)
+    return pooled

@@ -16,7 +16,7 @@ from fusioncam_core.metrics.imputation import impute
 from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.metrics.removal import area, ranks, removal_counts
 from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
-from fusioncam_core.models.masking import Baseline
+from fusioncam_core.models.masking import Baseline, drawn_for_one, with_channels_back, with_channels_first
 
 GRAIN = 1e-5
 """Pixels that differ by less than about this count as equal: rounding shall not decide which of them goes first."""
@@ -149,10 +149,9 @@ class ROAD(Metric):
         xp, axes = explained.xp, tuple(range(1, images.ndim))
         low, high = xp.min(images, axis=axes, keepdims=True), xp.max(images, axis=axes, keepdims=True)
         extent = xp.where(high > low, high - low, xp.ones_like(low))
-        scaled = impute(
-            (images - low) / extent, masks, noise=self.noise, seed=self.seed, channel_axis=explained.channel_axis
-        )
-        return scaled * extent + low
+        scaled = with_channels_first((images - low) / extent, explained.channel_axis, xp=xp)
+        imputed = impute(scaled, masks, noise=self.noise, seed=self.seed)
+        return with_channels_back(imputed, explained.channel_axis, xp=xp) * extent + low
 
 
 @dataclass(frozen=True)
@@ -240,10 +239,12 @@ class MaxSensitivity(Metric):
         axes = tuple(range(1, images.ndim))
         extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
         generator = np.random.default_rng(self.seed)
-        channels = int(images.shape[explained.channel_axis])
         moved = []
         for _ in range(self.samples):
-            noise = generator.uniform(-self.radius, self.radius, (channels, *explained.size))
-            noise = noise if explained.channel_axis == 1 else np.moveaxis(noise, 0, -1)
-            moved.append(explained.explain(images + extent * constant_like(noise[None], images, xp)))
+            noise = drawn_for_one(
+                lambda shape: generator.uniform(-self.radius, self.radius, shape),
+                images.shape[1:],
+                explained.channel_axis,
+            )
+            moved.append(explained.explain(images + extent * constant_like(noise, images, xp)))
         return Measured(max_sensitivity(explained.maps, xp.stack(moved, axis=0), spatial_ndim=len(explained.size)))

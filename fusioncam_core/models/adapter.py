@@ -9,12 +9,14 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from fusioncam_core.arrays.namespaces import Array, Namespace
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.inputs import Inputs, Which, leaves
+from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like
+from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError
+from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
+from fusioncam_core.models.outputs import LostAxes, Shapes, shapes_of
 from fusioncam_core.models.session import ModelSession, Opened, session_of
+from fusioncam_core.models.structure import Shared, found
 
 Score = Callable[[Any, Array], Array]
 """(the model's raw outputs, targets (B, K)) -> the scores (B, K) to differentiate."""
@@ -22,8 +24,8 @@ Score = Callable[[Any, Array], Array]
 Ending = Literal["softmax", "sigmoid"]
 """The activation by which a model turns its logits into probabilities."""
 
-CHANNELS = {"first": 1, "last": -1}
-"""The words for where channels are, and their axis in a batch."""
+CHANNELS: Mapping[str, int | None] = {"first": 1, "last": -1, "none": None}
+"""The words for where channels are, and their axis in a batch; None where inputs have no channels."""
 
 GRADIENT_SCALES = (2.0**14, 2.0**7, 1.0, 2.0**-7)
 """By what a score is multiplied before a backward pass in float16, and its gradients divided in float32: the first by
@@ -42,12 +44,14 @@ class Execution:
         memory_formats: the ways in which the inputs' values may lie in memory, by names for `memory_format`. The
             outputs are the same; which is faster is found out by running them.
         memory_errors: what the framework raises when the device's memory is full, among other things perhaps.
+        only: whether the model runs so many images at once and no other number: none is looked for.
     """
 
     batch_size: int = 16
     fixed_shapes: bool = False
     memory_formats: tuple[str, ...] = ("as given",)
     memory_errors: tuple[type[Exception], ...] = ()
+    only: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,14 @@ class Capture:
     layers: Mapping[str, LayerCapture]
 
 
+class LayerRun(NamedTuple):
+    """One call of a layer: its number, counted from 0, its place among all calls of all layers, its output's shape."""
+
+    number: int
+    place: int
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class LayerInfo:
     """A layer as it ran: its name, its kind, its output's shape with the batch, and whether it can be explained.
@@ -90,7 +102,13 @@ class LayerInfo:
         spatial: whether the output has channels and more than one position in space.
         default: whether `layer=None` takes this one.
         channel_axis: 1 or -1: where the channels of the output are, as far as the backend can tell.
-        calls: how often it ran; `name#0`, `name#1`, ... are its calls, and `name` alone is the last one.
+        calls: how often it ran; `name#0`, `name#1`, ... are its calls, and `name` alone is the last of them that sees
+            the explained input.
+        runs: its calls in their order, those whose outputs are arrays of floating-point numbers.
+        named_outputs: whether it returned several outputs by name, so that it is not known with which of them the rest
+            of the model goes on.
+        finding: what was measured of it, in words and numbers.
+        made_by: the kind of the layer inside it that made its output, where it only passes that on.
     """
 
     name: str
@@ -100,6 +118,14 @@ class LayerInfo:
     default: bool = False
     channel_axis: int = 1
     calls: int = 1
+    runs: tuple[LayerRun, ...] = ()
+    named_outputs: bool = False
+    finding: str = ""
+    made_by: str = ""
+
+
+View = Callable[[str, Array, Namespace], Any]
+"""(a call's name, its output, the namespace) -> what is kept of it: small arrays in tuples and lists, or None."""
 
 
 class ModelAdapter(ABC):
@@ -111,22 +137,32 @@ class ModelAdapter(ABC):
     session (`fusioncam_core.models.session.in_session` opens it where that is not so yet), and taps of a layer act on
     the session's thread alone.
 
-    `inputs` below is an array of the framework, batch first, or a tuple or dict of such arrays for a model with
-    several inputs (passed by position or by name). A `layer` is a name as `find` gives it.
+    `inputs` below is an array of the framework, batch first, or, for a model with several inputs, a tuple, list or
+    mapping of such arrays and of whatever else the model takes, which `fusioncam_core.models.calling` passes by
+    position, by name or whole. A `layer` is a name as `find` gives it.
 
     Attributes:
         namespace: the array words for the model's arrays.
         model_name: for messages.
-        input_channel_axis: 1 or -1, in batched inputs.
+        input_channel_axis: in batched inputs, counted from either end; None for inputs without channels.
         execution: how the model's device likes to work.
         rescales_inputs: whether the model brings raw images into its range itself.
+        input_ndim_is_declared: whether `input_ndim` is what the model itself, or the user, says of its inputs, rather
+            than what one of its layers suggests.
+        declared_batch: the number of images that the model's inputs are declared for, if they are.
+        rows: how many images the smallest run has.
     """
 
     namespace: Namespace
     model_name: str
-    input_channel_axis: int = 1
+    input_channel_axis: int | None = 1
     execution: Execution = Execution()
+    gradient_cuts: str = "detach, no_grad, NumPy"
+    """The framework's ways to cut a gradient, for messages."""
     rescales_inputs: bool = False
+    input_ndim_is_declared: bool = True
+    declared_batch: int | None = None
+    rows: int = 1
 
     # --- the model as a whole
 
@@ -142,6 +178,13 @@ class ModelAdapter(ABC):
     def input_ndim(self, which: Which) -> int | None:
         """The axes of a batch of the named input (None: of the only one), or None if the model does not tell."""
 
+    def batch_ndim(self, images: Array) -> int | None:
+        """The axes of a batch of images like these, which are a batch or one image; None if the model does not tell.
+
+        Where the model's structure does not tell it, a backend may find out on these images.
+        """
+        return self.input_ndim(None)
+
     @property
     def anchor(self) -> Any:
         """The object by which other adapters of the same model are known to be of it."""
@@ -150,6 +193,11 @@ class ModelAdapter(ABC):
     @cached_property
     def _model_session(self) -> ModelSession:
         return session_of(self.anchor)
+
+    @property
+    def measured(self) -> dict[Any, Any]:
+        """What was measured of the model's layers, by the shapes of inputs: all adapters of the model share it."""
+        return self._model_session.measured
 
     def session(self) -> Opened:
         """A context in which the calling thread has the model to itself, at inference; it may be entered inside itself.
@@ -221,11 +269,32 @@ class ModelAdapter(ABC):
                 object (or an equal one) from call to call, so that a compiler can key on it.
             targets: (B, K) integers for `score`, or None if `score` chooses.
 
+        Returns:
+            What the pass left. Where a score came, the gradients of a layer on which it does not depend are None.
+
         Raises:
             InvalidValueError: if the model cannot run on inputs of this shape or a layer did not run.
-            UnconnectedError: if the scores do not depend on a layer.
             GradientsUnavailableError: if a score came and the model cannot be differentiated.
         """
+
+    def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
+        """One forward pass, and of every call of the layers what `view` makes of its output; nothing else is kept.
+
+        This one captures, and keeps, layers that run once; where a layer may run several times, or outputs are large,
+        a backend has its own.
+
+        Args:
+            inputs: a batch.
+            layers: names without a call.
+            view: can be hashed and compared, so that a compiler can key on it.
+
+        Returns:
+            The outputs, and by the names of the calls, `name#0`, `name#1`, ..., what `view` returned.
+        """
+        calls = [call_name(layer, 0) for layer in layers]
+        captured = self.capture(inputs, calls, None, None)
+        kept = {call: view(call, captured.layers[call].activations, self.namespace) for call in calls}
+        return captured.outputs, kept
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Any:
@@ -236,8 +305,33 @@ class ModelAdapter(ABC):
         """The raw outputs when the layer's output is replaced by `activations`, in the layer's own layout."""
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, of arrays and made of array words and `forward`, as the framework runs it fastest."""
+        """The function, of arrays and made of array words and `forward`, as the framework runs it fastest.
+
+        Its arguments may be inputs of several arrays: what is no array in them is the same in every run of what is
+        compiled.
+        """
         return function
+
+    def output_shapes(self, inputs: Inputs) -> Shapes:
+        """The shapes of all arrays that the model returns for the inputs; by a run, if there is no other way."""
+        return shapes_of(self.forward(inputs))
+
+    @cached_property
+    def _lost_axes(self) -> LostAxes:
+        return LostAxes()
+
+    def _restored(self, outputs: Any, inputs: Inputs, run: Callable[[Inputs], Any]) -> Any:
+        """The outputs for the inputs, with the axis of the batch where the model took it off a single image's.
+
+        Args:
+            outputs: for these inputs.
+            inputs: a batch.
+            run: of inputs, gives outputs, or their shapes; run with two images where that tells.
+        """
+        if batch_length(inputs) != 1:
+            return outputs
+        xp = self.namespace
+        return self._lost_axes.restored(outputs, lambda: run(twice(inputs, xp)), xp)
 
 
 @runtime_checkable
@@ -260,10 +354,20 @@ class HasWeights(Protocol):
 # --- what backends share
 
 
+def twice(inputs: Inputs, xp: Namespace) -> Inputs:
+    """The first image's inputs as a batch of two."""
+    return taken(inputs, indices_like([0, 0], leaves(inputs)[0], xp), xp)
+
+
 def split_call(layer: str) -> tuple[str, int | None]:
     """The layer's name and its call: ("backbone", 1) of "backbone#1", ("backbone", None) of "backbone"."""
     found = re.fullmatch(r"(.+)#(\d+)", layer)
     return (found[1], int(found[2])) if found else (layer, None)
+
+
+def call_name(layer: str, call: int) -> str:
+    """The name of one call of a layer, counted from 0."""
+    return f"{layer}#{call}"
 
 
 def call_number(layer: str, calls: int, model_name: str) -> int:
@@ -308,7 +412,7 @@ def unconnected_words(layer: str, model_name: str, cuts: str = "detach, no_grad,
     """What to say where the scores do not depend on a layer; `cuts` are the framework's ways to cut a gradient."""
     return (
         f"The scores of {model_name} do not depend on the layer {layer!r}, or the model cuts the gradient behind it "
-        f"({cuts}). Take a layer on the way to the outputs."
+        f"({cuts}). Take a layer on the way to the outputs, or a method that needs no gradient, such as ScoreCAM."
     )
 
 
@@ -327,28 +431,40 @@ def not_an_array(values: object, expected: str) -> InvalidTypeError:
     return InvalidTypeError(f"Images are a NumPy array or {expected}: got a {kind.__module__}.{kind.__qualname__}.")
 
 
-def cannot_run(model_name: str, inputs: Inputs, reason: str) -> InvalidValueError:
+def cannot_run(model_name: str, inputs: Inputs, reason: str, advice: str = "") -> CannotRunError:
     """The error for inputs on which the model does not run, with the first line of what it said itself."""
-    shapes = ", ".join(f"{tuple(each.shape)} ({_dtype_name(each.dtype)})" for each in leaves(inputs))
+    arrays = [each.array if isinstance(each, Shared) else each for _, each in found(inputs)]
+    shapes = ", ".join(f"{tuple(each.shape)} ({_dtype_name(each.dtype)})" for each in arrays)
     first_line = next(iter(reason.splitlines()), "")
-    return InvalidValueError(f"{model_name} cannot run on inputs of shape {shapes}: {first_line}")
+    ending = f"{'' if first_line.endswith('.') else '.'} {advice}" if advice else ""
+    return CannotRunError(f"{model_name} cannot run on inputs of shape {shapes}: {first_line}{ending}")
 
 
 def _dtype_name(dtype: Any) -> str:
     return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
 
 
-def channel_axis(channels: object, default: int) -> int:
-    """1 or -1 for the words "first" and "last"; the default for None.
+def channel_axis(channels: object, default: int | None) -> int | None:
+    """The axis of the channels in a batch, for "first", "last", "none" or its number; the default for None.
 
     Raises:
-        InvalidValueError: for another word.
+        InvalidValueError: for another word, and for the axis of the batch.
     """
     if channels is None:
         return default
-    if channels not in CHANNELS:
-        raise InvalidValueError(f"channels is 'first' or 'last': got {channels!r}.")
-    return CHANNELS[str(channels)]
+    if isinstance(channels, int) and not isinstance(channels, bool) and channels != 0:
+        return channels
+    if not isinstance(channels, str) or channels not in CHANNELS:
+        raise InvalidValueError(
+            f"channels is 'first' or 'last': got {channels!r}. It may also be 'none', for inputs without channels, or "
+            "the number of their axis in a batch, such as 2 for frames before channels."
+        )
+    return CHANNELS[channels]
+
+
+def layer_axis(input_axis: int | None, default: int) -> int:
+    """Where layers have their channels, if that is where the inputs have them: 1 or -1; else the default."""
+    return input_axis if input_axis in (1, -1) else default
 
 
 def mark_default(layers: Sequence[LayerInfo], besides: Container[str] = ()) -> list[LayerInfo]:

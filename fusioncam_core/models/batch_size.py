@@ -365,6 +365,8 @@ def require_batch_size(batch_size: BatchSize) -> BatchSize:
 
 def make_batching(adapter: ModelAdapter, batch_size: BatchSize) -> ModelBatching:
     """The batching of a model for a batch size as users give it."""
+    if batch_size == "auto" and adapter.execution.only:
+        return ModelBatching(adapter, adapter.execution.batch_size)
     return AutoBatching(adapter) if batch_size == "auto" else ModelBatching(adapter, batch_size)
 
 

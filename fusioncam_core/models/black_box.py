@@ -10,16 +10,17 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like
 from fusioncam_core.errors import GradientsUnavailableError, InvalidTypeError
 from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter, Score, channel_axis, not_an_array
-from fusioncam_core.models.inputs import Inputs, Which, call_with
+from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.inputs import Inputs, Which
 
 
 class BlackBox(ModelAdapter):
     """A function from a batch of images to outputs, for methods that need neither layer nor gradient, such as RISE.
 
     Args:
-        function: called with a batch (n, ...), or with several arrays by position or by name if the inputs are several;
-            returns the outputs for it, (n, classes) for a classifier.
-        channels: "first" or "last": where the channels of the images are.
+        function: called with a batch (n, ...), or, if the inputs are several, with them by position, by name or in one
+            container, as its signature says; returns the outputs for it, (n, classes) for a classifier.
+        channels: "first", "last", "none" or the number of their axis: where the channels of the images are.
         input_ndim: how many axes a batch has, if single images without a batch axis are to be understood.
         like: an array of the library that the function takes; None for float32 of NumPy.
 
@@ -31,7 +32,7 @@ class BlackBox(ModelAdapter):
     def __init__(
         self,
         function: Callable[..., Any],
-        channels: str = "first",
+        channels: str | int = "first",
         input_ndim: int | None = None,
         *,
         like: Array | None = None,
@@ -39,6 +40,7 @@ class BlackBox(ModelAdapter):
         if not callable(function):
             raise InvalidTypeError(f"Expected a function of images, got a {type(function).__qualname__}.")
         self._function = function
+        self._call = Caller(function)
         self._input_ndim = input_ndim
         self._like = np.zeros((), dtype=np.float32) if like is None else like
         self.namespace = array_namespace(self._like)
@@ -90,7 +92,7 @@ class BlackBox(ModelAdapter):
 
     def forward(self, inputs: Inputs) -> Any:
         """What the function returns."""
-        return call_with(self._function, inputs)
+        return self._restored(self._call(inputs), inputs, self._call)
 
     def forward_with(self, inputs: Inputs, layer: str, activations: Array) -> Any:
         """Raises TypeError: there are no layers."""

@@ -1,23 +1,47 @@
-"""What `layer=None` means in a model that has rows of tokens: the last layer whose patches matter.
+"""What `layer=None` means: the last call that sees the image, on which the outputs depend, and that has space.
 
-A head that reads the class token alone cuts the patches off from everything behind the keys and values of the last
-attention: the gradients there are exactly zero, and so would be the maps. Of the layers before that the last
-normalisation is taken, which for a vision transformer is the one that the last attention reads.
+It is neither a pooling layer, nor a head's output map, nor a part of an attention. In a row of tokens it must be the
+patches that the outputs depend on: a head that reads the class token alone cuts them off from everything behind the
+keys and values of the last attention. Of the layers before that the last normalisation is taken, which for a vision
+transformer is the one that the last attention reads.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like
-from fusioncam_core.errors import UnconnectedError
-from fusioncam_core.models.adapter import LayerInfo, ModelAdapter, Score
+from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like, to_numpy
+from fusioncam_core.errors import EvidenceWarning, GradientsUnavailableError, warn
+from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, Score, call_name
 from fusioncam_core.models.inputs import Inputs
-from fusioncam_core.models.layout import Reshape, find_layout, is_attention, is_row
-from fusioncam_core.models.outputs import unpack
+from fusioncam_core.models.layout import Layout, Reshape, is_attention, may_have_space
+from fusioncam_core.models.measurements import Measurements
+from fusioncam_core.models.outputs import scores_in, unpack
+from fusioncam_core.models.probe import is_row_shape
+
+LOOKED_AT = 32
+"""The most calls of one kind, from the last one back, that are measured at once."""
+
+DIFFERENTIATED = 6
+"""How many calls, from the last one back, are differentiated first; the others at once if none of these matters."""
+
+FEW = 20
+"""With fewer calls than these no layer is far from the input."""
+
+EARLY = 1 / 3
+"""The share of a model's calls, from its input, within which a layer is called early."""
+
+POOLING = re.compile(r"pool", re.IGNORECASE)
+ATTENTION = re.compile(
+    r"^(?!.*(block|layer|stage|net|model|encoder|decoder|former)).*(attention|attn|mhsa)", re.IGNORECASE
+)
+"""Kinds of layers that are an attention and nothing around it."""
+NORMALISATION = re.compile(r"norm", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -25,76 +49,189 @@ class AnyOutput:
     """A score that depends on all that a class could depend on: every value of an output, each with its own weight.
 
     Attributes:
-        output: the position or name of the output, if there are several.
+        output: the position or name of the output, if there are several; None takes all of them, for one image, where
+            they are several and none is that of a classifier.
     """
 
     output: int | str | None = None
 
     def __call__(self, outputs: Any, targets: Array | None) -> Array:
-        """(B, 1) weighted sums; the weights differ because the plain sum of probabilities is a constant."""
-        values = unpack(outputs, self.output)
-        xp = array_namespace(values)
-        flat = xp.reshape(xp.astype(values, xp.float32), (values.shape[0], -1))
+        """(B, 2) a weighted sum, and the largest value.
+
+        The weights differ because the plain sum of probabilities is a constant. By the largest value alone a map can be
+        told of which each channel is one class.
+        """
+        values = [unpack(outputs, self.output)] if self.output is not None else scores_in(outputs)
+        xp = array_namespace(*values)
+        rows = values[0].shape[0] if len(values) == 1 else 1
+        flat = xp.concat([xp.reshape(xp.astype(each, xp.float32), (rows, -1)) for each in values], axis=1)
         weights = constant_like(np.linspace(1, 2, int(flat.shape[1])), flat, xp)
-        return xp.sum(flat * weights, axis=1, keepdims=True)
+        return xp.stack([xp.sum(flat * weights, axis=1), xp.max(flat, axis=1)], axis=1)
+
+
+class Call(NamedTuple):
+    """One call of a layer that may be explained."""
+
+    layer: LayerInfo
+    run: LayerRun
+
+    @property
+    def name(self) -> str:
+        """With the number of the call."""
+        return call_name(self.layer.name, self.run.number)
+
+    @property
+    def short(self) -> str:
+        """The layer's name alone for its last call."""
+        return self.layer.name if self.run.number == self.layer.calls - 1 else self.name
 
 
 def default_layer(
-    listed: list[LayerInfo],
-    adapter: ModelAdapter,
-    inputs: Inputs,
-    score: Score,
-    *,
-    size: tuple[int, ...],
-    reshape: Reshape,
+    measurements: Measurements, adapter: ModelAdapter, inputs: Inputs, score: Score, *, reshape: Reshape
 ) -> str | None:
-    """The layer to explain when none is named: the backend's own choice, but in models that have rows of tokens.
-
-    Costs a forward and a backward pass of one image for each layer that is looked at: three in a vision transformer
-    with a class token, one in a transformer that pools its patches, none in a model without rows of tokens.
+    """The call to explain when no layer is named.
 
     Args:
-        listed: the model's layers in the order they ran, the backend's own choice marked.
+        measurements: of the model's layers, for such inputs.
         adapter: of the model.
         inputs: one image, as a batch.
         score: what a layer has to matter for.
-        size: the spatial size of the explained input.
         reshape: what the user says of the layer; a grid says which layers are rows of tokens.
 
     Returns:
-        Its name; None if no layer has spatial extent.
+        Its name, that of the layer alone for its last call; None if no layer has space.
     """
-    layers = _candidates(listed, size, reshape)
-    if not layers:
-        return next((layer.name for layer in listed if layer.default), None)
-    chosen = (layer.name for layer in layers if _patches_matter(adapter, layer.name, inputs, score, size, reshape))
-    return next(chosen, layers[0].name)
+    key = ("default", score, reshape) if isinstance(score, AnyOutput) and isinstance(reshape, tuple | None) else None
+    if key is not None and key in measurements.kept:
+        return measurements.kept[key]
+    search = _Search(measurements, adapter, inputs, score, reshape)
+    found = search.found()
+    if found is not None:
+        search.warn_if_early(found)
+    name = None if found is None else found.short
+    if key is not None:
+        measurements.kept[key] = name
+    return name
 
 
-def _candidates(listed: list[LayerInfo], size: tuple[int, ...], reshape: Reshape) -> list[LayerInfo]:
-    """What to try: the backend's choice (or a given grid's last row), then the normalisations before it, last first."""
-    if callable(reshape):
-        return []
-    rows = [index for index, layer in enumerate(listed) if is_row(layer.shape, size, reshape)]
-    marked = [index for index, layer in enumerate(listed) if layer.default] if reshape is None else rows
-    if not rows or not marked:
-        return []
-    last = marked[-1]
-    tokens = {listed[index].shape[1] for index in rows}
-    tried = [] if is_attention(listed[last].shape, size, tokens) else [listed[last]]
-    before = [listed[index] for index in reversed(rows) if index < last]
-    return tried + ([layer for layer in before if "norm" in layer.kind.lower()] or before)
+class _Search:
+    """Looks for the default layer from the outputs back."""
+
+    def __init__(
+        self, measurements: Measurements, adapter: ModelAdapter, inputs: Inputs, score: Score, reshape: Reshape
+    ):
+        listed = self._listed = measurements.listed
+        self._adapter = adapter
+        self._inputs = inputs
+        self._score = score
+        self._measurements = measurements
+        self._reshape = reshape
+        self._kinds = {layer.name: layer.kind for layer in listed}
+        calls = [Call(layer, run) for layer in listed for run in layer.runs]
+        self._calls = sorted(calls, key=lambda call: call.run.place)
+
+    def found(self) -> Call | None:
+        left = [call for call in self._calls if self._may_be(call)]
+        fallback: Call | None = None
+        while left:
+            kinds = self._looked_at_first(left)
+            usable = [each for rows in kinds for each in self._usable(left, rows)]
+            usable.sort(key=lambda each: each[0].run.place)
+            left = [call for call in left if self._is_row(call) not in kinds]
+            found = self._that_matters(usable)
+            if found is not None:
+                return found
+            fallback = fallback or (usable[-1][0] if usable else None)
+        return fallback
+
+    def _looked_at_first(self, calls: Sequence[Call]) -> set[bool]:
+        """Rows of tokens or maps, whichever came last; both where rows ran before a map, which may be their last."""
+        last = self._is_row(calls[-1])
+        nearby = {self._is_row(call) for call in calls[-LOOKED_AT:]}
+        return {last} if last else nearby
+
+    def _usable(self, calls: Sequence[Call], rows: bool) -> list[tuple[Call, Layout]]:
+        group = [call for call in calls if self._is_row(call) == rows]
+        return self._with_layouts((_last_rows(group) if rows else group)[-LOOKED_AT:])
+
+    def _may_be(self, call: Call) -> bool:
+        layer, shape, size = call.layer, call.run.shape, self._measurements.size
+        if layer.named_outputs or not may_have_space(shape, size) or POOLING.search(f"{layer.kind} {layer.made_by}"):
+            return False
+        if isinstance(self._reshape, Sequence) and not is_row_shape(shape, size):
+            return False
+        return not self._inside_attention(layer.name)
+
+    def _is_row(self, call: Call) -> bool:
+        return is_row_shape(call.run.shape, self._measurements.size)
+
+    def _inside_attention(self, name: str) -> bool:
+        """Whether the layer is a part of an attention, such as its projections."""
+        around = [name[: found.start()] for found in re.finditer(r"[./\[]", name)]
+        return any(ATTENTION.search(self._kinds.get(each, "")) for each in around)
+
+    def _with_layouts(self, calls: Sequence[Call]) -> list[tuple[Call, Layout]]:
+        """Those that see the image and have space, with where it is."""
+        evidence = self._measurements.of([call.name for call in calls])
+        if callable(self._reshape):
+            seeing = [call for call in calls if evidence[call.name].sees]
+            return [(call, Layout(1, function=self._reshape)) for call in seeing]
+        tokens = {call.run.shape[1] for call in self._calls if self._is_row(call)}
+        usable = []
+        for call in calls:
+            seen = evidence[call.name]
+            if not seen.sees:
+                continue
+            layout = self._measurements.layout_or_none(call.layer, seen, self._reshape)
+            if layout is None or is_attention(call.run.shape, self._measurements.size, tokens):
+                continue
+            usable.append((call, layout))
+        return usable
+
+    def _that_matters(self, usable: Sequence[tuple[Call, Layout]]) -> Call | None:
+        """The last one at whose positions the score has a gradient, and that is no map of a head's outputs."""
+        for group in (usable[-DIFFERENTIATED:], usable[:-DIFFERENTIATED]):
+            if not group:
+                continue
+            if callable(self._reshape):  # which of the layers it is made for is the user's to say
+                return group[-1][0]
+            try:
+                gradients = self._gradients([call for call, _ in group])
+            except GradientsUnavailableError:
+                return usable[-1][0]
+            for call, layout in reversed(group):
+                if gradients[call.name] is not None and self._matters(gradients[call.name], layout):
+                    return call
+        return None
+
+    def _gradients(self, calls: Sequence[Call]) -> dict[str, Array | None]:
+        captured = self._adapter.capture(self._inputs, [call.name for call in calls], self._score, None)
+        return {name: each.gradients for name, each in captured.layers.items()}
+
+    def _matters(self, gradients: Array, layout: Layout) -> bool:
+        """Whether there is a gradient at any position, and for each score in more than one channel."""
+        xp = self._adapter.namespace
+        placed = [to_numpy(layout.channels_first(gradients[k, ...], xp=xp)) for k in range(int(gradients.shape[0]))]
+        channels = [np.flatnonzero(np.abs(each).sum(axis=(0, *range(2, each.ndim)))) for each in placed]
+        if not any(len(each) for each in channels):
+            return False
+        # Where one channel alone makes one class, or what a target function looks at, the map is the head's output.
+        return not any(len(each) == 1 for each in channels)
+
+    def warn_if_early(self, call: Call) -> None:
+        """Of a layer so near the input that its map shows edges rather than evidence."""
+        places = [run.place for layer in self._listed for run in layer.runs]
+        if len(places) >= FEW and call.run.place < max(places) * EARLY:
+            warn(
+                f"The last layer of {self._adapter.model_name} that sees the image, has space and matters to the "
+                f"outputs is {call.short!r}, number {call.run.place + 1} of {max(places) + 1} that ran: its map shows "
+                "what the model sees first, not what it decides by. Name another layer, or say with reshape= where in "
+                "one the image's patches are.",
+                EvidenceWarning,
+            )
 
 
-def _patches_matter(
-    adapter: ModelAdapter, layer: str, inputs: Inputs, score: Score, size: tuple[int, ...], reshape: Reshape
-) -> bool:
-    """Whether the score has a gradient at any patch of the layer."""
-    try:
-        captured = adapter.capture(inputs, [layer], score, None).layers[layer]
-    except UnconnectedError:
-        return False
-    gradients: Array = captured.gradients
-    xp = adapter.namespace
-    layout = find_layout(gradients.shape[1:], size, captured.channel_axis, reshape, layer)
-    return bool(xp.any(layout.channels_first(gradients[0, ...], xp=xp) != 0))
+def _last_rows(rows: Sequence[Call]) -> list[Call]:
+    """The last row of tokens, and before it the normalisations: others there are parts of blocks."""
+    before = [call for call in rows[:-1] if NORMALISATION.search(call.layer.kind)]
+    return [*(before or rows[:-1]), rows[-1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Span, make_batching
-from fusioncam_core.models.inputs import Inputs, Which, leaf, map_leaves, with_leaf
+from fusioncam_core.models.inputs import Inputs, Which, leaf, taken, with_leaf
 from fusioncam_core.models.outputs import ClassScores, Scores
 
 Baseline = Any
@@ -34,20 +34,32 @@ Step = Callable[[Inputs, Array, "Array | None"], Array]
 """(inputs (n, ...), maps (n, *spatial), erased images (n, ...) or None) -> logits (n, classes)."""
 
 
-def masked_step(adapter: ModelAdapter, scores: Scores, which: Which = None, *, normalised: bool = True) -> Step:
+AS_ADAPTER: Any = "as the adapter has it"
+"""The channel axis that the model's adapter tells."""
+
+
+def masked_step(
+    adapter: ModelAdapter,
+    scores: Scores,
+    which: Which = None,
+    *,
+    normalised: bool = True,
+    channel_axis: int | None = AS_ADAPTER,
+) -> Step:
     """The compiled step of all region methods: the logits of images under the masks `N(U(maps))`.
 
     An image under a mask is `E + (I - E) M`, with `E` the erased image; `I M` when that is zero. If not `normalised`,
     the masks are `U(maps)`, whatever their values.
     """
-    xp, channel_axis = adapter.namespace, adapter.input_channel_axis
+    xp = adapter.namespace
+    channel_axis = adapter.input_channel_axis if channel_axis is AS_ADAPTER else channel_axis
 
     def masked_logits(inputs: Inputs, maps: Array, erased: Array | None) -> Array:
         images = leaf(inputs, which)
         size = spatial_size(images, channel_axis)
         masks = _resize(maps, size, xp=xp)
         masks = _normalise(masks, len(size), xp=xp) if normalised else masks
-        masks = xp.astype(xp.expand_dims(masks, axis=channel_axis), images.dtype)
+        masks = xp.astype(over_channels(masks, len(size), channel_axis, xp=xp), images.dtype)
         masked = images * masks if erased is None else erased + (images - erased) * masks
         return scores.logits(adapter.forward(with_leaf(inputs, which, masked)))
 
@@ -57,9 +69,9 @@ def masked_step(adapter: ModelAdapter, scores: Scores, which: Which = None, *, n
 class Steps:
     """The compiled steps of one model and one reading of its outputs, each made when it is first asked for."""
 
-    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which):
+    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which, channel_axis: int | None):
         self._adapter, self._scores = adapter, scores
-        self._made = functools.partial(masked_step, adapter, scores, which)
+        self._made = functools.partial(masked_step, adapter, scores, which, channel_axis=channel_axis)
 
     @functools.cached_property
     def normalised(self) -> Step:
@@ -99,14 +111,18 @@ class MaskedSteps:
         self.which = which
         self._batch_size = batch_size
         self._batchings: dict[tuple[int, ...], ModelBatching] = {}
-        self._latest: dict[type, tuple[Scores, Steps]] = {}
+        self._latest: dict[tuple[type, int | None], tuple[Scores, Steps]] = {}
 
-    def of(self, scores: Scores) -> Steps:
-        """The steps of one reading of the outputs; how many top classes are asked for is no part of it."""
+    def of(self, scores: Scores, channel_axis: int | None) -> Steps:
+        """The steps of one reading of the outputs, for inputs with their channels there, or None.
+
+        How many top classes are asked for is no part of it.
+        """
         key = replace(scores, top=1) if isinstance(scores, ClassScores) else scores
-        latest = self._latest.get(type(key))
+        kind = type(key), channel_axis
+        latest = self._latest.get(kind)
         if latest is None or latest[0] != key:
-            latest = self._latest[type(key)] = (key, Steps(self.adapter, key, self.which))
+            latest = self._latest[kind] = (key, Steps(self.adapter, key, self.which, channel_axis))
         return latest[1]
 
     def batching(self, images: Array) -> ModelBatching:
@@ -126,18 +142,29 @@ class MaskedScorer:
         inputs: (B, ...) of the model.
         targets: (B, K) integers.
         erased: what `erased_images` gave for the explained input.
+        channel_axis: of the explained input.
 
     Attributes:
         batching: how many images the model sees at once.
         evaluations: the images the model has been run on so far, through this object.
     """
 
-    def __init__(self, steps: MaskedSteps, scores: Scores, inputs: Inputs, targets: Array, *, erased: Array | None):
+    def __init__(
+        self,
+        steps: MaskedSteps,
+        scores: Scores,
+        inputs: Inputs,
+        targets: Array,
+        *,
+        erased: Array | None,
+        channel_axis: int | None = 1,
+    ):
         self.adapter = steps.adapter
         self.batching = steps.batching(leaf(inputs, steps.which))
         self.evaluations = 0
         self._scores = scores
-        self._steps = steps.of(scores)
+        self._steps = steps.of(scores, channel_axis)
+        self._channel_axis = channel_axis
         self._inputs = inputs
         self._which = steps.which
         self._targets = targets
@@ -168,7 +195,7 @@ class MaskedScorer:
         single = int(images.shape[0]) == 1 and not self.adapter.execution.fixed_shapes
         if single and self._which is None:
             return images
-        rows = map_leaves(lambda each: xp.take(each, owners, axis=0), self._inputs)
+        rows = taken(self._inputs, owners, xp)
         return with_leaf(rows, self._which, images) if single else rows
 
     def score_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
@@ -210,7 +237,7 @@ class MaskedScorer:
         """The first target's probability (n,) of the images `owners` (n,) for others in the explained one's place."""
 
         def logits(span: Span, owned: Array) -> Array:
-            rows = map_leaves(lambda each: self.adapter.namespace.take(each, owned, axis=0), self._inputs)
+            rows = taken(self._inputs, owned, self.adapter.namespace)
             return self._steps.bare(with_leaf(rows, self._which, images(span)))
 
         return self._first_probabilities(owners, logits)
@@ -252,7 +279,7 @@ class MaskedScorer:
         batch = int(self._targets.shape[0])
         images = leaf(self._inputs, self._which)
         distinct = 1 if self._erased is None and self._which is None else batch
-        size = spatial_size(images, self.adapter.input_channel_axis)
+        size = spatial_size(images, self._channel_axis)
         black = constant_like(np.zeros((1, *size)), xp.astype(images[:0, ...], xp.float32), xp)
         logits = self._over(
             np.arange(distinct),
@@ -270,13 +297,71 @@ class MaskedScorer:
         return self.adapter.namespace.take_along_axis(probabilities, self._targets, axis=1)
 
 
-def spatial_size(images: Array, channel_axis: int) -> tuple[int, ...]:
-    """The lengths of the spatial axes of batched images."""
-    shape = tuple(int(length) for length in images.shape)
-    return shape[2:] if channel_axis == 1 else shape[1:-1]
+def spatial_axes(ndim: int, channel_axis: int | None) -> tuple[int, ...]:
+    """The axes of a batch of images that are neither the batch nor the channels."""
+    channels = None if channel_axis is None else channel_axis % ndim
+    return tuple(axis for axis in range(1, ndim) if axis != channels)
 
 
-def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Namespace) -> Array | None:
+def spatial_size(images: Array, channel_axis: int | None) -> tuple[int, ...]:
+    """The lengths of the spatial axes of batched images: all but the first and the channels'."""
+    shape = [int(length) for length in images.shape]
+    if channel_axis is not None:
+        _require_axis(shape, channel_axis)
+        del shape[channel_axis]
+    return tuple(shape[1:])
+
+
+def _require_axis(shape: Sequence[int], channel_axis: int) -> None:
+    """Raise InvalidValueError unless a batch of this shape has the axis, and it is not the first."""
+    if channel_axis >= len(shape) or channel_axis <= -len(shape):
+        raise InvalidValueError(
+            f"The channels are in axis {channel_axis} of a batch, and images of shape {tuple(shape)} came. Say where "
+            "they are with backend_options={'channels': ...}: 'first', 'last', 'none' or the number of the axis."
+        )
+
+
+def over_channels(maps: Array, spatial_ndim: int, channel_axis: int | None, *, xp: Namespace) -> Array:
+    """Maps (..., *size) with an axis of one channel where batched images have theirs; as they are if these have none.
+
+    Axes are counted in a batch, so that the maps may have more axes than one before their size.
+    """
+    if channel_axis is None:
+        return maps
+    behind = channel_axis if channel_axis < 0 else channel_axis - spatial_ndim - 2
+    return xp.expand_dims(maps, axis=behind)
+
+
+def with_channels_first(images: Array, channel_axis: int | None, *, xp: Namespace) -> Array:
+    """(B, C, *spatial) of batched images; of those without channels (B, 1, *spatial)."""
+    if channel_axis is None:
+        return xp.expand_dims(images, axis=1)
+    return images if channel_axis == 1 else xp.moveaxis(images, channel_axis, 1)
+
+
+def with_channels_back(images: Array, channel_axis: int | None, *, xp: Namespace) -> Array:
+    """The inverse of `with_channels_first`."""
+    if channel_axis is None:
+        return images[:, 0, ...]
+    return images if channel_axis == 1 else xp.moveaxis(images, 1, channel_axis)
+
+
+def drawn_for_one(
+    draw: Callable[[tuple[int, ...]], np.ndarray[Any, Any]], shape: Sequence[int], channel_axis: int | None
+) -> np.ndarray[Any, Any]:
+    """What is drawn for one image, channels first so that all layouts get the same, as (1, *shape).
+
+    Args:
+        draw: gives values of a shape.
+        shape: of the image, without a batch axis.
+        channel_axis: where a batch has its channels, or None.
+    """
+    axis = 0 if channel_axis is None else channel_axis % (len(shape) + 1) - 1
+    values = draw((int(shape[axis]), *(int(length) for place, length in enumerate(shape) if place != axis)))
+    return np.moveaxis(values, 0, axis)[None]
+
+
+def erased_images(images: Array, baseline: Baseline, channel_axis: int | None, xp: Namespace) -> Array | None:
     """What is seen where a mask is 0, for each image; None for zero.
 
     Args:
@@ -284,7 +369,7 @@ def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Name
         baseline: "zero"; "blur", each image blurred with a standard deviation of a ninth of its shorter side;
             a number; one value a channel; or one image, for all. All in the model's input space, after
             preprocessing.
-        channel_axis: 1 or -1.
+        channel_axis: of the images, or None.
         xp: the namespace.
 
     Raises:
@@ -293,8 +378,8 @@ def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Name
     if isinstance(baseline, str):
         return _named_baseline(images, baseline, channel_axis, xp)
     values = to_numpy(baseline) if hasattr(baseline, "shape") else np.asarray(baseline, dtype=np.float64)
-    if values.ndim == 1 and channel_axis == 1:
-        values = values.reshape(-1, *(1,) * (images.ndim - 2))
+    if values.ndim == 1 and channel_axis is not None:
+        values = values.reshape(-1, *(1,) * (images.ndim - 1 - channel_axis % images.ndim))
     try:
         values = np.broadcast_to(values, tuple(images.shape[1:]))
     except ValueError:
@@ -305,7 +390,7 @@ def erased_images(images: Array, baseline: Baseline, channel_axis: int, xp: Name
     return xp.broadcast_to(constant_like(values, images, xp), tuple(images.shape))
 
 
-def _named_baseline(images: Array, name: str, channel_axis: int, xp: Namespace) -> Array | None:
+def _named_baseline(images: Array, name: str, channel_axis: int | None, xp: Namespace) -> Array | None:
     if name == "zero":
         return None
     if name != "blur":
@@ -314,8 +399,7 @@ def _named_baseline(images: Array, name: str, channel_axis: int, xp: Namespace) 
     return blurred_images(images, sigma, math.ceil(3 * sigma), channel_axis, xp)
 
 
-def blurred_images(images: Array, sigma: float, radius: int, channel_axis: int, xp: Namespace) -> Array:
+def blurred_images(images: Array, sigma: float, radius: int, channel_axis: int | None, xp: Namespace) -> Array:
     """The images (B, ...) after a Gaussian blur of this standard deviation, cut off at this radius, in pixels."""
-    moved = images if channel_axis == 1 else xp.moveaxis(images, -1, 1)
-    blurred = _blur(moved, sigma, radius, moved.ndim - 2, xp=xp)
-    return blurred if channel_axis == 1 else xp.moveaxis(blurred, 1, -1)
+    moved = with_channels_first(images, channel_axis, xp=xp)
+    return with_channels_back(_blur(moved, sigma, radius, moved.ndim - 2, xp=xp), channel_axis, xp=xp)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -11,12 +12,20 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like
 from fusioncam_core.arrays.words import _softmax, sigmoid
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.structure import Path, entries, is_array, is_container, rebuilt
 
 if TYPE_CHECKING:
     from fusioncam_core.models.adapter import Ending
 
 Task = Literal["multiclass", "multilabel", "binary"]
 OutputKind = Literal["logits", "probabilities"]
+
+
+OTHER_THAN_CLASSES = (
+    "What is no classifier is explained by a function of its outputs, given as targets=: of a segmentation "
+    "SegmentationLogit(class, mask), with channel_axis=-1 where classes come last and output= where outputs are "
+    "several; of a detector's candidates DetectionScore(box, class)."
+)
 
 
 def unpack(outputs: Any, which: int | str | None = None) -> Array:
@@ -43,7 +52,15 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
     if isinstance(outputs, Mapping) and len(entries) > 1:
         raise InvalidTypeError(
             f"The model returned several outputs, {_names(outputs)}, and none is called 'logits'. Say which is "
-            "explained with output=."
+            f"explained with output=. {OTHER_THAN_CLASSES}"
+        )
+    if isinstance(outputs, list) and outputs and isinstance(outputs[0], Mapping):
+        several = "s" * (len(outputs) != 1)
+        raise InvalidTypeError(
+            f"The model returned {len(outputs)} mapping{several} of {_names(outputs[0])}, one for each image, as "
+            "detectors do. "
+            "Give as targets= a function that makes one score an image of them, (n,): such as the best score of a "
+            "class, or its overlap with a box times its score, as DetectionScore has it."
         )
     if isinstance(entries, tuple | list) and entries:
         return unpack(entries[0])
@@ -51,6 +68,29 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
         f"The model returned a {type(outputs).__qualname__}, which holds no array of class scores. Wrap the model "
         "so that it returns one."
     )
+
+
+def scores_in(outputs: Any) -> list[Array]:
+    """The array of class scores in what a model returned; if there is none that is known to be, all floating arrays.
+
+    Raises:
+        TypeError: if there are none.
+    """
+    try:
+        return [unpack(outputs)]
+    except InvalidTypeError:
+        found = [each for each in _arrays(outputs) if array_namespace(each).isdtype(each.dtype, "real floating")]
+        if not found:
+            raise
+        return found
+
+
+def _arrays(outputs: Any) -> Iterator[Array]:
+    if hasattr(outputs, "shape"):
+        yield outputs
+    elif isinstance(outputs, Mapping | tuple | list):
+        for each in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _arrays(each)
 
 
 def _named_output(outputs: Any, which: int | str) -> Any:
@@ -69,6 +109,77 @@ def _names(outputs: Any) -> str:
     if isinstance(outputs, tuple | list):
         return f"{len(outputs)} outputs, 0 to {len(outputs) - 1}"
     return f"one {type(outputs).__qualname__}"
+
+
+Shapes = dict[Path, tuple[int, ...]]
+"""The shapes of arrays by their paths."""
+
+
+def arrays_in(outputs: Any, prefix: Path = ()) -> Iterator[tuple[Path, Array]]:
+    """Every array in what a model returned, with its path: also those of an object's attributes."""
+    if is_array(outputs):
+        yield prefix, outputs
+        return
+    for step, each in entries(outputs) if is_container(outputs) else _attributes(outputs).items():
+        yield from arrays_in(each, (*prefix, step))
+
+
+def shapes_of(outputs: Any) -> Shapes:
+    """The shapes of all arrays in what a model returned."""
+    return {path: tuple(int(length) for length in each.shape) for path, each in arrays_in(outputs)}
+
+
+def map_outputs(function: Callable[[Path, Array], Array], outputs: Any, prefix: Path = ()) -> Any:
+    """The function of the path and the array of every array in outputs, in copies of what holds them."""
+    if is_array(outputs):
+        return function(prefix, outputs)
+    if is_container(outputs):
+        return rebuilt(outputs, [map_outputs(function, each, (*prefix, step)) for step, each in entries(outputs)])
+    changed = {name: map_outputs(function, each, (*prefix, name)) for name, each in _attributes(outputs).items()}
+    if not changed:
+        return outputs
+    copied = copy.copy(outputs)
+    vars(copied).update(changed)  # past the __setattr__ of a frozen dataclass
+    return copied
+
+
+def _attributes(outputs: Any) -> dict[str, Any]:
+    """The attributes of an object of outputs that are arrays, or hold them."""
+    attributes = vars(outputs) if hasattr(outputs, "__dict__") and not isinstance(outputs, type) else {}
+    return {name: each for name, each in attributes.items() if is_array(each) or is_container(each)}
+
+
+class LostAxes:
+    """Gives the outputs of one image their batch axis back, where a model takes it off with a `squeeze()`.
+
+    That an array has lost it is seen by a run of two images, once for outputs of these axes: theirs has two rows of
+    what the one image has.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[Path, int], ...], frozenset[Path]] = {}
+
+    def restored(self, outputs: Any, run_two: Callable[[], Any], xp: Namespace) -> Any:
+        """The outputs of one image.
+
+        Args:
+            outputs: as the model returned them.
+            run_two: gives the outputs of two images, or anything that has their shapes.
+            xp: the namespace.
+        """
+        if hasattr(outputs, "shape") and tuple(outputs.shape[:1]) == (1,):
+            return outputs
+        suspects = {path: shape for path, shape in shapes_of(outputs).items() if shape[:1] != (1,)}
+        if not suspects:
+            return outputs
+        key = tuple((path, len(shape)) for path, shape in suspects.items())
+        if key not in self._known:
+            pairs = shapes_of(run_two())
+            self._known[key] = frozenset(path for path, shape in suspects.items() if pairs.get(path) == (2, *shape))
+        lost = self._known[key]
+        if not lost:
+            return outputs
+        return map_outputs(lambda path, each: xp.expand_dims(each, axis=0) if path in lost else each, outputs)
 
 
 @dataclass(frozen=True)
@@ -175,6 +286,7 @@ class ClassScores:
         xp = array_namespace(logits)
         if targets is None:
             return xp.take_along_axis(logits, self.default_targets(logits), axis=1)
+        require_rows(logits, int(targets.shape[0]))
         # A class beyond the last is refused once the number of classes is known; here it must only not crash.
         last = xp.full_like(targets, logits.shape[1] - 1)
         return xp.take_along_axis(logits, xp.minimum(targets, last), axis=1)
@@ -196,6 +308,21 @@ def _several_scores(values: Array) -> str:
         "targets=SegmentationLogit(index, mask, channel_axis=-1), or channel_axis=1 where the classes are the second "
         "axis. For anything else give targets a function of the outputs that returns one score an image."
     )
+
+
+def require_rows(logits: Array, batch: int) -> None:
+    """Nothing, if the logits have a row an image.
+
+    Raises:
+        InvalidValueError: if there are as many images, and not as many rows.
+    """
+    rows = int(logits.shape[0])
+    if rows != batch:
+        raise InvalidValueError(
+            f"The model returned {rows} row{'s' * (rows != 1)} of outputs for {batch} image{'s' * (batch != 1)}. If it "
+            "takes one image at a time, say batch_size=1. If what it takes for a batch are the parts of one sample (a "
+            "bag, the frames of a clip), give them as one image: wrap the model so that it takes (batch, parts, ...)."
+        )
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,12 @@ class ModelSession:
     Attributes:
         shared: what one of them has put there for the others, such as other weights of a model that cannot be written
             to; emptied by what was registered for it.
+        measured: what was found out about the model, which holds as long as it lives.
     """
 
     def __init__(self) -> None:
         self.shared: dict[str, Any] = {}
+        self.measured: dict[Any, Any] = {}
         self._lock = threading.RLock()
         self._owner: int | None = None
         self._undo: list[Undo] = []

@@ -12,6 +12,7 @@ import pluggy
 from fusioncam_core.arrays.namespaces import register_finder
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import ModelAdapter
+from fusioncam_core.models.fixed_batch import fixed_batch
 from fusioncam_core.plugins import hookspecs
 
 DISABLE_VARIABLE = "FUSIONCAM_DISABLE_PLUGINS"
@@ -88,7 +89,7 @@ def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) ->
     adapter: ModelAdapter | None = plugin_manager().hook.fusioncam_adapt_model(model=model, options=options)
     if adapter is None:
         raise InvalidTypeError(_nobody_adapts(model))
-    return adapter
+    return adapter if adapter.declared_batch is None else fixed_batch(adapter, adapter.declared_batch)
 
 
 def _nobody_adapts(model: object) -> str:
@@ -102,5 +103,16 @@ def _nobody_adapts(model: object) -> str:
     return (
         f"No plugin adapts a model of type {kind}. Plugins asked: {', '.join(asked) or 'none'}"
         + (f"; disabled by {DISABLE_VARIABLE}: {', '.join(disabled)}" if disabled else "")
-        + f". What they read:{known or ' nothing'}"
+        + f". What they read:{known or ' nothing'}{_held_by(model)}"
     )
+
+
+def _held_by(model: object) -> str:
+    """Which attribute of an object holds a model, as trainers and pipelines do; "" if none is known to."""
+    hook = plugin_manager().hook
+    for name in ("model", "module"):
+        inner = getattr(model, name, None)
+        if inner is not None and hook.fusioncam_adapt_model(model=inner, options={}) is not None:
+            kind = f"{type(inner).__module__}.{type(inner).__qualname__}"
+            return f"\nThe .{name} of this {type(model).__qualname__} is a {kind}, which can be read: give that."
+    return ""

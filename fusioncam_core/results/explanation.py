@@ -28,7 +28,7 @@ class Explanation:
         probabilities: (B, *T) their probabilities for the plain images.
         class_probabilities: (B, classes) of all classes, for the plain images.
         images: (B, ...) the inputs as the model got them.
-        image_channel_axis: 1 or -1, in `images`.
+        image_channel_axis: in `images`, counted from either end; None if they have no channels.
         evaluations: how many images the model was run on, masked and plain.
         parts: for Fusion-CAM the stages "gradient", "denoised", "region", "union" and "similarity", each
             like `maps`.
@@ -51,7 +51,7 @@ class Explanation:
     probabilities: Array
     class_probabilities: Array
     images: Array
-    image_channel_axis: int
+    image_channel_axis: int | None
     evaluations: int
     parts: dict[str, Array] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
@@ -101,7 +101,8 @@ class Explanation:
 
         Raises:
             MissingExtra: if Pillow or matplotlib is not installed.
-            ValueError: if there are not as many names or photographs as images, or the maps are not 2-D.
+            ValueError: if there are not as many names or photographs as images, or pictures are asked for of maps that
+                are neither 2-D nor, as of clips and volumes, 3-D.
         """
         from fusioncam_core.results.files import save_explanation
 

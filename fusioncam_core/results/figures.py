@@ -168,24 +168,25 @@ def png(figure: Figure) -> bytes:
 def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = None) -> bytes:
     """A notebook's view of an explanation: the images and their maps, as the bytes of a PNG file.
 
-    Of many images and targets the first 8 are shown.
+    Of many images and targets the first 8 are shown; of clips and volumes the middle frame or slice.
 
     Args:
-        explanation: of NumPy arrays (`explanation.numpy()`), with maps (B, H, W) or (B, K, H, W).
+        explanation: of NumPy arrays (`explanation.numpy()`), with maps (B, H, W) or (B, K, H, W), or of clips and
+            volumes (B, D, H, W) or (B, K, D, H, W).
         class_names: one per class, in the order of the model's outputs.
 
     Raises:
-        ValueError: the maps have another number of spatial axes than two, or there is not a name per class.
+        ValueError: the maps have another number of spatial axes than two or three, or there is not a name per class.
         MissingExtra: matplotlib or Pillow is not installed.
     """
-    _check_two_dimensional(explanation)
+    _check_drawable(explanation)
     _check_class_names(explanation, class_names)
     rows = [
         row
         for index in range(min(_NOTEBOOK_ROWS, len(explanation.images)))
         for row in _rows(explanation, index, _input_picture(explanation, index), {}, class_names)
     ]
-    return png(figure(rows[:_NOTEBOOK_ROWS], ["Input", _method_title(explanation)]))
+    return png(figure(rows[:_NOTEBOOK_ROWS], [_input_title(explanation), _method_title(explanation)]))
 
 
 def _rows(
@@ -198,7 +199,7 @@ def _rows(
     stages = [explanation.parts[name][index] for name in parts] + [explanation.maps[index]]
     several = explanation.targets.ndim == 2
     for k, numbers in enumerate(target_numbers(explanation, index, class_names)):
-        maps = [stage[k] if several else stage for stage in stages]
+        maps = [_picture_of(stage[k] if several else stage) for stage in stages]
         name = numbers["name"] or f"class {numbers['class']}"
         yield Row(photograph, maps, f"{name}\np = {numbers['probability']:.3f}")
 
@@ -209,16 +210,26 @@ def _method_title(explanation: Explanation) -> str:
 
 def _input_picture(explanation: Explanation, index: int) -> Pixels:
     """One model input as a picture: min-max scaled; other than one or three channels are averaged."""
-    image = np.moveaxis(
-        np.asarray(explanation.images[index], dtype=np.float64),
-        _single_image_axis(explanation.image_channel_axis),
-        -1,
-    )
+    image = np.asarray(explanation.images[index], dtype=np.float64)
+    axis = explanation.image_channel_axis
+    image = image[..., None] if axis is None else np.moveaxis(image, _single_image_axis(axis), -1)
+    image = image[len(image) // 2] if image.ndim == 4 else image
     if image.shape[-1] != 3:
         image = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
     low, high = float(image.min()), float(image.max())
     spread = high - low if high > low else 1.0
     return np.round((image - low) / spread * 255.0).astype(np.uint8)
+
+
+def _picture_of(saliency: Map) -> Map:
+    """The map, or its middle frame or slice."""
+    return saliency[len(saliency) // 2] if saliency.ndim == 3 else saliency
+
+
+def _input_title(explanation: Explanation) -> str:
+    """What the input's panel is called: of clips and volumes with the number of the frame or slice, from 1."""
+    frames = explanation.maps.shape[explanation.targets.ndim] if _spatial_axes(explanation) == 3 else None
+    return "Input" if frames is None else f"Input, {frames // 2 + 1} of {frames}"
 
 
 def _single_image_axis(batched_axis: int) -> int:
@@ -239,12 +250,16 @@ def _pixels(photograph: Any) -> Pixels:
     return np.asarray(picture)
 
 
-def _check_two_dimensional(explanation: Explanation) -> None:
-    axes = explanation.images.ndim - 2
-    if axes != 2:
+def _spatial_axes(explanation: Explanation) -> int:
+    return int(explanation.images.ndim) - (1 if explanation.image_channel_axis is None else 2)
+
+
+def _check_drawable(explanation: Explanation) -> None:
+    axes = _spatial_axes(explanation)
+    if axes not in (2, 3):
         raise InvalidValueError(
-            f"Pictures are drawn of inputs with 2 spatial axes (height, width), and these have {axes}. The "
-            "maps and numbers can be saved without: pictures=False."
+            f"Pictures are drawn of inputs with 2 spatial axes (height, width) or 3 (of which the middle of the first "
+            f"is shown), and these have {axes}. The maps and numbers can be saved without: pictures=False."
         )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.results.figures import (
     _check_class_names,
-    _check_two_dimensional,
+    _check_drawable,
     _input_picture,
+    _input_title,
     _method_title,
     _pixels,
     _rows,
@@ -38,7 +39,7 @@ def save_explanation(
     """Write NAME.png, NAME.npz and NAME.json for every image.
 
     - NAME.png: the photograph, the denoised Grad-CAM, the Score-CAM and the Fusion-CAM (for other methods:
-      the map), one row per target, with a colour bar.
+      the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice.
     - NAME.npz: `maps`, `targets`, `scores`, `probabilities` and every part and weight under its own
       name, without the batch axis.
     - NAME.json: the method, the layer, and for every target its class, name, score, probability and weights.
@@ -58,7 +59,7 @@ def save_explanation(
     Raises:
         ValueError: the number of `names` or `photographs` is not the number of images, a name is not a
             plain file name or comes twice, there is not a name per class, or pictures are asked for maps
-            that are not two-dimensional.
+            that are neither two- nor three-dimensional.
         MissingExtra: pictures are asked for and matplotlib or Pillow is not installed.
     """
     count = len(explanation.images)
@@ -68,7 +69,7 @@ def save_explanation(
     if photographs is not None and len(photographs) != count:
         raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
     if pictures:
-        _check_two_dimensional(explanation)
+        _check_drawable(explanation)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -87,7 +88,11 @@ def _write_picture(
 ) -> Path:
     parts = {name: title for name, title in explanation.titles.items() if name in explanation.parts}
     pixels = _input_picture(explanation, index) if photograph is None else _pixels(photograph)
-    titles = ["Input" if photograph is None else "Photograph", *parts.values(), _method_title(explanation)]
+    titles = [
+        _input_title(explanation) if photograph is None else "Photograph",
+        *parts.values(),
+        _method_title(explanation),
+    ]
     path.write_bytes(png(figure(list(_rows(explanation, index, pixels, parts, class_names)), titles)))
     return path
 

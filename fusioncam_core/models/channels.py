@@ -1,0 +1,49 @@
+"""Where the channels of the explained input are, where its shape leaves more than one reading."""
+
+from __future__ import annotations
+
+from fusioncam_core.models.adapter import ModelAdapter, call_name
+from fusioncam_core.models.inputs import Inputs, Which, leaf
+from fusioncam_core.models.probe import Probe
+
+FEW = 4
+"""The most channels that images have by themselves: grey, colours, transparency."""
+
+FIRST_CALLS = 12
+"""How many calls, from the first on, are looked at: nothing is pooled there yet."""
+
+
+def measured_channel_axis(
+    adapter: ModelAdapter, inputs: Inputs, which: Which, output: int | str | None = None
+) -> int | None:
+    """The axis of a batch of the explained input that holds its channels, counted from 0; None if none does.
+
+    The adapter's own word holds unless the shape suggests another reading, such as frames before the colours (B, T, C,
+    H, W), colours last, or a spectrogram (B, time, bins); then it is measured, by two passes of two images, whether
+    what it takes for channels is an axis of space.
+
+    Args:
+        adapter: of the model.
+        inputs: one image, as a batch.
+        which: the explained one of several inputs.
+        output: the position or name of the explained one of several outputs.
+    """
+    shape = tuple(int(length) for length in leaf(inputs, which).shape)
+    told = adapter.input_channel_axis
+    if told is None:
+        return None
+    own = told % len(shape)
+    if own != 1 or shape[own] <= FEW or not any(other <= FEW for other in _others(shape)):
+        return told
+    runs = sorted(
+        (run.place, call_name(each.name, run.number), run.shape) for each in adapter.layers(inputs) for run in each.runs
+    )
+    calls = {name: each for _, name, each in runs[:FIRST_CALLS] if len(each) >= 4}
+    if not calls or not Probe(adapter, inputs, which, own, output).moves(calls, own):
+        return told
+    return next((axis for axis in range(2, len(shape)) if shape[axis] <= FEW), None) if len(shape) > 3 else None
+
+
+def _others(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The lengths of axes that could be channels in the place of the first one; 1 for a missing one."""
+    return (1,) if len(shape) == 3 else (shape[2], shape[-1])

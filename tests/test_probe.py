@@ -1,0 +1,450 @@
+"""What is measured of a layer, against maps written by hand: which call, which axes, which tokens, which default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import by_hand
+from fusioncam_core import AblationCAM, EigenCAM, FusionCAM, GradCAM, ScoreCAM
+from fusioncam_core.errors import EvidenceWarning
+from fusioncam_core.models.probe import Evidence, Patches, batch_axis, measured_axes
+
+CLOSE = {"atol": 1e-5, "rtol": 0.0}
+
+
+def image(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.Generator(np.random.PCG64(0)).normal(size=shape).astype(np.float32))
+
+
+def tower(channels: int, width: int = 6) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU())
+
+
+def first_class(outputs: Any) -> Any:
+    return outputs[:, 1]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+class Siamese(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.fc = tower(1), nn.Linear(6, 2)
+
+    def forward(self, left: Any, right: Any) -> Any:
+        return self.fc((self.backbone(left).mean((2, 3)) - self.backbone(right).mean((2, 3))).abs())
+
+
+class Joined(Siamese):
+    """Both images through the backbone at once, one behind the other in the batch."""
+
+    def forward(self, left: Any, right: Any) -> Any:
+        one, other = self.backbone(torch.cat([left, right])).mean((2, 3)).chunk(2)
+        return self.fc((one - other).abs())
+
+
+class Woven(Siamese):
+    """The same with the two images of a pair next to each other."""
+
+    def forward(self, left: Any, right: Any) -> Any:
+        rows = self.backbone(torch.stack([left, right], 1).flatten(0, 1)).mean((2, 3)).unflatten(0, (-1, 2))
+        return self.fc((rows[:, 0] - rows[:, 1]).abs())
+
+
+class TestSeveralInputs:
+    @pytest.mark.parametrize("kind", [Siamese, Joined, Woven])
+    @pytest.mark.parametrize("layer", ["backbone", "backbone.0", None])
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_the_explained_image_of_two(self, kind: Any, layer: Any, which: int) -> None:
+        model, plain = kind().eval(), Siamese()
+        plain.load_state_dict(model.state_dict())
+        pair = image(3, 1, 24, 24), image(3, 1, 24, 24).flip(-1)
+        explanation = GradCAM(model, layer, masked_input=which)(pair, 1)
+        name = (layer or "backbone").partition("#")[0]
+        expected = by_hand.grad_cam(
+            plain, plain.get_submodule(name), lambda net: net(*pair), first_class, (24, 24), which=which
+        )
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+    def test_region_methods_take_the_same_call(self) -> None:
+        model = Siamese().eval()
+        pair = image(1, 1, 24, 24), image(1, 1, 24, 24).flip(-1)
+        for method in (ScoreCAM, EigenCAM, AblationCAM, FusionCAM):
+            found = method(model, "backbone", masked_input=0)(pair, 1)
+            torch.testing.assert_close(found.maps, method(model, "backbone#0", masked_input=0)(pair, 1).maps)
+            assert found.layer == "backbone#0"
+
+    def test_single_channels_of_joined_images_cannot_be_switched_off(self) -> None:
+        pair = image(1, 1, 24, 24), image(1, 1, 24, 24).flip(-1)
+        with pytest.raises(ValueError, match="an image has not one row of the first axis"):
+            AblationCAM(Joined(), "backbone", masked_input=0)(pair, 1)
+
+    def test_the_branch_of_the_explained_input(self) -> None:
+        class RgbAndDepth(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rgb, self.depth, self.fc = tower(3), tower(1), nn.Linear(12, 3)
+
+            def forward(self, rgb: Any, depth: Any) -> Any:
+                return self.fc(torch.cat([self.rgb(rgb).mean((2, 3)), self.depth(depth).mean((2, 3))], 1))
+
+        model = RgbAndDepth()
+        inputs = {"rgb": image(2, 3, 24, 24), "depth": image(2, 1, 24, 24)}
+        assert GradCAM(model, masked_input="rgb")(inputs, 1).layer == "rgb"
+        assert GradCAM(model, masked_input="depth")(inputs, 1).layer == "depth"
+        with pytest.warns(EvidenceWarning, match=r"layer 'depth' of RgbAndDepth does not change .* input 'rgb'"):
+            GradCAM(model, "depth", masked_input="rgb")(inputs, 1)
+
+
+class TestAxes:
+    def test_time_behind_a_recurrent_layer(self) -> None:
+        class Recurrent(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Sequential(nn.Conv1d(2, 6, 3, padding=1), nn.ReLU())
+                self.lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+                self.fc = nn.Linear(10, 3)
+
+            def forward(self, signals: Any) -> Any:
+                return self.fc(self.lstm(self.conv(signals).transpose(1, 2))[0].mean(1))
+
+        model, signals = Recurrent(), image(2, 2, 64)
+        explanation = GradCAM(model)(signals, 0)
+        assert explanation.layer == "lstm"
+        expected = by_hand.grad_cam(
+            model, model.lstm, lambda net: net(signals), lambda o: o[:, 0], (64,), to_maps=lambda a: a.transpose(1, 2)
+        )
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+    @pytest.mark.parametrize("batch_first", [True, False])
+    @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+    def test_a_transformer_on_signals(self, batch_first: bool) -> None:
+        class Encoder(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv1d(2, 8, 4, stride=4)
+                self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first), 2)
+                self.fc = nn.Linear(8, 3)
+
+            def forward(self, signals: Any) -> Any:
+                axes = (0, 2, 1) if batch_first else (2, 0, 1)
+                return self.fc(self.encoder(self.conv(signals).permute(axes)).mean(1 if batch_first else 0))
+
+        model, signals = Encoder(), image(2, 2, 64)
+        explanation = GradCAM(model)(signals, 1)
+        assert explanation.layer == "encoder"
+        axes = (0, 2, 1) if batch_first else (1, 2, 0)
+        expected = by_hand.grad_cam(
+            model, model.encoder, lambda net: net(signals), first_class, (64,), to_maps=lambda a: a.permute(axes)
+        )
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+    @pytest.mark.parametrize("width", [12, 5])
+    @pytest.mark.parametrize("axes", [(0, 2, 3, 1), (0, 3, 2, 1), (0, 2, 1, 3), (0, 1, 3, 2)])
+    def test_channels_anywhere_and_space_either_way_round(self, axes: tuple[int, ...], width: int) -> None:
+        """12 channels of 12 x 12: the shape says nothing."""
+
+        class Turned(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.turned, self.fc = nn.Conv2d(3, width, 3, 2, 1), nn.Identity(), nn.Linear(width, 3)
+
+            def forward(self, images: Any) -> Any:
+                turned = self.turned(self.conv(images).relu().permute(axes).contiguous())
+                return self.fc(turned.square().mean([axes.index(2), axes.index(3)]))
+
+        model, images = Turned(), image(2, 3, 24, 24)
+        back = tuple(axes.index(axis) for axis in range(4))
+        expected = by_hand.grad_cam(
+            model, model.turned, lambda net: net(images), first_class, (24, 24), to_maps=lambda a: a.permute(back)
+        )
+        torch.testing.assert_close(GradCAM(model, "turned")(images, 1).maps, expected, **CLOSE)
+
+    def test_unequal_strides(self) -> None:
+        class Spectral(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.fc = nn.Conv2d(1, 6, 3, stride=(8, 1), padding=1), nn.Linear(6, 3)
+
+            def forward(self, images: Any) -> Any:
+                return self.fc(self.conv(images).relu().mean((2, 3)))
+
+        model, images = Spectral(), image(1, 1, 32, 40)
+        explanation = GradCAM(model)(images, 1)
+        expected = by_hand.grad_cam(model, model.conv, lambda net: net(images), first_class, (32, 40))
+        assert explanation.layer == "conv"
+        torch.testing.assert_close(
+            explanation.maps,
+            by_hand.grad_cam(model, model.conv, lambda net: net(images), first_class, (32, 40)),
+            **CLOSE,
+        )
+        assert expected.max() == 1
+
+
+class Tokens(nn.Module):
+    """Patches of 8 pixels with other tokens before and behind them, two blocks of attention, a mean over patches."""
+
+    def __init__(self, before: int, after: int, size: tuple[int, int], *, by_columns: bool = False) -> None:
+        super().__init__()
+        self.before, self.by_columns = before, by_columns
+        self.patches = nn.Conv2d(3, 16, 8, stride=8)
+        self.head = nn.Parameter(torch.randn(1, before, 16))
+        self.tail = nn.Parameter(torch.randn(1, after, 16))
+        self.count = (size[0] // 8) * (size[1] // 8)
+        self.places = nn.Parameter(0.1 * torch.randn(1, before + self.count + after, 16))
+        layers = [nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True) for _ in range(2)]
+        self.blocks = nn.ModuleList(layers)
+        self.norm, self.fc = nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, images: Any) -> Any:
+        maps = self.patches(images)
+        patches = (maps.transpose(2, 3) if self.by_columns else maps).flatten(2).transpose(1, 2)
+        rows = len(images)
+        tokens = torch.cat([self.head.expand(rows, -1, -1), patches, self.tail.expand(rows, -1, -1)], 1) + self.places
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.fc(self.norm(tokens)[:, self.before : self.before + self.count].mean(1))
+
+
+class TestTokens:
+    @pytest.mark.parametrize(
+        ("before", "after", "size"),
+        [(0, 0, (32, 32)), (1, 0, (32, 48)), (5, 0, (40, 40)), (8, 0, (32, 32)), (1, 10, (32, 32)), (0, 3, (44, 36))],
+    )
+    @pytest.mark.parametrize("by_columns", [False, True])
+    def test_tokens_before_and_behind(self, before: int, after: int, size: tuple[int, int], by_columns: bool) -> None:
+        """(44, 36) is no multiple of the patches, which leave the last pixels out."""
+        model, images = Tokens(before, after, size, by_columns=by_columns).eval(), image(2, 3, *size)
+        rows, columns = size[0] // 8, size[1] // 8
+
+        def to_maps(tokens: Any) -> Any:
+            own = tokens[:, before : before + rows * columns].transpose(1, 2)
+            return (
+                own.unflatten(2, (columns, rows)).transpose(2, 3) if by_columns else own.unflatten(2, (rows, columns))
+            )
+
+        explanation = GradCAM(model)(images, 1)
+        assert explanation.layer == "norm"
+        expected = by_hand.grad_cam(model, model.norm, lambda net: net(images), first_class, size, to_maps=to_maps)
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+    def test_the_users_grid_is_obeyed_and_measured_against(self) -> None:
+        model, images = Tokens(1, 2, (32, 32)).eval(), image(1, 3, 32, 32)
+        told = GradCAM(model, "norm", reshape=(4, 4))(images, 1)
+        torch.testing.assert_close(told.maps, GradCAM(model, "norm")(images, 1).maps)
+        with pytest.warns(
+            EvidenceWarning, match=r"reshape=\(2, 8\) was given .* a grid of \(4, 4\) was measured, with 1"
+        ):
+            GradCAM(model, "norm", reshape=(2, 8))(images, 1)
+
+    def test_queries_are_no_patches(self) -> None:
+        class Queries(nn.Module):
+            """Sixteen queries that look at all patches: as many as a grid of 4 x 4 has."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.patches = nn.Conv2d(3, 16, 8, stride=8)
+                self.queries = nn.Parameter(torch.randn(1, 16, 16))
+                self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+                self.norm, self.fc = nn.LayerNorm(16), nn.Linear(16, 3)
+
+            def forward(self, images: Any) -> Any:
+                patches = self.patches(images).flatten(2).transpose(1, 2)
+                queries = self.queries.expand(len(images), -1, -1)
+                return self.fc(self.norm(self.attention(queries, patches, patches)[0]).amax(1))
+
+        model, images = Queries().eval(), image(1, 3, 32, 32)
+        assert GradCAM(model)(images, 1).layer == "patches"
+        with pytest.raises(ValueError, match=r"no grid of its tokens, followed them clearly.* Give reshape="):
+            GradCAM(model, "norm")(images, 1)
+
+
+class TestFolded:
+    """Frames, views and members of bags in the batch axis."""
+
+    def test_a_bag_is_refused(self) -> None:
+        class Bag(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.features, self.fc = tower(3), nn.Linear(6, 2)
+
+            def forward(self, bag: Any) -> Any:
+                return self.fc(self.features(bag).mean((2, 3)).mean(0, keepdim=True))
+
+        for layer in ("features", None):
+            with pytest.raises(ValueError, match=r"makes one output of two images.* Wrap the model"):
+                GradCAM(Bag(), layer)(image(5, 3, 16, 16), 1)
+
+    def test_images_that_change_each_other_are_refused(self) -> None:
+        class Centred(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.features, self.fc = tower(3), nn.Linear(6, 2)
+
+            def forward(self, images: Any) -> Any:
+                pooled = self.features(images).mean((2, 3))
+                return self.fc(pooled) + 10 * self.fc(pooled).flip(0)
+
+        with pytest.raises(ValueError, match=r"change with the other images of its batch"):
+            GradCAM(Centred())(image(2, 3, 16, 16), 1)
+
+    @pytest.mark.parametrize("layer", ["features", None])
+    def test_frames_that_are_channels_are_refused_with_a_way_out(self, layer: Any) -> None:
+        class Frames(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.features, self.fc = tower(3), nn.Linear(6, 2)
+
+            def forward(self, clips: Any) -> Any:
+                frames = clips.unflatten(1, (4, 3)).flatten(0, 1)
+                return self.fc(self.features(frames).mean((2, 3)).unflatten(0, (-1, 4)).mean(1))
+
+        model, clips = Frames(), image(2, 12, 16, 16)
+        with pytest.raises(ValueError, match=r"An image has 4 rows of its batch: .* Give reshape="):
+            GradCAM(model, layer)(clips, 1)
+
+        def frames_as_channels(values: Any) -> Any:
+            return values.unflatten(0, (-1, 4)).flatten(1, 2)
+
+        explanation = GradCAM(model, "features", reshape=frames_as_channels)(clips, 1)
+        expected = by_hand.grad_cam(
+            model, model.features, lambda net: net(clips), first_class, (16, 16), to_maps=frames_as_channels
+        )
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+
+class TestDefault:
+    def test_what_the_outputs_do_not_depend_on(self) -> None:
+        class Beside(nn.Module):
+            """A map for display, made after the classes."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.features, self.fc, self.shown = tower(3), nn.Linear(6, 3), nn.Conv2d(6, 3, 3, padding=1)
+
+            def forward(self, images: Any) -> Any:
+                maps = self.features(images)
+                return {"logits": self.fc(maps.mean((2, 3))), "shown": self.shown(maps)}
+
+        for method in (GradCAM, EigenCAM):
+            assert method(Beside())(image(2, 3, 16, 16), 1).layer == "features"
+
+    def test_pooling_and_the_heads_own_map(self) -> None:
+        class Fully(nn.Module):
+            """As SqueezeNet: a map for each class, averaged; and a pooling layer behind the features."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+                self.classes = nn.Conv2d(8, 4, 1)
+
+            def forward(self, images: Any) -> Any:
+                return self.classes(self.features(images)).relu().mean((2, 3))
+
+        assert GradCAM(Fully())(image(2, 3, 16, 16), 1).layer == "features.1"
+
+    def test_as_many_channels_as_classes_may_be_features(self) -> None:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
+        assert GradCAM(model)(image(2, 3, 16, 16), 1).layer == "1"
+
+    def test_only_an_early_layer_left(self) -> None:
+        class Scrambled(nn.Module):
+            """A convolution, and then rows of numbers in which no patch has a place."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.stem = nn.Conv2d(3, 8, 4, stride=4)
+                self.mixed = nn.Sequential(*(nn.Linear(16 * 8, 16 * 8) for _ in range(30)))
+                self.fc = nn.Linear(16 * 8, 3)
+
+            def forward(self, images: Any) -> Any:
+                return self.fc(self.mixed(self.stem(images).flatten(1)))
+
+        with pytest.warns(EvidenceWarning, match="'stem', number 1 of 33 that ran"):
+            assert GradCAM(Scrambled())(image(1, 3, 16, 16), 1).layer == "stem"
+
+
+class TestCost:
+    def test_few_passes_once(self) -> None:
+        model, images = Tokens(1, 0, (32, 32)).eval(), image(4, 3, 32, 32)
+        sizes: list[int] = []
+        model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+        cam = GradCAM(model)
+        cam(images, 1)
+        assert len(sizes[:-1]) <= 8
+        assert max(sizes[:-1]) <= 2
+        assert sizes[-1] == 4
+        sizes.clear()
+        cam(images, 1)
+        GradCAM(model)(images, 1)
+        ScoreCAM(model, budget=4)
+        assert sizes == [4, 4], "what was measured is kept with the model"
+
+    def test_evaluations_do_not_count_what_was_measured(self) -> None:
+        assert (
+            GradCAM(nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))(image(2, 3, 16, 16), 1).evaluations
+            == 2
+        )
+
+
+class TestReport:
+    def test_words_and_numbers(self) -> None:
+        model, images = Tokens(1, 2, (32, 32)).eval(), image(1, 3, 32, 32)
+        found = {each.name: each for each in GradCAM(model).layers(images)}
+        assert found["norm"].finding == "tokens 4 × 4, 1 token before, 2 tokens behind"
+        assert found["norm"].default
+        assert found["norm"].spatial
+        assert found["patches"].finding.startswith("space along axes 2, 3 (moved 0.")
+        assert found["fc"].finding == ""
+        assert not found["fc"].spatial
+
+
+class TestProbe:
+    @pytest.mark.parametrize(
+        ("one", "two", "axis"),
+        [
+            ((1, 8, 4), (2, 8, 4), 0),
+            ((7, 1, 4), (7, 2, 4), 1),
+            ((5, 8, 4), (10, 8, 4), 0),
+            ((1, 8, 4), (1, 8, 4), None),
+            ((1, 8), (2, 8, 1), None),
+            ((1, 1, 4), (2, 2, 4), None),
+            (None, (2, 8), None),
+        ],
+    )
+    def test_batch_axis(self, one: Any, two: Any, axis: Any) -> None:
+        assert batch_axis(one, two) == axis
+
+    @pytest.mark.parametrize(
+        ("shifts", "expected", "axes"),
+        [
+            ([[0.0, 0.4, -0.4], [0.0, -0.4, 0.4]], (1, 2), (1, 2)),
+            ([[0.4, -0.4, 0.0], [-0.4, 0.4, 0.0]], (1, 2), (0, 1)),
+            ([[-0.4, 0.4, 0.0], [0.4, -0.4, 0.0]], (0, 1), (1, 0)),
+            ([[0.0, 0.03, -0.03], [0.0, -0.03, 0.03]], (1, 2), (1, 2)),  # enough to confirm a structure
+            ([[0.03, -0.03, 0.0], [-0.03, 0.03, 0.0]], (1, 2), None),  # and too little to overrule it
+            ([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], (1, 2), None),
+        ],
+    )
+    def test_measured_axes(self, shifts: Any, expected: Any, axes: Any) -> None:
+        evidence = Evidence("layer#0", (1, 6, 6, 6), sees=True, shifts=np.array(shifts))
+        assert measured_axes(evidence, expected) == axes
+
+    def test_patches(self) -> None:
+        from fusioncam_core.models.probe import _patches
+
+        assert _patches([1, 13, 4, 16], 27, 2) == Patches(1, 10, (4, 4), (0, 1))
+        assert _patches([0, 3, 8, 11], 12, 2) == Patches(0, 0, (4, 3), (1, 0))  # columns first
+        assert _patches([2, 34, 14, 5], 50, 3) == Patches(2, 0, (3, 4, 4), (0, 1, 2))
+        assert _patches([2, 34, 14, 5], 49, 3) is None  # the last patch would lie behind the row
+        assert _patches([5, 5, 5, 5], 12, 2) is None
+        assert _patches([3, 1, 4, 9], 12, 2) is None
+        assert _patches([0, 9, 3, 11], 12, 2) is None
