@@ -224,6 +224,7 @@ class KerasAdapter(ModelAdapter):
         if not isinstance(layer, str):
             for path, part in self._parts:
                 if part is layer:
+                    self._require_readable(path, part)
                     return path
             raise not_a_part(layer, self.model_name)
         name, call = split_call(layer)
@@ -238,6 +239,7 @@ class KerasAdapter(ModelAdapter):
             raise unknown_layer(layer, dict.fromkeys(path for path, _ in self._parts), self.model_name)
         if any(part is not found[0][1] for _, part in found):
             raise _ambiguous(name, [path for path, _ in found], self.model_name)
+        self._require_readable(*found[0])
         return found[0][0] if call is None else f"{found[0][0]}#{call}"
 
     def _find_maker(self, tensor: keras.KerasTensor) -> str:
@@ -285,6 +287,16 @@ class KerasAdapter(ModelAdapter):
         """
         path, _ = split_call(layer)
         part = next(part for name, part in self._parts if name == path)
+        self._require_readable(path, part)
+        calls = learned.calls.get(id(part), [])
+        if not calls:
+            raise InvalidValueError(
+                f"The layer {path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
+            )
+        return part, calls[call_number(layer, len(calls), self.model_name)]
+
+    def _require_readable(self, path: str, part: keras.Operation) -> None:
+        """Refuse a layer off whose outputs no map can be read, whatever the inputs."""
         loop = loops(self._parts).get(id(part))
         if loop is not None:
             raise InvalidValueError(
@@ -292,17 +304,11 @@ class KerasAdapter(ModelAdapter):
                 f"which its outputs cannot be taken. Take {loop!r} itself, which returns all steps with "
                 "return_sequences=True, or a layer before it."
             )
-        calls = learned.calls.get(id(part), [])
-        if not calls:
-            raise InvalidValueError(
-                f"The layer {path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
-            )
         if runs_backwards(part):
             raise InvalidValueError(
                 f"The layer {path!r} of {self.model_name} goes backwards (go_backwards=True): the first of its outputs "
                 f"belongs to the last step, and a map would be the wrong way round. {self._way_round(path)}"
             )
-        return part, calls[call_number(layer, len(calls), self.model_name)]
 
     def _way_round(self, path: str) -> str:
         around, _, _ = path.rpartition("/")
