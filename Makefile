@@ -26,6 +26,7 @@ $(error FRAMEWORK=$(FRAMEWORK) is not one of the demo's frameworks: $(FRAMEWORKS
 endif
 
 KERAS_ON_JAX := -k "Functional or Subclassed"
+KINDS_ON_JAX := -k "sigmoid_is_seen and squeeze or first-underflow-mixed or frame_replaced or runs_twice or until"
 
 PY := $(VENV)/bin/python
 DEMO := $(VENV)/.fusioncam-demo-$(FRAMEWORK)
@@ -64,15 +65,17 @@ test-plugins: $(DEV)
 
 test-keras-torch: $(DEV)
 	KERAS_BACKEND=torch $(CHECK) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py \
-	  tests/test_keras_on_torch.py
+	  tests/test_keras_kinds.py tests/test_keras_on_torch.py
 
 test-keras-jax: $(DEV)
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py $(KERAS_ON_JAX)
+	KERAS_BACKEND=jax $(CHECK) tests/test_keras_kinds.py $(KINDS_ON_JAX)
 
 # What every change need not wait for: eager JAX everywhere, exact maps where others are approximate, compiled functions
 # at further sizes, every Keras model on JAX, environments of the wheel that are installed anew.
 test-all: export FUSIONCAM_TESTS := all
 test-all: KERAS_ON_JAX :=
+test-all: KINDS_ON_JAX :=
 test-all: test  ## Run the slow and redundant variants as well, and test the wheel in fresh environments
 	.ci/test-wheel --fresh
 

@@ -30,6 +30,7 @@ SLOWEST_FILES = (
     "test_readme.py",
     "test_zoo_fashion.py",
     "test_keras.py",
+    "test_keras_kinds.py",
     "test_zoo.py",
     "test_efficientnet.py",
     "test_metrics_measures.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -218,6 +219,54 @@ def test_a_cast_behind_a_probability_of_half_precision(policy: str, units: int, 
     np.testing.assert_allclose(explanation.scores, exact, atol=0.05)
 
 
+def test_a_first_image_of_which_the_model_is_certain(images: np.ndarray) -> None:
+    """A probability that is rounded to 0 or 1 does not tell of what it was made: a darker image does."""
+    model = subclass(1, lambda values: ops.squeeze(ops.sigmoid(values), -1))
+    kernel, bias = model.head.get_weights()
+    activations, behind = logits_by_hand(model, images)
+    model.head.set_weights([kernel * 1e3, bias * 0 + 0.1])
+    logits = to_numpy(behind(activations))[:, 0]
+    assert np.abs(logits).min() > 120
+    explanation = silent(lambda: GradCAM(model, "conv", task="binary")(images, 1).numpy())
+    np.testing.assert_allclose(explanation.scores, logits, rtol=1e-5)
+
+
+def test_a_model_that_is_always_certain(images: np.ndarray) -> None:
+    model = classifier(1, layers.Reshape(()), activation="sigmoid")
+    model.get_layer("logits").set_weights([np.zeros((4, 1)), np.array([-200.0])])
+    adapter = adapt_model(model)
+    inputs = prepare(adapter, images, None)
+    assert adapter.ending(inputs, None) == "sigmoid"
+    np.testing.assert_array_equal(to_numpy(adapter.forward(inputs)), [-200, -200])
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="what runs does not depend on values there")
+def test_a_head_that_runs_more_often_for_other_images(images: np.ndarray) -> None:
+    class Unsteady(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="unsteady")
+            self.inner = classifier(1)
+            self.gate = layers.Activation("sigmoid", name="gate")
+            self.times = 2
+
+        def call(self, images: Any) -> Any:
+            for _ in range(self.times):
+                values = self.gate(self.inner(images))
+            return ops.squeeze(values, -1)
+
+    model = Unsteady()
+    model(images)
+    adapter = adapt_model(model)
+    inputs = prepare(adapter, images, None)
+    expected = to_numpy(model.inner(images))[:, 0]
+    np.testing.assert_allclose(to_numpy(adapter.forward(inputs)), expected, atol=1e-5)
+    model.times = 1
+    with pytest.raises(
+        ValueError, match="outputs of unsteady are made by a sigmoid in its layer 'gate', which did not"
+    ):
+        adapter.forward(inputs)
+
+
 def test_a_temperature_is_no_part_of_what_is_hidden(images: np.ndarray) -> None:
     """The logits are what goes into the softmax, not the layer's outputs before they are divided."""
     model = subclass(3, lambda values: ops.softmax(values / 2))
@@ -300,6 +349,24 @@ def test_gradients_of_half_precision(policy: str, gain: float, layer: str) -> No
     found, expected = (to_numpy(LayerCAM(model, layer)(images, [[0, 2], [1, 1]]).maps) for model in (half, full))
     assert expected.max() > 0.9
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("gain", [1e-4, 300.0], ids=["underflow", "overflow"])
+def test_gradients_of_half_precision_of_a_pair(gain: float) -> None:
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    activations = generator.normal(size=(2, 32, 32, 4)).astype(np.float16)
+    weights = (gain * generator.normal(size=(4, 3))).astype(np.float16)
+    pair = (lambda images: tf.cast(images, tf.float16), lambda values: tf.reduce_mean(values, (1, 2)) @ weights)
+    adapter = adapt_model(pair, {"framework": "tensorflow"})
+    inputs = adapter.as_array(activations.astype(np.float32))
+    captured = adapter.capture(inputs, ["features"], lambda outputs, _: tf.cast(outputs, tf.float32), None)
+    found = to_numpy(captured.layers["features"].gradients)
+    for column in range(3):
+        expected = np.broadcast_to(weights[:, column].astype(np.float32) / 1024, activations.shape)
+        np.testing.assert_allclose(found[column], expected, rtol=2e-3)
 
 
 # --- frames
@@ -507,6 +574,52 @@ def test_what_goes_backwards_is_refused() -> None:
     assert GradCAM(alone)(SIGNALS, 1).layer == "conv"
 
 
+class Looping(keras.Model):
+    """A convolution, and another that runs as often as a loop says."""
+
+    def __init__(self, loop: Callable[[Callable[[Any], Any], Any], Any]):
+        super().__init__(name="looping")
+        self.before = layers.Conv2D(3, 3, padding="same", name="before")
+        self.inside = layers.Conv2D(3, 3, padding="same", name="inside")
+        self.head = layers.Dense(3, name="head")
+        self.loop = loop
+
+    def call(self, images: Any) -> Any:
+        return self.head(ops.mean(self.loop(self.inside, self.before(images)), axis=(1, 2)))
+
+
+def looping(loop: Callable[[Callable[[Any], Any], Any], Any]) -> Any:
+    model = Looping(loop)
+    model.inside.build((None, 8, 8, 3))
+    model(np.zeros((1, 8, 8, 3), dtype=np.float32))
+    return filled(model, spread=0.3)
+
+
+def until(layer: Callable[[Any], Any], values: Any) -> Any:
+    return ops.while_loop(lambda step, _: step < 2, lambda step, each: (step + 1, layer(each)), (0, values))[1]
+
+
+def test_a_loop_until_something_holds(images: np.ndarray) -> None:
+    model, unrolled = looping(until), looping(lambda layer, values: layer(layer(values)))
+    if BACKEND == "jax":
+        for layer in ("before", "inside"):
+            with pytest.raises(TypeError, match=rf"layer '{layer}' of looping.* JAX cannot differentiate backwards"):
+                GradCAM(model, layer)(images, 1)
+        return
+    for layer in ("before", "inside#0", "inside#1"):
+        maps = [to_numpy(GradCAM(each, layer)(images, 1).maps) for each in (model, unrolled)]
+        np.testing.assert_allclose(maps[0], maps[1], atol=1e-6)
+
+
+@on_tensorflow
+def test_a_layer_that_runs_on_a_record(images: np.ndarray) -> None:
+    model = looping(lambda layer, values: ops.vectorized_map(lambda each: layer(each[None])[0], values))
+    with pytest.raises(
+        ValueError, match=r"'inside' of looping did not run.*inside a tf\.function or tf\.vectorized_map"
+    ):
+        GradCAM(model, "inside")(images)
+
+
 # --- what is given as layer
 
 
@@ -530,8 +643,8 @@ def test_symbolic_output_of_a_call(images: np.ndarray) -> None:
     assert [adapt_model(model).find(each) for each in (first, second)] == ["shared#0", "shared#1"]
 
 
-@pytest.mark.parametrize(("index", "name"), [(1, "conv"), (-1, "logits"), (0, None), (9, None)])
-def test_a_number_is_no_layer(index: int, name: str | None) -> None:
+@pytest.mark.parametrize(("index", "name"), [(1, "conv"), (np.int64(-1), "logits"), (0, None), (9, None)])
+def test_a_number_is_no_layer(index: Any, name: str | None) -> None:
     model = classifier(3)
     named = name or (model.layers[0].name if index == 0 else None)
     hint = rf" layers\[{index}\] is '{named}'\." if named else ""
@@ -558,6 +671,22 @@ def test_a_model_that_rescales_wants_raw_values() -> None:
     found = GradCAM(raw, "conv")(bytes_.astype(np.float32), 1)
     expected = GradCAM(plain, "conv")(bytes_.astype(np.float32) / 255, 1)
     np.testing.assert_allclose(to_numpy(found.maps), to_numpy(expected.maps), atol=1e-4)
+
+
+def test_what_rescales() -> None:
+    def behind(*first: Any) -> Any:
+        inputs = keras.Input((8, 8, 3))
+        values = inputs
+        for each in first:
+            values = each(values)
+        return adapt_model(keras.Model(inputs, classifier(3)(values)))
+
+    assert behind(layers.RandomFlip(), layers.Rescaling(1 / 127.5, -1)).rescales_inputs
+    assert behind(layers.Normalization(mean=0.0, variance=1.0)).rescales_inputs
+    assert behind(keras.applications.mobilenet_v2.preprocess_input).rescales_inputs
+    assert behind(layers.Lambda(keras.applications.mobilenet_v2.preprocess_input)).rescales_inputs
+    assert not behind(layers.RandomFlip()).rescales_inputs
+    assert not behind(layers.Conv2D(3, 1), lambda values: values / 2).rescales_inputs
 
 
 # --- segmentation
@@ -602,6 +731,16 @@ def test_segmentation_explains_logits(classes: int, activation: str | None, inde
     np.testing.assert_allclose(explanation.scores, to_numpy(behind(activations)), atol=1e-4)
     expected = grad_cam(activations, gradient(behind, activations), (8, 12))
     np.testing.assert_allclose(explanation.maps, expected, atol=1e-5)
+
+
+def test_segmentation_by_probabilities_of_which_no_layer_tells() -> None:
+    pixels = segmenter(3, "softmax")
+    coarse = keras.Sequential([keras.Input((8, 12, 3)), pixels, layers.AveragePooling2D(2)], name="coarser")
+    target = SegmentationLogit(1, channel_axis=-1)
+    with pytest.warns(FusionCamWarning, match=r"coarser look like probabilities: .* take the activation off the end"):
+        GradCAM(coarse, "coarse")(PIXELS, target)
+    silent(lambda: GradCAM(pixels, "coarse")(PIXELS, target))
+    silent(lambda: GradCAM(segmenter(3, None), "coarse")(PIXELS, target))
 
 
 def test_segmentation_with_the_classes_somewhere_else() -> None:
@@ -705,15 +844,13 @@ class OfKeras2(Layer):
 
 
 def test_a_model_of_keras_2() -> None:
-    with pytest.raises(
-        TypeError, match=r"OfKeras2 is a model of Keras 2 \(tf_keras\).*load that with Keras 3.*BlackBox"
-    ):
+    with pytest.raises(TypeError, match=r"OfKeras2 is of Keras 2 \(tf_keras\).*load that with Keras 3.*BlackBox"):
         GradCAM(OfKeras2(), "last")
 
 
 def test_a_function_around_a_model(images: np.ndarray) -> None:
     model = classifier(3)
-    for function in (lambda images: model(images), model.call, model.predict):
+    for function in (lambda images: model(images), model.call, model.predict, functools.partial(model, training=False)):
         with pytest.raises(TypeError, match=r"a function around the Keras model 'hidden'.*Give the model itself"):
             GradCAM(function, "conv")
 

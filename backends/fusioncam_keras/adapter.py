@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from fusioncam_core.arrays.namespaces import is_traced
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
@@ -114,14 +115,22 @@ class KerasAdapter(ModelAdapter):
         return self._engine.as_array(values)
 
     def input_ndim(self, which: Which) -> int | None:
-        """Told by the model's inputs, or by the first convolution: two axes more than its kernel has in space."""
+        """Told by the model's inputs, by what it was built on, or by its first convolution's kernel.
+
+        A kernel has two axes less than its input, and each `TimeDistributed` around it takes one for the frames.
+        """
         inputs = keras.tree.flatten(getattr(self._model, "inputs", None) or [])
         if which is not None or len(inputs) > 1:
             return None
         if inputs:
             return len(inputs[0].shape)
-        ranks = (getattr(part, "rank", None) for _, part in self._parts)
-        return next((rank + 2 for rank in ranks if isinstance(rank, int)), None)
+        built_on = (self._model.get_build_config() or {}).get("input_shape")
+        if isinstance(built_on, tuple | list) and all(isinstance(each, int | None) for each in built_on):
+            return len(built_on)
+        ranks = ((path, getattr(part, "rank", None)) for path, part in self._parts)
+        frames = {f"{path}/" for path, part in self._parts if isinstance(part, keras.layers.TimeDistributed)}
+        around = ((rank, sum(map(path.startswith, frames))) for path, rank in ranks if isinstance(rank, int))
+        return next((rank + 2 + wrappers for rank, wrappers in around), None)
 
     def ran_out_of_memory(self, error: Exception) -> bool:
         return self._engine.ran_out_of_memory(error)
@@ -154,11 +163,14 @@ class KerasAdapter(ModelAdapter):
     # --- what one run tells
 
     def _survey(self, inputs: Inputs) -> Survey:
-        """What was learned from inputs of these shapes; while a compiler records, perhaps of the last ones."""
+        """What was learned, from inputs of these shapes if the number of frames depends on them."""
+        latest = next(reversed(self._learned.values()), None)
+        if latest is not None and not latest.has_frames:
+            return latest
         key = tuple(tuple(each.shape[1:]) for each in leaves(inputs))
         if key not in self._learned:
-            if self._learned and is_traced(leaves(inputs)[0], self.namespace):
-                return next(reversed(self._learned.values()))
+            if latest is not None and is_traced(leaves(inputs)[0], self.namespace):
+                return latest
             self._learned[key] = self._learn(inputs)
         return self._learned[key]
 
@@ -207,11 +219,12 @@ class KerasAdapter(ModelAdapter):
     def find(self, layer: Any) -> str:
         if isinstance(layer, keras.KerasTensor):
             return self._find_maker(layer)
-        if isinstance(layer, int):
+        if isinstance(layer, int | np.integer):
             raise self._no_index(layer)
         if not isinstance(layer, str):
             for path, part in self._parts:
                 if part is layer:
+                    self._require_readable(path, part)
                     return path
             raise not_a_part(layer, self.model_name)
         name, call = split_call(layer)
@@ -226,6 +239,7 @@ class KerasAdapter(ModelAdapter):
             raise unknown_layer(layer, dict.fromkeys(path for path, _ in self._parts), self.model_name)
         if any(part is not found[0][1] for _, part in found):
             raise _ambiguous(name, [path for path, _ in found], self.model_name)
+        self._require_readable(*found[0])
         return found[0][0] if call is None else f"{found[0][0]}#{call}"
 
     def _find_maker(self, tensor: keras.KerasTensor) -> str:
@@ -273,6 +287,16 @@ class KerasAdapter(ModelAdapter):
         """
         path, _ = split_call(layer)
         part = next(part for name, part in self._parts if name == path)
+        self._require_readable(path, part)
+        calls = learned.calls.get(id(part), [])
+        if not calls:
+            raise InvalidValueError(
+                f"The layer {path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
+            )
+        return part, calls[call_number(layer, len(calls), self.model_name)]
+
+    def _require_readable(self, path: str, part: keras.Operation) -> None:
+        """Refuse a layer off whose outputs no map can be read, whatever the inputs."""
         loop = loops(self._parts).get(id(part))
         if loop is not None:
             raise InvalidValueError(
@@ -280,17 +304,11 @@ class KerasAdapter(ModelAdapter):
                 f"which its outputs cannot be taken. Take {loop!r} itself, which returns all steps with "
                 "return_sequences=True, or a layer before it."
             )
-        calls = learned.calls.get(id(part), [])
-        if not calls:
-            raise InvalidValueError(
-                f"The layer {path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
-            )
         if runs_backwards(part):
             raise InvalidValueError(
                 f"The layer {path!r} of {self.model_name} goes backwards (go_backwards=True): the first of its outputs "
                 f"belongs to the last step, and a map would be the wrong way round. {self._way_round(path)}"
             )
-        return part, calls[call_number(layer, len(calls), self.model_name)]
 
     def _way_round(self, path: str) -> str:
         around, _, _ = path.rpartition("/")
@@ -393,7 +411,9 @@ class KerasAdapter(ModelAdapter):
         with listener.listening():
             outputs = self._call(inputs)
         flat = keras.tree.flatten(outputs)
-        logits = [as_logits(output, source, listener) for output, source in zip(flat, sources, strict=True)]
+        logits = [
+            as_logits(output, source, listener, self.model_name) for output, source in zip(flat, sources, strict=True)
+        ]
         return keras.tree.pack_sequence_as(outputs, logits)
 
     def _call(self, inputs: Inputs) -> Any:

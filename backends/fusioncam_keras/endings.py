@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_keras.taps import attribute, passing
 
 ENDINGS = {"softmax": "softmax", "softmax_v2": "softmax", "sigmoid": "sigmoid"}
@@ -103,6 +104,15 @@ class Listener:
                 if inside and values is not None:
                     yield result, parts[key], call
 
+    def behind(self, output: Any) -> Any | None:
+        """What went into the activation function that returned this very array; None if none did."""
+        return next((values for result, values in self._inside() if result is output), None)
+
+    def _inside(self) -> Iterator[tuple[Any, Any]]:
+        for (_, inside), heard in self._heard.items():
+            if inside:
+                yield from ((result, values) for values, result in heard)
+
     def logits(self, source: Source) -> Any | None:
         """What a source says, frames along axis 1; None if it was not called as often."""
         heard = self._heard.get((id(source.part), source.inside), [])
@@ -131,11 +141,22 @@ def _keep(heard: list[tuple[Any, Any]], output: Any) -> Any:
     return output
 
 
-def as_logits(output: Any, source: Source | None, listener: Listener) -> Any:
-    """The logits behind an output, in its shape; the output itself if it has no source."""
-    logits = None if source is None else listener.logits(source)
-    if logits is None:
+def as_logits(output: Any, source: Source | None, listener: Listener, model_name: str) -> Any:
+    """The logits behind an output, in its shape; the output itself if it has no source.
+
+    Raises:
+        InvalidValueError: if the layer did not run as often as when it was found to make the output.
+    """
+    if source is None:
         return output
+    logits = listener.behind(output)
+    logits = listener.logits(source) if logits is None else logits
+    if logits is None:
+        raise InvalidValueError(
+            f"The outputs of {model_name} are made by a {source.kind} in its layer {source.part.name!r}, which did not "
+            "run as often as for the first image, so that the logits behind them are not found. Give a model whose "
+            "layers run equally often for all images, or one that returns the logits."
+        )
     return logits if tuple(logits.shape) == tuple(output.shape) else keras.ops.reshape(logits, keras.ops.shape(output))
 
 
@@ -149,18 +170,28 @@ def may_hide(maker: keras.Operation | None) -> bool:
     return bool(_function_attribute(maker)) or not maker.variables or isinstance(maker, keras.layers.Wrapper)
 
 
+def is_informative(output: np.ndarray) -> bool:
+    """Whether an output has a probability that is not rounded to 0 or 1."""
+    low, high = INFORMATIVE
+    return bool(np.any((output > low) & (output < high)))
+
+
 def find_source(output: np.ndarray, found: Sequence[tuple[Source, np.ndarray, bool]]) -> Source | None:
     """The latest of several possible sources whose values, through the softmax or sigmoid, are those of the output.
+
+    Where these are rounded to 0 and 1, a layer must say itself that it is a softmax or sigmoid.
 
     Args:
         output: of the model, for one image.
         found: sources, their values, and whether these and the output have float32 or better.
     """
     flat = output.astype(np.float64).reshape(-1)
-    low, high = INFORMATIVE
-    if not np.any((flat > low) & (flat < high)):
-        return None
-    fitting = [source for source, values, precise in found if _fits(source, values.astype(np.float64), flat, precise)]
+    informative = is_informative(flat)
+    fitting = [
+        source
+        for source, values, precise in found
+        if (informative or source.known) and _fits(source, values.astype(np.float64), flat, precise)
+    ]
     return fitting[-1] if fitting else None
 
 

@@ -21,13 +21,14 @@ def refusal(model: Any) -> InvalidTypeError | None:
     """The error for a model of Keras 2, a SavedModel, or a function around a Keras 3 model; None for anything else."""
     if is_keras_2(model):
         return InvalidTypeError(
-            f"The {type(model).__qualname__} is a model of Keras 2 ({type(model).__module__.partition('.')[0]}), and "
-            "layers are looked into in Keras 3 only. Save it as a .keras or .h5 file and load that with Keras 3, "
-            f"keras.models.load_model(path), or {BLACK_BOX} (lambda images: model(images).numpy())."
+            f"The {type(model).__name__} is of Keras 2 ({type(model).__module__.partition('.')[0]}), and layers are "
+            "looked into in Keras 3 only. Save it as a .keras or .h5 file and load that with Keras 3, "
+            "keras.models.load_model(path); or give two models as a pair (features, head), of which head takes what "
+            f"features returns; or {BLACK_BOX}, such as lambda images: model(images).numpy()."
         )
     if _is_saved_model(model):
         return InvalidTypeError(
-            f"The {type(model).__qualname__} comes out of a SavedModel: compiled functions, without the layers that "
+            f"The {type(model).__name__} comes out of a SavedModel: compiled functions, without the layers that "
             f"they were made of. Give the Keras model from which it was exported (a .keras file), or {BLACK_BOX}."
         )
     inside = _keras_model_in(model)
@@ -55,7 +56,9 @@ def _keras_model_in(function: Any) -> Any | None:
     """The only Keras 3 model that a function, a method, a `tf.function` or `jax.jit` uses."""
     if "keras" not in sys.modules:
         return None
-    inner = getattr(function, "python_function", getattr(function, "__wrapped__", function))
+    inner = function
+    for name in ("func", "python_function", "__wrapped__"):  # of a functools.partial, a tf.function, jax.jit
+        inner = getattr(inner, name, inner)
     used = [inner, getattr(function, "__self__", None)]
     if inspect.isfunction(inner):
         used += [_contents(cell) for cell in inner.__closure__ or ()]

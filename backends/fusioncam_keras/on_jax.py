@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import GradientsUnavailableError, InvalidValueError
 from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, not_an_array
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
@@ -22,6 +22,9 @@ from fusioncam_jax.programs import Program, Programs
 from fusioncam_keras.engine import Captured, Engine, Run, unchanged
 
 OPTIONS = ()
+
+NOT_BACKWARDS = "Reverse-mode differentiation does not work"
+"""In JAX's error for a `while_loop` on the way of a gradient."""
 
 
 class JaxEngine(Engine):
@@ -117,6 +120,14 @@ class JaxEngine(Engine):
             raise InvalidValueError(
                 f"The layer {' or '.join(map(repr, layers))} of {self.model.name} runs inside a loop or another "
                 "transformation of JAX, out of which its output cannot be taken. Take the layer that contains it."
+            ) from error
+        except ValueError as error:
+            if NOT_BACKWARDS not in str(error):
+                raise
+            raise GradientsUnavailableError(
+                f"Behind the layer {' or '.join(map(repr, layers))} of {self.model.name}, or around it, a loop runs "
+                "until a condition holds, which JAX cannot differentiate backwards. Take a layer behind the loop, or a "
+                "method that needs no gradients, such as Score-CAM."
             ) from error
 
     def _traced_capture(

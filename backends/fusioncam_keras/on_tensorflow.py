@@ -21,7 +21,9 @@ class TensorFlowEngine(Engine):
 
     namespace = namespace
     run_errors = engine.RUN_ERRORS
-    out_of_reach = ", or it runs inside a tf.function of the model's own, which cannot be looked into"
+    out_of_reach = (
+        ", or it runs inside a tf.function or tf.vectorized_map of the model's own, which cannot be looked into"
+    )
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)

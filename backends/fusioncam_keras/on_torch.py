@@ -73,9 +73,9 @@ def _gradients(scores: torch.Tensor, activations: Sequence[torch.Tensor]) -> lis
     """For each layer (K, *activations.shape) of K scores; None if none of them depends on the activations."""
     tried = dtypes.scales(activations, scores.device.type)
     rows = [dtypes.gradients(score, activations, tried) for score in scores.unbind() if score.requires_grad]
-    return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)] or [
-        None for _ in activations
-    ]
+    if not rows:
+        return [None] * len(activations)
+    return [_stacked(each, like) for each, like in zip(zip(*rows, strict=True), activations, strict=True)]
 
 
 def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor) -> torch.Tensor | None:

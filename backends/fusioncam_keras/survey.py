@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from fusioncam_core.models.adapter import LayerInfo, LayerRun, mark_default
-from fusioncam_core.models.inputs import Inputs, leaves
+from fusioncam_core.models.inputs import Inputs, leaves, map_leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_keras.endings import (
@@ -20,6 +20,7 @@ from fusioncam_keras.endings import (
     Source,
     ending,
     find_source,
+    is_informative,
     length,
     may_hide,
     possible_sources,
@@ -67,6 +68,11 @@ class Survey:
     calls: dict[int, list[Call]]
     sources: list[Source | None]
     outputs: Any
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether a layer runs once for each of some frames."""
+        return any(call.frames for calls in self.calls.values() for call in calls)
 
 
 @dataclass
@@ -268,20 +274,49 @@ def _candidates(recorder: _Recorder, outputs: list[Any], sources: list[Source | 
                 yield Candidate(place, possible)
 
 
+ValuesOf = Callable[[Callable[[Inputs], list[Any]], Inputs], "list[np.ndarray] | None"]
+"""The values of the arrays that a function of the inputs returns; None if they cannot be had."""
+
+DIMMED = (1.0, 0.125, 0.0)
+"""Shares of an image's brightness: where its probabilities are rounded to 0 and 1, those of a darker one may not be."""
+
+
 def reveal(
     learned: Survey,
     candidates: list[Candidate],
     run: Callable[[Inputs], Any],
-    values_of: Callable[[Callable[[Inputs], list[Any]], Inputs], list[np.ndarray] | None],
+    values_of: ValuesOf,
     inputs: Inputs,
 ) -> Survey:
-    """The survey with the sources that a second run shows: values that a softmax or sigmoid makes the outputs of.
+    """The survey with the sources that another run shows: values that a softmax or sigmoid makes the outputs of.
 
     Args:
         learned, candidates: as `survey` gave them.
         run: the model as a function of its inputs.
-        values_of: the values of the arrays that a function of the inputs returns; None if they cannot be had.
+        values_of: of the engine.
         inputs: of one image.
+    """
+    sources, left = list(learned.sources), candidates
+    for share in DIMMED:
+        seen = _seen(left, run, values_of, map_leaves(lambda each, share=share: _dimmed(each, share), inputs))
+        for each, (output, found) in zip(left, seen, strict=bool(seen)):
+            sources[each.place] = find_source(output, found)
+        left = [each for each, (output, _) in zip(left, seen, strict=False) if not is_informative(output)]
+        if not left:
+            break
+    return replace(learned, sources=sources, outputs=_described(learned.outputs, sources))
+
+
+def _dimmed(array: Any, share: float) -> Any:
+    return array * share if keras.backend.is_float_dtype(keras.backend.standardize_dtype(array.dtype)) else array
+
+
+def _seen(
+    candidates: list[Candidate], run: Callable[[Inputs], Any], values_of: ValuesOf, inputs: Inputs
+) -> list[tuple[np.ndarray, list[tuple[Source, np.ndarray, bool]]]]:
+    """Of each candidate the output's values, and its sources' with whether both are precise; none if hidden in a loop.
+
+    JAX compiles `look`: what is no array is told besides.
     """
     listener = Listener((source.part, source.inside) for each in candidates for source in each.sources)
     heard: list[list[tuple[Source, bool]]] = []
@@ -298,13 +333,8 @@ def reveal(
         return arrays
 
     arrays = values_of(look, inputs)
-    if arrays is None:
-        return learned
-    sources, left = list(learned.sources), iter(arrays)
-    for each, known in zip(candidates, heard, strict=True):
-        output = next(left)
-        sources[each.place] = find_source(output, [(source, next(left), precise) for source, precise in known])
-    return replace(learned, sources=sources, outputs=_described(learned.outputs, sources))
+    left = iter(arrays or ())
+    return [(next(left), [(source, next(left), precise) for source, precise in each]) for each in heard if arrays]
 
 
 def _is_precise(array: Any) -> bool:

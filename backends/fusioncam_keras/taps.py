@@ -47,9 +47,21 @@ def _children(owner: keras.Operation) -> list[keras.Operation]:
     return operations + [layer for layer in layers if not any(layer is each for each in operations)]
 
 
+ARITHMETIC = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide"}
+"""The operations of which `keras.applications.*.preprocess_input` consists inside of a model."""
+
+
 def rescales(parts: list[tuple[str, keras.Operation]]) -> bool:
-    """Whether one of the layers brings raw images into the model's range."""
-    return any(isinstance(part, keras.layers.Rescaling | keras.layers.Normalization) for _, part in parts)
+    """Whether the model brings raw images into its range itself: by a layer, or arithmetic before its first weights."""
+    if any(isinstance(part, keras.layers.Rescaling | keras.layers.Normalization) for _, part in parts):
+        return True
+    for _, part in parts:
+        if isinstance(part, keras.Layer) and part.weights and not isinstance(part, keras.Model):
+            return False
+        name = getattr(getattr(part, "function", None), "__name__", "")
+        if name == "preprocess_input" or (type(part).__name__ in ARITHMETIC and not isinstance(part, keras.Layer)):
+            return True
+    return False
 
 
 def loops(parts: list[tuple[str, keras.Operation]]) -> dict[int, str]:

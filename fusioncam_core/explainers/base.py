@@ -428,7 +428,7 @@ class Explainer(Value, ABC):
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
         logits = require_scores(scores.logits(outputs), "model's outputs", xp)
         require_rows(logits, batch_length(inputs))
-        self._check_outputs(inputs, logits, scores)
+        self._check_outputs(inputs, outputs, scores)
         if targets.classes is None:
             asked = scores.default_targets(logits)
         else:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, to_numpy
-from fusioncam_core.errors import EmptyMapWarning, warn
+from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
+from fusioncam_core.errors import EmptyMapWarning, InvalidValueError, warn
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.inputs import Inputs, Which, leaf, rows_of, with_leaf
-from fusioncam_core.models.outputs import ClassScores, Scores
+from fusioncam_core.models.outputs import ClassScores, Scores, unpack
+from fusioncam_core.models.target_functions import SegmentationLogit
 from fusioncam_core.results.explanation import Explanation
 
 EXTREMES = (0.0, 256.0, -256.0)
@@ -25,8 +25,8 @@ ROUNDING = 1e-3
 class OutputCheck:
     """Warns of outputs that look like probabilities where logits were expected.
 
-    Of a softmax the sum tells. A sigmoid's outputs lie in [0, 1], where a logit may lie by chance: then the model is
-    asked about multiples of the first image as well, once for each reading of its outputs.
+    Of a softmax over classes the sum tells. Other probabilities lie in [0, 1], where logits may lie by chance: then the
+    model is asked about multiples of the first image as well, once for each of its outputs.
 
     Args:
         adapter: of the model.
@@ -36,43 +36,65 @@ class OutputCheck:
     def __init__(self, adapter: ModelAdapter, which: Which):
         self._adapter = adapter
         self._which = which
-        self._stay: dict[ClassScores, bool] = {}
+        self._stay: dict[int | str | None, bool] = {}
 
-    def __call__(self, inputs: Inputs, logits: Array, scores: Scores) -> None:
-        """Warn, if the logits (B, classes) of the inputs look like probabilities."""
-        if not isinstance(scores, ClassScores) or scores.output_kind != "logits":
+    def __call__(self, inputs: Inputs, outputs: Any, scores: Scores) -> None:
+        """Warn, if the outputs of the inputs, of which `scores` reads logits, look like probabilities."""
+        if isinstance(scores, ClassScores):
+            if scores.output_kind == "logits" and self._are_suspect(inputs, outputs, scores):
+                seen, ending = (
+                    ("none is negative, and an image's add up to one", "softmax")
+                    if scores.task == "multiclass"
+                    else (
+                        "they lie in [0, 1] for these images, for black ones and for ones far out of range",
+                        "sigmoid",
+                    )
+                )
+                self._warn(f"{seen}. If they are, say output_kind='probabilities', or take the {ending} off the end of")
             return
-        values = to_numpy(logits)
-        if scores.task == "multiclass":
-            # Half-precision probabilities of a thousand classes add up to one within a few hundredths.
-            if _in_unit_interval(values) and np.abs(values.sum(axis=1) - 1).max() < 0.02:
-                self._warn("none is negative, and an image's add up to one", "softmax")
-        elif _in_unit_interval(_raw(values, scores)) and self._stays(inputs, scores):
-            self._warn("they lie in [0, 1] for these images, for black ones and for ones far out of range", "sigmoid")
+        for function in scores.functions:
+            if isinstance(function, SegmentationLogit) and self._stay_probabilities(inputs, outputs, function.output):
+                self._warn(
+                    "they lie in [0, 1], far out of range as well. If they are, take the activation off the end of"
+                )
 
-    def _warn(self, seen: str, ending: str) -> None:
+    def _warn(self, what: str) -> None:
         warn(
-            f"The outputs of {self._adapter.model_name} look like probabilities: {seen}. If they are, say "
-            f"output_kind='probabilities', or take the {ending} off the end of the model: here they are taken for "
-            "logits.",
+            f"The outputs of {self._adapter.model_name} look like probabilities: {what} the model; here they are taken "
+            "for logits.",
             EmptyMapWarning,
         )
 
-    def _stays(self, inputs: Inputs, scores: ClassScores) -> bool:
-        """Whether the outputs lie in [0, 1] for multiples of the first image, too."""
-        key = replace(scores, top=1)
-        if key not in self._stay:
+    def _are_suspect(self, inputs: Inputs, outputs: Any, scores: ClassScores) -> bool:
+        if scores.task != "multiclass":
+            return self._stay_probabilities(inputs, outputs, scores.output)
+        values = _values(outputs, scores.output)
+        # Half-precision probabilities of a thousand classes add up to one within a few hundredths.
+        return _in_unit_interval(values) and bool(np.abs(values.sum(axis=1) - 1).max() < 0.02)
+
+    def _stay_probabilities(self, inputs: Inputs, outputs: Any, output: int | str | None) -> bool:
+        """Whether an output lies in [0, 1], for multiples of the first image too, and nothing tells that it may."""
+        if not _in_unit_interval(_values(outputs, output)) or self._adapter.ending(inputs, output) is not None:
+            return False
+        if output not in self._stay:
             first = rows_of(inputs, 0, 1)
             image = leaf(first, self._which)
             others = (with_leaf(first, self._which, image * multiple) for multiple in EXTREMES)
-            outputs = (to_numpy(scores.logits(self._adapter.forward(other))) for other in others)
-            self._stay[key] = all(_in_unit_interval(_raw(values, scores)) for values in outputs)
-        return self._stay[key]
+            self._stay[output] = all(self._stays(other, output) for other in others)
+        return self._stay[output]
+
+    def _stays(self, inputs: Inputs, output: int | str | None) -> bool:
+        try:
+            outputs = self._adapter.forward(inputs)
+        except InvalidValueError:  # a model that checks the range of its inputs
+            return False
+        return _in_unit_interval(_values(outputs, output))
 
 
-def _raw(logits: np.ndarray[Any, Any], scores: ClassScores) -> np.ndarray[Any, Any]:
-    """The model's own outputs, of the logits (B, classes) that were read off them."""
-    return logits[:, 1:] if scores.task == "binary" else logits
+def _values(outputs: Any, output: int | str | None) -> np.ndarray[Any, Any]:
+    values = unpack(outputs, output)
+    xp = array_namespace(values)
+    return to_numpy(xp.astype(values, xp.float32))
 
 
 def _in_unit_interval(values: np.ndarray[Any, Any]) -> bool:
