@@ -60,8 +60,8 @@ def _alone(model: Any) -> Any:
         graph, variables = graph_definition(model.apply_fn), variables_of(model)
         given = (model.apply_fn, variables) if graph is None else (graph, *variables.values())
         return _in_parts(given, {"framework": "jax"})
-    refuse_mapped(model)
     given = unwrapped(model)
+    refuse_mapped(given.model)
     if is_a(given.model, "flax.nnx", "Module") and not given.arguments:
         from fusioncam_jax.nnx import NnxNetwork
 
