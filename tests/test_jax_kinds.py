@@ -35,7 +35,7 @@ CLASS = 1
 
 def by_hand(activations: Any, outputs: Callable[[Any], Any], channels: int = -1, size: Any = (12, 10)) -> Any:
     """Grad-CAM maps (B, *size) of class 1 from activations (B, ...) and the rest of the network."""
-    gradients = jax.grad(lambda values: outputs(values)[:, CLASS].sum())(jnp.asarray(activations))
+    gradients = jax.jit(jax.grad(lambda values: outputs(values)[:, CLASS].sum()))(jnp.asarray(activations))
     activations, gradients = (
         np.moveaxis(np.asarray(each, np.float64), channels, -1) for each in (activations, gradients)
     )
@@ -606,6 +606,37 @@ class TestBatchAxis:
         clips = np.random.default_rng(0).random((2, 5, 12, 10, 3), dtype=np.float32)
         assert adapt_model(Video()).batch_ndim(jnp.asarray(clips)) == 5
 
+    @pytest.mark.parametrize("system", ["linen", "nnx"])
+    def test_images_that_the_model_maps_over_itself(self, system: str) -> None:
+        """Each of its convolutions gets an image alone."""
+
+        class One(nn.Module):
+            @nn.compact
+            def __call__(self, image: Any) -> Any:
+                return nn.Conv(3, (3, 3), name="conv")(image).mean(axis=(0, 1))
+
+        class All(nn.Module):
+            @nn.compact
+            def __call__(self, images: Any) -> Any:
+                return nn.vmap(One, variable_axes={"params": None}, split_rngs={"params": False})(name="one")(images)
+
+        class NnxAll(nnx.Module):
+            def __init__(self) -> None:
+                self.conv = nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(0))
+
+            def __call__(self, images: Any) -> Any:
+                mapped = nnx.vmap(lambda conv, image: conv(image).mean(axis=(0, 1)), in_axes=(None, 0))
+                return mapped(self.conv, images)
+
+        model, layer = (NnxAll(), "conv") if system == "nnx" else ((All(), All().init(KEYS[0], IMAGES)), "one/conv")
+        if system == "nnx":
+            activations = model.conv(IMAGES)
+        else:
+            activations = nn.Conv(3, (3, 3)).apply({"params": model[1]["params"]["one"]["conv"]}, IMAGES)
+        expected = by_hand(activations, lambda values: values.mean(axis=(1, 2)))
+        np.testing.assert_allclose(maps_of(model, layer), expected, atol=1e-5)
+        np.testing.assert_allclose(maps_of(model, layer, IMAGES[0]), expected[:1], atol=1e-5)
+
     def test_what_fits_neither_way_is_said_by_the_axes(self) -> None:
         with pytest.raises(ValueError, match=r"4 axes \(or 3 for one image\): got an array of shape \(10, 3\)"):
             maps_of((LINEN, VARIABLES), images=IMAGES[0, 0])
@@ -804,6 +835,26 @@ class TestBridge:
         np.testing.assert_allclose(maps_of(model, "last"), linen_maps, atol=1e-5)
         with pytest.raises(ValueError, match=r"Linen has no layer 'lost'\. Nearest names: 'last'"):
             maps_of(model, "lost")
+
+    def test_nnx_in_linen(self) -> None:
+        class Norm(nnx.Module):
+            def __init__(self, rngs: nnx.Rngs) -> None:
+                self.norm = nnx.BatchNorm(3, rngs=rngs)
+
+            def __call__(self, values: Any) -> Any:
+                return self.norm(values)
+
+        class Net(nn.Module):
+            @nn.compact
+            def __call__(self, images: Any) -> Any:
+                values = nn.Conv(3, (3, 3), name="last")(images)
+                return nnx.bridge.ToLinen(Norm, name="norm")(values).mean(axis=(1, 2))
+
+        variables = Net().init(KEYS[0], IMAGES)
+        # The running averages are 0 and 1, so that at inference the norm does nothing.
+        kernel = {"params": variables["params"]["last"]}
+        expected = by_hand(nn.Conv(3, (3, 3)).apply(kernel, IMAGES), lambda values: values.mean(axis=(1, 2)))
+        np.testing.assert_allclose(maps_of((Net(), variables), "last"), expected, atol=1e-4)
 
 
 class TestFloat16:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ class Listener(Protocol):
     def hear(self, name: str, kind: str, output: Any) -> Any:
         """Takes a layer's output and returns what the model goes on with."""
 
-    def convolves(self, axes: int, ndim: int) -> None:
-        """A convolution over so many axes of space gets an array of so many axes."""
+    def convolves(self, axes: int, array: Array) -> None:
+        """A convolution over so many axes of space gets this array."""
 
 
 class Reaching(Protocol):
@@ -148,9 +149,15 @@ class Recorder:
         self.ran[name] = Ran(kind, (*outputs, *found), bool(found), has_array, returned)
         return output
 
-    def convolves(self, axes: int, ndim: int) -> None:
+    def convolves(self, axes: int, array: Array) -> None:
         if self.convolution is None:
-            self.convolution = (axes, ndim)
+            # Axes that the model itself maps over are the array's too.
+            self._reach.change(array, functools.partial(self._note_convolution, axes))
+            self.convolution = self.convolution or (axes, array.ndim)
+
+    def _note_convolution(self, axes: int, array: Array) -> Array:
+        self.convolution = (axes, array.ndim)
+        return array
 
 
 class Exchange:
@@ -186,5 +193,5 @@ class Exchange:
                 array = self.outputs[place] = self._change(place, array)
         return array
 
-    def convolves(self, axes: int, ndim: int) -> None:
+    def convolves(self, axes: int, array: Array) -> None:
         pass
