@@ -14,6 +14,7 @@ import pytest
 
 from fusioncam_core import GradCAM, LayerCAM, ScoreCAM, adapt_model
 from fusioncam_core.models.outputs import ClassScores
+from fusioncam_core.results.terminal import layer_table
 
 jax = pytest.importorskip("jax")
 eqx = pytest.importorskip("equinox")
@@ -900,3 +901,40 @@ class TestFloat16:
             images = adapter.as_array(IMAGES)
             gradients = adapter.capture(images, ["x"], ClassScores(), jnp.asarray([[CLASS]] * 2)).layers["x"].gradients
             assert gradients.dtype == dtype
+
+
+class TestActivations:
+    """A function is no layer, so `layers` says that one follows."""
+
+    def test_what_follows_a_layer(self) -> None:
+        class Net(nn.Module):
+            @nn.compact
+            def __call__(self, images: Any) -> Any:
+                values = nn.relu(nn.Conv(3, (3, 3), name="relu")(images))
+                values = jax.jit(nn.gelu)(nn.Conv(3, (3, 3), name="gelu")(values))
+                values = nn.silu(nn.Conv(3, (3, 3), name="silu")(values))
+                values = jnp.maximum(nn.Conv(3, (3, 3), name="maximum")(values), 0)
+                values = jnp.tanh(nn.Conv(3, (3, 3), name="tanh")(values))
+                values = nn.LayerNorm(name="norm")(nn.Conv(3, (3, 3), name="nothing")(values))
+                return nn.softmax(nn.Dense(3, name="head")(values.mean(axis=(1, 2))))
+
+        listed = GradCAM((Net(), Net().init(KEYS[0], IMAGES))).layers(IMAGES)
+        followed = {layer.name: layer.followed_by for layer in listed if layer.followed_by}
+        assert followed == {"relu": "relu", "gelu": "gelu", "silu": "silu", "maximum": "relu", "tanh": "tanh"}
+        table = list(layer_table(listed))
+        assert table[1].split() == ["relu", "Conv,", "then", "relu", "12", "x", "10", "x", "3"]
+
+    def test_an_activation_that_is_a_layer(self) -> None:
+        rngs = nnx.Rngs(0)
+        convolutions = [nnx.Conv(3, 3, (3, 3), rngs=rngs) for _ in range(2)]
+        model = nnx.Sequential(convolutions[0], nnx.silu, convolutions[1], lambda values: tap("x", nnx.relu(values)))
+        assert [layer.followed_by for layer in GradCAM(model).layers(IMAGES)] == [""] * 5
+
+    def test_equinox_maps_it_over_the_batch(self) -> None:
+        class Net(Equinox):
+            def __call__(self, image: Any) -> Any:
+                values = jax.nn.relu(self.layers[0](image))
+                return self.head(jax.vmap(jax.nn.elu)(self.layers[2](values)).mean(axis=(1, 2)))
+
+        listed = {layer.name: layer.followed_by for layer in GradCAM(Net()).layers(FIRST)}
+        assert listed == {"layers[0]": "relu", "layers[2]": "elu", "head": ""}

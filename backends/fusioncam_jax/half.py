@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from fusioncam_jax.programs import equations
 
 LARGEST_SCALE = 2.0**15
 """The largest power of two in float16: the scaled score's own gradient is still a number."""
@@ -43,18 +45,5 @@ def scaled_pull_back(pull_back: Callable[[jax.Array], Arrays], cotangents: jax.A
 
 def passes_float16(program: Any) -> bool:
     """Whether a program (a jaxpr) has a number in float16 anywhere."""
-    variables = (each for equation in _equations(program) for each in (*equation.invars, *equation.outvars))
+    variables = (each for equation in equations(program) for each in (*equation.invars, *equation.outvars))
     return any(getattr(each.aval, "dtype", None) == jnp.float16 for each in variables)
-
-
-def _equations(program: Any) -> Iterator[Any]:
-    """All equations, those of inner programs included."""
-    for equation in program.eqns:
-        yield equation
-        for parameter in jax.tree.leaves(equation.params, is_leaf=_is_program):
-            if _is_program(parameter):
-                yield from _equations(getattr(parameter, "jaxpr", parameter))
-
-
-def _is_program(value: Any) -> bool:
-    return hasattr(value, "eqns")

@@ -111,19 +111,23 @@ class Recorder:
     Args:
         reach: into layers' outputs.
         describe: an output in words.
+        mark: gives back (a layer's name, its array) so that it is found again in the program.
 
     Attributes:
         ran: how each layer ran, in the order of their last calls.
         convolution: the axes of space of the first convolution that tells, and the axes of the array it got.
         outputs: what the model returned, as shapes; None if it did not come so far.
+        followed: the activation functions that follow layers directly, by the layers' names.
     """
 
-    def __init__(self, reach: Reaching, describe: Callable[[Any], str]):
+    def __init__(self, reach: Reaching, describe: Callable[[Any], str], mark: Callable[[str, Array], Array]):
         self.ran: dict[str, Ran] = {}
         self.convolution: tuple[int, int] | None = None
         self.outputs: Any = None
+        self.followed: dict[str, str] = {}
         self._reach = reach
         self._describe = describe
+        self._mark = mark
 
     def begin(self) -> None:
         """The model begins to run."""
@@ -141,10 +145,10 @@ class Recorder:
 
         def note(array: Array) -> Array:
             found.append((tuple(array.shape), array.dtype))
-            return array
+            return self._mark(name, array)
 
         if has_array:
-            self._reach.change(output, note)
+            output = self._reach.change(output, note)[0]
         returned = "" if has_array else self._describe(output)
         self.ran[name] = Ran(kind, (*outputs, *found), bool(found), has_array, returned)
         return output
