@@ -51,6 +51,11 @@ def maps_of(model: Any, layer: Any = None, images: Any = IMAGES, **options: Any)
     return GradCAM(model, layer, **options)(images, targets=CLASS).maps
 
 
+def initial(module: nn.Module, key: Any = KEYS[0], **arguments: Any) -> Any:
+    """The variables of a Linen module; compiled, as running it operation by operation compiles each."""
+    return jax.jit(functools.partial(module.init, **arguments))(key, IMAGES)
+
+
 def names(model: Any, images: Any = IMAGES) -> list[str]:
     return [layer.name for layer in GradCAM(model).layers(images)]
 
@@ -80,7 +85,7 @@ class State(TrainState):
 
 
 LINEN = Linen()
-VARIABLES = LINEN.init(KEYS[0], IMAGES, train=False)
+VARIABLES = initial(LINEN, train=False)
 VARIABLES["batch_stats"] = jax.tree.map(lambda each: each + jnp.linspace(0.1, 0.4, 4), VARIABLES["batch_stats"])
 
 
@@ -391,7 +396,7 @@ class TestArguments:
                 values = nn.Conv(3, (3, 3), name="last")(images)
                 return (Told() if switch == "argument" else Noisy())(values).mean(axis=(1, 2))
 
-        variables = Net().init({"params": KEYS[0], "noise": KEYS[1]}, IMAGES)
+        variables = initial(Net(), {"params": KEYS[0], "noise": KEYS[1]})
         kernel = {"params": variables["params"]["last"]}
         expected = by_hand(nn.Conv(3, (3, 3)).apply(kernel, IMAGES), lambda values: values.mean(axis=(1, 2)))
         np.testing.assert_allclose(maps_of((Net(), variables), "last"), expected, atol=1e-5)
@@ -403,7 +408,7 @@ class TestArguments:
                 values = nn.Conv(3, (3, 3))(images)
                 return (values + jax.random.normal(self.make_rng("noise"), values.shape)).mean(axis=(1, 2))
 
-        variables = Net().init({"params": KEYS[0], "noise": KEYS[1]}, IMAGES)
+        variables = initial(Net(), {"params": KEYS[0], "noise": KEYS[1]})
         with pytest.raises(ValueError, match=r"Net draws random numbers also at inference.*rngs=\{"):
             maps_of((Net(), variables))
         given = (functools.partial(Net().apply, rngs={"noise": KEYS[1]}), variables)
@@ -468,7 +473,7 @@ class TestStackedKernels:
 
     def test_linen(self) -> None:
         module = Scanned()
-        variables = module.init(KEYS[0], IMAGES)
+        variables = initial(module)
         layers = variables["params"]
 
         def block(values: Any, index: int) -> Any:
@@ -531,7 +536,7 @@ class TestStackedKernels:
                 return members(name="members")(nn.Conv(4, (3, 3), name="stem")(images)).mean(axis=0)
 
         module = Ensemble()
-        variables = module.init(KEYS[0], IMAGES)
+        variables = initial(module)
 
         def outputs(values: Any) -> Any:
             each = [jax.tree.map(lambda leaf, i=i: leaf[i], variables["params"]["members"]) for i in range(5)]
@@ -565,7 +570,7 @@ class Attends(nn.Module):
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_transformer_without_convolutions(flat: bool) -> None:
     module = Attends(flat)
-    variables = module.init(KEYS[2], IMAGES)
+    variables = initial(module, KEYS[2])
     _, kept = module.apply(variables, IMAGES, capture_intermediates=True)
     tokens = kept["intermediates"]["last"]["__call__"][0]
 
@@ -585,13 +590,13 @@ class TestBatchAxis:
             def __call__(self, images: Any) -> Any:
                 return nn.Conv(1, (3, 3), name="last")(images).mean(axis=(1, 2)).squeeze(-1)
 
-        model = (Binary(), Binary().init(KEYS[0], IMAGES))
+        model = (Binary(), initial(Binary()))
         adapter = adapt_model(model)
         assert [adapter.batch_ndim(jnp.asarray(each)) for each in (IMAGES, IMAGES[:1], IMAGES[0])] == [4, 4, 4]
 
     def test_a_segmentation_model_takes_an_image_alone_and_is_not_given_one(self) -> None:
         module = nn.Sequential([nn.Conv(3, (3, 3)), nn.relu, nn.Conv(12, (1, 1))])
-        model = (module, module.init(KEYS[0], IMAGES))
+        model = (module, initial(module))
         assert module.apply(model[1], IMAGES[0]).shape == (12, 10, 12)
         for images in (IMAGES, IMAGES[0]):
             assert adapt_model(model).batch_ndim(jnp.asarray(images)) == 4
@@ -629,7 +634,7 @@ class TestBatchAxis:
                 mapped = nnx.vmap(lambda conv, image: conv(image).mean(axis=(0, 1)), in_axes=(None, 0))
                 return mapped(self.conv, images)
 
-        model, layer = (NnxAll(), "conv") if system == "nnx" else ((All(), All().init(KEYS[0], IMAGES)), "one/conv")
+        model, layer = (NnxAll(), "conv") if system == "nnx" else ((All(), initial(All())), "one/conv")
         if system == "nnx":
             activations = model.conv(IMAGES)
         else:
@@ -742,7 +747,7 @@ class TestOutputsOfLayers:
                 values = next(each for each in jax.tree.leaves(output) if hasattr(each, "shape"))
                 return values.mean(axis=(1, 2))
 
-        variables = Net("dict").init(KEYS[0], IMAGES)
+        variables = initial(Net("dict"))
         kernel = {"params": variables["params"]["body"]["conv"]}
         expected = by_hand(nn.Conv(3, (3, 3)).apply(kernel, IMAGES), lambda values: values.mean(axis=(1, 2)))
         for kind in ("dict", "dataclass", "tuple"):
@@ -851,7 +856,7 @@ class TestBridge:
                 values = nn.Conv(3, (3, 3), name="last")(images)
                 return nnx.bridge.ToLinen(Norm, name="norm")(values).mean(axis=(1, 2))
 
-        variables = Net().init(KEYS[0], IMAGES)
+        variables = initial(Net())
         # The running averages are 0 and 1, so that at inference the norm does nothing.
         kernel = {"params": variables["params"]["last"]}
         expected = by_hand(nn.Conv(3, (3, 3)).apply(kernel, IMAGES), lambda values: values.mean(axis=(1, 2)))
@@ -918,7 +923,7 @@ class TestActivations:
                 values = nn.LayerNorm(name="norm")(nn.Conv(3, (3, 3), name="nothing")(values))
                 return nn.softmax(nn.Dense(3, name="head")(values.mean(axis=(1, 2))))
 
-        listed = GradCAM((Net(), Net().init(KEYS[0], IMAGES))).layers(IMAGES)
+        listed = GradCAM((Net(), initial(Net()))).layers(IMAGES)
         followed = {layer.name: layer.followed_by for layer in listed if layer.followed_by}
         assert followed == {"relu": "relu", "gelu": "gelu", "silu": "silu", "maximum": "relu", "tanh": "tanh"}
         table = list(layer_table(listed))

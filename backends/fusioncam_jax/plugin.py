@@ -47,7 +47,7 @@ def fusioncam_array_namespace(array: Any) -> Any:
 def fusioncam_describe_models() -> str:
     """Modules of three systems, and functions."""
     return (
-        'flax.nnx.Module, or (flax.linen.Module, variables): pip install "fusioncam[flax]"; '
+        'flax.nnx.Module, (flax.linen.Module, variables) or a TrainState: pip install "fusioncam[flax]"; '
         'equinox.Module, or (equinox.Module, state): pip install "fusioncam[equinox]"; '
         'JAX functions (features, head) or (apply, parameters), with backend_options={"framework": "jax"} '
         'where nothing in them is JAX\'s: pip install "fusioncam[jax]"'
