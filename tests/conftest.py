@@ -19,6 +19,7 @@ JAX_FILES = (
     "test_jax.py",
     "test_jax_flax.py",
     "test_jax_equinox.py",
+    "test_jax_kinds.py",
     "test_eager_jax.py",
 )
 """They share one worker, and so what JAX has compiled."""

@@ -14,6 +14,7 @@ import pytest
 
 from fusioncam_core import GradCAM, LayerCAM, ScoreCAM, adapt_model
 from fusioncam_core.models.outputs import ClassScores
+from fusioncam_core.results.terminal import layer_table
 
 jax = pytest.importorskip("jax")
 eqx = pytest.importorskip("equinox")
@@ -35,7 +36,7 @@ CLASS = 1
 
 def by_hand(activations: Any, outputs: Callable[[Any], Any], channels: int = -1, size: Any = (12, 10)) -> Any:
     """Grad-CAM maps (B, *size) of class 1 from activations (B, ...) and the rest of the network."""
-    gradients = jax.grad(lambda values: outputs(values)[:, CLASS].sum())(jnp.asarray(activations))
+    gradients = jax.jit(jax.grad(lambda values: outputs(values)[:, CLASS].sum()))(jnp.asarray(activations))
     activations, gradients = (
         np.moveaxis(np.asarray(each, np.float64), channels, -1) for each in (activations, gradients)
     )
@@ -48,6 +49,11 @@ def by_hand(activations: Any, outputs: Callable[[Any], Any], channels: int = -1,
 
 def maps_of(model: Any, layer: Any = None, images: Any = IMAGES, **options: Any) -> Any:
     return GradCAM(model, layer, **options)(images, targets=CLASS).maps
+
+
+def initial(module: nn.Module, key: Any = KEYS[0], **arguments: Any) -> Any:
+    """The variables of a Linen module; compiled, as running it operation by operation compiles each."""
+    return jax.jit(functools.partial(module.init, **arguments))(key, IMAGES)
 
 
 def names(model: Any, images: Any = IMAGES) -> list[str]:
@@ -79,7 +85,7 @@ class State(TrainState):
 
 
 LINEN = Linen()
-VARIABLES = LINEN.init(KEYS[0], IMAGES, train=False)
+VARIABLES = initial(LINEN, train=False)
 VARIABLES["batch_stats"] = jax.tree.map(lambda each: each + jnp.linspace(0.1, 0.4, 4), VARIABLES["batch_stats"])
 
 
@@ -169,7 +175,7 @@ NNX_GIVEN = {
     "module": lambda: NNX,
     "nnx.jit": lambda: nnx.jit(NNX),
     "jax.jit": lambda: jax.jit(NNX),
-    "method": lambda: nnx.jit(NNX.__call__),
+    "method": lambda: NNX.__call__,
     "split": lambda: nnx.split(NNX),
     "split in three": lambda: nnx.split(NNX, nnx.Param, ...),
     "training state": nnx_state,
@@ -276,7 +282,7 @@ EQUINOX_GIVEN = {
 @pytest.fixture(scope="module")
 def equinox_maps() -> Any:
     model = Equinox()
-    activations = jax.vmap(lambda image: model.layers[2](jax.nn.relu(model.layers[0](image))))(FIRST)
+    activations = jax.jit(jax.vmap(lambda image: model.layers[2](jax.nn.relu(model.layers[0](image)))))(FIRST)
     outputs = jax.vmap(lambda values: model.head(jax.nn.relu(values).mean(axis=(1, 2))))
     return by_hand(activations, outputs, channels=1)
 
@@ -285,7 +291,10 @@ def equinox_maps() -> Any:
 def test_equinox_as_people_give_it(given: str, equinox_maps: Any) -> None:
     model = EQUINOX_GIVEN[given]()
     np.testing.assert_allclose(maps_of(model, "layers[2]", FIRST), equinox_maps, atol=1e-5)
-    np.testing.assert_allclose(maps_of(model, "layers[2]", FIRST[0]), equinox_maps[:1], atol=1e-5)
+
+
+def test_an_image_alone_for_a_model_that_maps_itself(equinox_maps: Any) -> None:
+    np.testing.assert_allclose(maps_of(MapsItself(), "layers[2]", FIRST[0]), equinox_maps[:1], atol=1e-5)
 
 
 class Transformed(NamedTuple):
@@ -387,7 +396,7 @@ class TestArguments:
                 values = nn.Conv(3, (3, 3), name="last")(images)
                 return (Told() if switch == "argument" else Noisy())(values).mean(axis=(1, 2))
 
-        variables = Net().init({"params": KEYS[0], "noise": KEYS[1]}, IMAGES)
+        variables = initial(Net(), {"params": KEYS[0], "noise": KEYS[1]})
         kernel = {"params": variables["params"]["last"]}
         expected = by_hand(nn.Conv(3, (3, 3)).apply(kernel, IMAGES), lambda values: values.mean(axis=(1, 2)))
         np.testing.assert_allclose(maps_of((Net(), variables), "last"), expected, atol=1e-5)
@@ -399,7 +408,7 @@ class TestArguments:
                 values = nn.Conv(3, (3, 3))(images)
                 return (values + jax.random.normal(self.make_rng("noise"), values.shape)).mean(axis=(1, 2))
 
-        variables = Net().init({"params": KEYS[0], "noise": KEYS[1]}, IMAGES)
+        variables = initial(Net(), {"params": KEYS[0], "noise": KEYS[1]})
         with pytest.raises(ValueError, match=r"Net draws random numbers also at inference.*rngs=\{"):
             maps_of((Net(), variables))
         given = (functools.partial(Net().apply, rngs={"noise": KEYS[1]}), variables)
@@ -430,7 +439,7 @@ class NnxResidual(nnx.Module):
 
 class NnxScanned(nnx.Module):
     def __init__(self) -> None:
-        rngs = nnx.Rngs(0)
+        rngs = nnx.Rngs(1)
         self.stem = nnx.Conv(3, 4, (3, 3), rngs=rngs)
         self.blocks = nnx.split_rngs(splits=3)(nnx.vmap(NnxResidual))(rngs)
         self.head = nnx.Linear(4, 3, rngs=rngs)
@@ -464,7 +473,7 @@ class TestStackedKernels:
 
     def test_linen(self) -> None:
         module = Scanned()
-        variables = module.init(KEYS[0], IMAGES)
+        variables = initial(module)
         layers = variables["params"]
 
         def block(values: Any, index: int) -> Any:
@@ -475,7 +484,7 @@ class TestStackedKernels:
             return nn.Dense(3).apply({"params": layers["Dense_0"]}, values.mean(axis=(1, 2)))
 
         stem = nn.Conv(4, (3, 3)).apply({"params": layers["stem"]}, IMAGES)
-        last = block(block(block(stem, 0), 1), 2)
+        last = jax.jit(lambda values: block(block(block(values, 0), 1), 2))(stem)
         model = (module, variables)
         np.testing.assert_allclose(maps_of(model), by_hand(last, head), atol=1e-5)
         np.testing.assert_allclose(maps_of(model, images=IMAGES[1]), by_hand(last, head)[1:], atol=1e-5)
@@ -501,7 +510,7 @@ class TestStackedKernels:
                 values = jax.nn.relu(convolution(values)) + values
             return values
 
-        before = jax.vmap(before_last)(FIRST)
+        before = jax.jit(jax.vmap(before_last))(FIRST)
 
         def outputs(values: Any) -> Any:
             return jax.vmap(model.head)((jax.nn.relu(values) + before).mean(axis=(2, 3)))
@@ -522,22 +531,22 @@ class TestStackedKernels:
             @nn.compact
             def __call__(self, images: Any) -> Any:
                 members = nn.vmap(
-                    Member, in_axes=None, variable_axes={"params": 0}, split_rngs={"params": True}, axis_size=5
+                    Member, in_axes=None, variable_axes={"params": 0}, split_rngs={"params": True}, axis_size=2
                 )
                 return members(name="members")(nn.Conv(4, (3, 3), name="stem")(images)).mean(axis=0)
 
         module = Ensemble()
-        variables = module.init(KEYS[0], IMAGES)
+        variables = initial(module)
 
         def outputs(values: Any) -> Any:
-            each = [jax.tree.map(lambda leaf, i=i: leaf[i], variables["params"]["members"]) for i in range(5)]
-            return sum(Member().apply({"params": member}, values) for member in each) / 5
+            each = [jax.tree.map(lambda leaf, i=i: leaf[i], variables["params"]["members"]) for i in range(2)]
+            return sum(Member().apply({"params": member}, values) for member in each) / 2
 
         stem = nn.Conv(4, (3, 3)).apply({"params": variables["params"]["stem"]}, IMAGES)
         model = (module, variables)
         for images, expected in ((IMAGES, by_hand(stem, outputs)), (IMAGES[0], by_hand(stem, outputs)[:1])):
             np.testing.assert_allclose(maps_of(model, "stem", images), expected, atol=1e-5)
-        with pytest.raises(ValueError, match=r"'members/conv' has shape \(5, 2, 12, 10, 4\)"):
+        with pytest.raises(ValueError, match=r"'members/conv' has shape \(2, 2, 12, 10, 4\)"):
             maps_of(model, "members/conv")
 
 
@@ -561,7 +570,7 @@ class Attends(nn.Module):
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_transformer_without_convolutions(flat: bool) -> None:
     module = Attends(flat)
-    variables = module.init(KEYS[0], IMAGES)
+    variables = initial(module, KEYS[2])
     _, kept = module.apply(variables, IMAGES, capture_intermediates=True)
     tokens = kept["intermediates"]["last"]["__call__"][0]
 
@@ -581,13 +590,13 @@ class TestBatchAxis:
             def __call__(self, images: Any) -> Any:
                 return nn.Conv(1, (3, 3), name="last")(images).mean(axis=(1, 2)).squeeze(-1)
 
-        model = (Binary(), Binary().init(KEYS[0], IMAGES))
+        model = (Binary(), initial(Binary()))
         adapter = adapt_model(model)
         assert [adapter.batch_ndim(jnp.asarray(each)) for each in (IMAGES, IMAGES[:1], IMAGES[0])] == [4, 4, 4]
 
     def test_a_segmentation_model_takes_an_image_alone_and_is_not_given_one(self) -> None:
         module = nn.Sequential([nn.Conv(3, (3, 3)), nn.relu, nn.Conv(12, (1, 1))])
-        model = (module, module.init(KEYS[0], IMAGES))
+        model = (module, initial(module))
         assert module.apply(model[1], IMAGES[0]).shape == (12, 10, 12)
         for images in (IMAGES, IMAGES[0]):
             assert adapt_model(model).batch_ndim(jnp.asarray(images)) == 4
@@ -601,8 +610,38 @@ class TestBatchAxis:
                 return self.conv(clips).mean(axis=(1, 2, 3))
 
         clips = np.random.default_rng(0).random((2, 5, 12, 10, 3), dtype=np.float32)
-        for given in (clips, clips[0]):
-            assert adapt_model(Video()).batch_ndim(jnp.asarray(given)) == 5
+        assert adapt_model(Video()).batch_ndim(jnp.asarray(clips)) == 5
+
+    @pytest.mark.parametrize("system", ["linen", "nnx"])
+    def test_images_that_the_model_maps_over_itself(self, system: str) -> None:
+        """Each of its convolutions gets an image alone."""
+
+        class One(nn.Module):
+            @nn.compact
+            def __call__(self, image: Any) -> Any:
+                return nn.Conv(3, (3, 3), name="conv")(image).mean(axis=(0, 1))
+
+        class All(nn.Module):
+            @nn.compact
+            def __call__(self, images: Any) -> Any:
+                return nn.vmap(One, variable_axes={"params": None}, split_rngs={"params": False})(name="one")(images)
+
+        class NnxAll(nnx.Module):
+            def __init__(self) -> None:
+                self.conv = nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(0))
+
+            def __call__(self, images: Any) -> Any:
+                mapped = nnx.vmap(lambda conv, image: conv(image).mean(axis=(0, 1)), in_axes=(None, 0))
+                return mapped(self.conv, images)
+
+        model, layer = (NnxAll(), "conv") if system == "nnx" else ((All(), initial(All())), "one/conv")
+        if system == "nnx":
+            activations = model.conv(IMAGES)
+        else:
+            activations = nn.Conv(3, (3, 3)).apply({"params": model[1]["params"]["one"]["conv"]}, IMAGES)
+        expected = by_hand(activations, lambda values: values.mean(axis=(1, 2)))
+        np.testing.assert_allclose(maps_of(model, layer), expected, atol=1e-5)
+        np.testing.assert_allclose(maps_of(model, layer, IMAGES[0]), expected[:1], atol=1e-5)
 
     def test_what_fits_neither_way_is_said_by_the_axes(self) -> None:
         with pytest.raises(ValueError, match=r"4 axes \(or 3 for one image\): got an array of shape \(10, 3\)"):
@@ -639,8 +678,8 @@ class Patches(eqx.Module):
 class TestMappedInside:
     def test_layers_of_one_token(self) -> None:
         model = Patches()
-        tokens = jax.vmap(model.tokens)(FIRST)
-        normed = jax.vmap(jax.vmap(model.norm))(tokens)
+        tokens = jax.jit(jax.vmap(model.tokens))(FIRST)
+        normed = jax.jit(jax.vmap(jax.vmap(model.norm)))(tokens)
 
         def outputs(normed: Any) -> Any:
             return jax.vmap(model.behind)(tokens, normed.reshape(2, 30, 8))
@@ -708,7 +747,7 @@ class TestOutputsOfLayers:
                 values = next(each for each in jax.tree.leaves(output) if hasattr(each, "shape"))
                 return values.mean(axis=(1, 2))
 
-        variables = Net("dict").init(KEYS[0], IMAGES)
+        variables = initial(Net("dict"))
         kernel = {"params": variables["params"]["body"]["conv"]}
         expected = by_hand(nn.Conv(3, (3, 3)).apply(kernel, IMAGES), lambda values: values.mean(axis=(1, 2)))
         for kind in ("dict", "dataclass", "tuple"):
@@ -803,6 +842,26 @@ class TestBridge:
         with pytest.raises(ValueError, match=r"Linen has no layer 'lost'\. Nearest names: 'last'"):
             maps_of(model, "lost")
 
+    def test_nnx_in_linen(self) -> None:
+        class Norm(nnx.Module):
+            def __init__(self, rngs: nnx.Rngs) -> None:
+                self.norm = nnx.BatchNorm(3, rngs=rngs)
+
+            def __call__(self, values: Any) -> Any:
+                return self.norm(values)
+
+        class Net(nn.Module):
+            @nn.compact
+            def __call__(self, images: Any) -> Any:
+                values = nn.Conv(3, (3, 3), name="last")(images)
+                return nnx.bridge.ToLinen(Norm, name="norm")(values).mean(axis=(1, 2))
+
+        variables = initial(Net())
+        # The running averages are 0 and 1, so that at inference the norm does nothing.
+        kernel = {"params": variables["params"]["last"]}
+        expected = by_hand(nn.Conv(3, (3, 3)).apply(kernel, IMAGES), lambda values: values.mean(axis=(1, 2)))
+        np.testing.assert_allclose(maps_of((Net(), variables), "last"), expected, atol=1e-4)
+
 
 class TestFloat16:
     """The smallest number of float16 is 6e-8, and the gradient of a mean over many positions is less."""
@@ -828,16 +887,19 @@ class TestFloat16:
         # Ten bits of mantissa, in products and in a sum of four channels.
         np.testing.assert_allclose(found, expected, atol=5e-3)
 
-    def test_a_scale_that_is_too_large_is_made_smaller(self) -> None:
-        def apply(scale: Any, images: Any) -> Any:
-            return tap("features", images).sum(axis=(1, 2)) * scale
+    @pytest.mark.parametrize("weight", [25, 256])
+    def test_a_scale_that_is_too_large_is_made_smaller(self, weight: int) -> None:
+        """Also below 1: the largest number of float16 is 65504."""
 
-        adapter = adapt_model((apply, jnp.asarray(1000, jnp.float16)))
-        images = adapter.as_array(IMAGES[:, :2, :2])
+        def apply(matrix: Any, images: Any) -> Any:
+            return tap("features", images).sum(axis=(1, 2)) @ matrix @ matrix
+
+        adapter = adapt_model((apply, weight * jnp.eye(3, dtype=jnp.float16)))
+        images = adapter.as_array(IMAGES[:, :2, :2] / 100)
         asked = (ClassScores(), jnp.asarray([[CLASS]] * 2))
         gradients = adapter.capture(images, ["features"], *asked).layers["features"].gradients
         assert gradients.dtype == jnp.float32
-        np.testing.assert_array_equal(gradients[0, ..., CLASS], np.full((2, 2, 2), 1000))
+        np.testing.assert_array_equal(gradients[0, ..., CLASS], np.full((2, 2, 2), weight**2))
 
     def test_other_dtypes_are_left_alone(self) -> None:
         for dtype in (jnp.float32, jnp.bfloat16):
@@ -847,3 +909,40 @@ class TestFloat16:
             images = adapter.as_array(IMAGES)
             gradients = adapter.capture(images, ["x"], ClassScores(), jnp.asarray([[CLASS]] * 2)).layers["x"].gradients
             assert gradients.dtype == dtype
+
+
+class TestActivations:
+    """A function is no layer, so `layers` says that one follows."""
+
+    def test_what_follows_a_layer(self) -> None:
+        class Net(nn.Module):
+            @nn.compact
+            def __call__(self, images: Any) -> Any:
+                values = nn.relu(nn.Conv(3, (3, 3), name="relu")(images))
+                values = jax.jit(nn.gelu)(nn.Conv(3, (3, 3), name="gelu")(values))
+                values = nn.silu(nn.Conv(3, (3, 3), name="silu")(values))
+                values = jnp.maximum(nn.Conv(3, (3, 3), name="maximum")(values), 0)
+                values = jnp.tanh(nn.Conv(3, (3, 3), name="tanh")(values))
+                values = nn.LayerNorm(name="norm")(nn.Conv(3, (3, 3), name="nothing")(values))
+                return nn.softmax(nn.Dense(3, name="head")(values.mean(axis=(1, 2))))
+
+        listed = GradCAM((Net(), initial(Net()))).layers(IMAGES)
+        followed = {layer.name: layer.followed_by for layer in listed if layer.followed_by}
+        assert followed == {"relu": "relu", "gelu": "gelu", "silu": "silu", "maximum": "relu", "tanh": "tanh"}
+        table = list(layer_table(listed))
+        assert table[1].split() == ["relu", "Conv,", "then", "relu", "12", "x", "10", "x", "3"]
+
+    def test_an_activation_that_is_a_layer(self) -> None:
+        rngs = nnx.Rngs(0)
+        convolutions = [nnx.Conv(3, 3, (3, 3), rngs=rngs) for _ in range(2)]
+        model = nnx.Sequential(convolutions[0], nnx.silu, convolutions[1], lambda values: tap("x", nnx.relu(values)))
+        assert [layer.followed_by for layer in GradCAM(model).layers(IMAGES)] == [""] * 5
+
+    def test_equinox_maps_it_over_the_batch(self) -> None:
+        class Net(Equinox):
+            def __call__(self, image: Any) -> Any:
+                values = jax.nn.relu(self.layers[0](image))
+                return self.head(jax.vmap(jax.nn.elu)(self.layers[2](values)).mean(axis=(1, 2)))
+
+        listed = {layer.name: layer.followed_by for layer in GradCAM(Net()).layers(FIRST)}
+        assert listed == {"layers[0]": "relu", "layers[2]": "elu", "head": ""}

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -40,6 +41,7 @@ from fusioncam_core.models.outputs import Shapes, shapes_of
 from fusioncam_core.models.session import Within, in_session
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
+from fusioncam_jax.following import activations_behind, mark
 from fusioncam_jax.half import passes_float16, scaled_pull_back
 from fusioncam_jax.network import Network, Parameters
 from fusioncam_jax.programs import Program, Programs, of_leaves
@@ -195,13 +197,14 @@ class JaxAdapter(ModelAdapter):
 
     @in_session
     def layers(self, inputs: Inputs) -> list[LayerInfo]:
-        ran = self._record(self._current(), inputs)
-        taken = {name: each for name, each in ran.items() if each.reachable}
-        return mark_default([self._info(name, each, inputs) for name, each in taken.items()])
+        recorder = self._record(self._current(), inputs)
+        taken = {name: each for name, each in recorder.ran.items() if each.reachable}
+        listed = [self._info(name, each, inputs) for name, each in taken.items()]
+        return mark_default([replace(each, followed_by=recorder.followed.get(each.name, "")) for each in listed])
 
     @in_session
     def no_default_layer(self, inputs: Inputs, gradients: bool) -> Exception:
-        ran = self._record(self._current(), inputs)
+        ran = self._record(self._current(), inputs).ran
         hidden = [name for name, each in ran.items() if each.has_array and not each.reachable]
         if hidden:
             return self._unreachable(hidden[-1])
@@ -326,25 +329,28 @@ class JaxAdapter(ModelAdapter):
 
     def _abstract(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs) -> Any:
         """What the function of parameters and inputs returns, as shapes alone: it costs no arithmetic."""
+        return jax.eval_shape(*self._of_arrays(function, parameters, inputs))
+
+    def _of_arrays(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs) -> tuple[Any, Any, Any]:
+        """The function as one of the parameters' leaves and the inputs' arrays, and these."""
         leaves, structure = jax.tree.flatten(parameters)
         arrays, form = split(inputs)
 
         def of_arrays(leaves: list[Any], arrays: list[jax.Array]) -> Any:
             return function(structure.unflatten(leaves), form.filled(arrays))
 
-        return jax.eval_shape(of_arrays, leaves, arrays)
+        return of_arrays, leaves, arrays
 
     @in_session
     def output_shapes(self, inputs: Inputs) -> Shapes:
         return shapes_of(self._abstract(self._run, self._current(), inputs))
 
-    def _record(self, parameters: Parameters, inputs: Inputs) -> dict[str, Ran]:
+    def _record(self, parameters: Parameters, inputs: Inputs) -> Recorder:
         """Every layer as it runs, found without arithmetic."""
-        recorder = self._recorder()
-        return self._record_with(recorder, parameters, inputs).ran
+        return self._record_with(self._recorder(), parameters, inputs)
 
     def _recorder(self) -> Recorder:
-        return Recorder(Reach(), describe)
+        return Recorder(Reach(), describe, mark)
 
     def _record_with(self, recorder: Recorder, parameters: Parameters, inputs: Inputs) -> Recorder:
         """The recorder of such a run, an earlier one if there was one of these shapes."""
@@ -364,7 +370,9 @@ class JaxAdapter(ModelAdapter):
             recorder.begin()
             return self._outputs(parameters, inputs, recorder)
 
-        recorder.outputs = self._abstract(functools.partial(self._over_batch, run), parameters, inputs)
+        of_arrays, *arrays = self._of_arrays(functools.partial(self._over_batch, run), parameters, inputs)
+        program, recorder.outputs = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
+        recorder.followed = activations_behind(program.jaxpr)
 
     def _over_batch(self, function: Callable[..., Any], parameters: Parameters, inputs: Inputs, *more: Any) -> Any:
         """The function of a batch, whatever the model takes; its complaints about shapes in our words."""
@@ -398,7 +406,7 @@ class JaxAdapter(ModelAdapter):
     def _call(self, layer: str, parameters: Parameters, inputs: Inputs) -> tuple[Ran, int]:
         """How a layer ran, and the number of the call that its name means, counted from 0."""
         name, call = split_call(layer)
-        ran = self._record(parameters, inputs)
+        ran = self._record(parameters, inputs).ran
         if name not in ran and name not in self._network.parts:
             raise unknown_layer(layer, ran, self.model_name)
         found = ran.get(name)

@@ -82,12 +82,14 @@ class FunctionNetwork(Network):
 
 def _before_inputs(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
     """What comes between the parameters and the inputs: of Haiku's functions no key, as inference draws no numbers."""
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    taken = [each.name for each in inspect.signature(function).parameters.values() if each.kind in positional]
-    if taken[1:3] == ["state", "rng"]:
+    each = list(inspect.signature(function).parameters.values())
+    taken = [one.name for one in each if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    takes_more = any(one.kind is one.VAR_POSITIONAL for one in each)
+    if taken[1:3] == ["state", "rng"] or (taken[1:] == ["state"] and takes_more):
         raise InvalidValueError(
-            f"{name} takes parameters, a state and a key, and returns the state beside its outputs. Give a function "
-            "of both and of images: (lambda both, images: apply(*both, None, images)[0], (parameters, state))."
+            f"{name} takes parameters and a state, and returns the state beside its outputs. Give a function of both "
+            "and of images: (lambda both, images: apply(*both, None, images)[0], (parameters, state)), without the "
+            "None where it takes no key."
         )
     return (None,) if taken[1:2] == ["rng"] else ()
 

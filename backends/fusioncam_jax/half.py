@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from fusioncam_jax.programs import equations
+
 LARGEST_SCALE = 2.0**15
 """The largest power of two in float16: the scaled score's own gradient is still a number."""
+
+SMALLEST_SCALE = 2.0**-13
+"""The smallest one that is tried: gradients of up to 2^29 are still numbers with it."""
 
 STEP = 2.0**-4
 """By which the scale is made smaller where some gradient is none any more."""
@@ -21,7 +26,7 @@ def scaled_pull_back(pull_back: Callable[[jax.Array], Arrays], cotangents: jax.A
     """What `pull_back` makes of cotangents, in float32, computed of cotangents that are scaled and scaled back.
 
     A product with a power of two is exact, unless it is too large or too small for its dtype. Of the scales from 2^15
-    down to 1 the first one is taken with which all gradients are finite.
+    down to 2^-13 the first one is taken with which all gradients are finite.
     """
 
     def scaled(scale: jax.Array) -> Arrays:
@@ -30,10 +35,10 @@ def scaled_pull_back(pull_back: Callable[[jax.Array], Arrays], cotangents: jax.A
     def too_large(state: tuple[jax.Array, Arrays]) -> jax.Array:
         scale, gradients = state
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(each)) for each in gradients]))
-        return ~finite & (scale > 1)
+        return ~finite & (scale > SMALLEST_SCALE)
 
     def with_a_smaller_one(state: tuple[jax.Array, Arrays]) -> tuple[jax.Array, Arrays]:
-        scale = jnp.maximum(state[0] * STEP, 1)
+        scale = state[0] * STEP
         return scale, scaled(scale)
 
     largest = jnp.asarray(LARGEST_SCALE, jnp.float32)
@@ -43,18 +48,5 @@ def scaled_pull_back(pull_back: Callable[[jax.Array], Arrays], cotangents: jax.A
 
 def passes_float16(program: Any) -> bool:
     """Whether a program (a jaxpr) has a number in float16 anywhere."""
-    variables = (each for equation in _equations(program) for each in (*equation.invars, *equation.outvars))
+    variables = (each for equation in equations(program) for each in (*equation.invars, *equation.outvars))
     return any(getattr(each.aval, "dtype", None) == jnp.float16 for each in variables)
-
-
-def _equations(program: Any) -> Iterator[Any]:
-    """All equations, those of inner programs included."""
-    for equation in program.eqns:
-        yield equation
-        for parameter in jax.tree.leaves(equation.params, is_leaf=_is_program):
-            if _is_program(parameter):
-                yield from _equations(getattr(parameter, "jaxpr", parameter))
-
-
-def _is_program(value: Any) -> bool:
-    return hasattr(value, "eqns")

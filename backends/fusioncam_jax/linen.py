@@ -127,15 +127,31 @@ def intercept(
     if context.method_name != "__call__":
         return following(*arguments, **keywords)
     arguments, keywords = at_inference(module.__call__, arguments, keywords)
+    if type(module).__module__.startswith("flax.nnx.bridge"):
+        keywords = _with_nnx_at_inference(keywords)
     if listener is not None and isinstance(module, linen.Conv) and arguments:
         axes = 1 if isinstance(module.kernel_size, int) else len(module.kernel_size)
-        listener.convolves(axes, arguments[0].ndim)
+        listener.convolves(axes, arguments[0])
     with _attributes(module, {**_switches(module), **_reporting_functions(module, listener, path)}):
         output = following(*arguments, **keywords)
     name = "/".join((*path, *module.path))
     if listener is None or not module.path or not listener.wants(name):
         return output
     return listener.hear(name, type(module).__name__, output)
+
+
+def _with_nnx_at_inference(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those of a call of `nnx.bridge.ToLinen`, which makes its module of NNX anew each time, in training."""
+    from fusioncam_jax.nnx import put_into_inference
+
+    method = keywords.get("nnx_method") or "__call__"
+
+    def run(module: Any, *arguments: Any, **others: Any) -> Any:
+        put_into_inference(module)
+        called = getattr(type(module), method) if isinstance(method, str) else method
+        return called(module, *arguments, **others)
+
+    return {**keywords, "nnx_method": run}
 
 
 def _switches(module: linen.Module) -> dict[str, bool | None]:

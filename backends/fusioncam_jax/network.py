@@ -163,15 +163,21 @@ def at_inference(
     function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call inside of a model, with the usual switches set to inference."""
-    signature = inspect.signature(function)
-    if not any(name in signature.parameters for name in INFERENCE):
+    parameters = inspect.signature(function).parameters
+    if not any(name in parameters for name in INFERENCE):
         return arguments, keywords
-    bound = signature.bind_partial(*arguments, **keywords)
+    bound = inspect.signature(function).bind_partial(*arguments, **keywords).arguments
+    places = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
+    by_position, by_name = list(arguments), dict(keywords)
     for name, value in INFERENCE.items():
         # Something else than a switch may go by such a name.
-        if name in signature.parameters and isinstance(bound.arguments.get(name), bool | None):
-            bound.arguments[name] = value
-    return bound.args, bound.kwargs
+        if name not in parameters or not isinstance(bound.get(name), bool | None):
+            continue
+        if name in places[: len(arguments)]:
+            by_position[places.index(name)] = value
+        else:
+            by_name[name] = value
+    return tuple(by_position), by_name
 
 
 def path_name(parts: Iterable[int | str]) -> str:

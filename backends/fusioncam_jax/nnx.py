@@ -120,8 +120,7 @@ class NnxNetwork(Network):
     def run(self, parameters: _Split, inputs: Inputs, listener: Listener | None) -> Any:
         model = nnx.merge(parameters.graphdef, parameters.state, copy=True)
         function = _outermost(model).__call__
-        _to_inference(model)
-        _observe(model, listener)
+        put_into_inference(model, listener)
         required = required_words(self.name, "functools.partial(model, {argument}=...)")
         keywords = inference_keywords(function, inputs, self._keywords, SUPPLIED, required)
         return call_with(model, inputs, **keywords)
@@ -139,13 +138,14 @@ def _outermost(model: nnx.Module) -> Any:
     return model.to_nnx__module if isinstance(model, nnx.bridge.ToNNX) else model
 
 
-def _to_inference(model: nnx.Module) -> None:
-    """As `eval`, for switches by other names too, where they are switches."""
+def put_into_inference(model: nnx.Module, listener: Listener | None = None) -> None:
+    """Changes a merged copy as `eval` does, for switches by other names too, and lets its layers report."""
     model.eval()
     for _, module in nnx.iter_modules(model):
         for name, value in INFERENCE.items():
             if isinstance(vars(module).get(name), bool):
                 setattr(module, name, value)
+    _observe(model, listener)
 
 
 def _child(module: Any, part: int | str) -> Any:
@@ -179,7 +179,7 @@ class _Observer:
 
     def convolves(self, layer: Any, arguments: tuple[Any, ...]) -> None:
         if self.listener is not None and isinstance(layer, nnx.Conv) and arguments:
-            self.listener.convolves(len(layer.kernel_size), arguments[0].ndim)
+            self.listener.convolves(len(layer.kernel_size), arguments[0])
 
     def run(self, layer: Any, call: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if not isinstance(layer, nnx.bridge.ToNNX):

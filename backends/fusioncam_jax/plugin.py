@@ -47,7 +47,7 @@ def fusioncam_array_namespace(array: Any) -> Any:
 def fusioncam_describe_models() -> str:
     """Modules of three systems, and functions."""
     return (
-        'flax.nnx.Module, or (flax.linen.Module, variables): pip install "fusioncam[flax]"; '
+        'flax.nnx.Module, (flax.linen.Module, variables) or a TrainState: pip install "fusioncam[flax]"; '
         'equinox.Module, or (equinox.Module, state): pip install "fusioncam[equinox]"; '
         'JAX functions (features, head) or (apply, parameters), with backend_options={"framework": "jax"} '
         'where nothing in them is JAX\'s: pip install "fusioncam[jax]"'
@@ -60,8 +60,8 @@ def _alone(model: Any) -> Any:
         graph, variables = graph_definition(model.apply_fn), variables_of(model)
         given = (model.apply_fn, variables) if graph is None else (graph, *variables.values())
         return _in_parts(given, {"framework": "jax"})
-    refuse_mapped(model)
     given = unwrapped(model)
+    refuse_mapped(given.model)
     if is_a(given.model, "flax.nnx", "Module") and not given.arguments:
         from fusioncam_jax.nnx import NnxNetwork
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
@@ -48,3 +48,13 @@ class Programs:
         if latest is None or latest[0] != key:
             latest = self._latest[kind] = (key, Program(make()))
         return latest[1]
+
+
+def equations(program: Any) -> Iterator[Any]:
+    """All equations of a program (a jaxpr), those of the programs in them included; of anything else none."""
+    program = getattr(program, "jaxpr", program)
+    for equation in getattr(program, "eqns", ()):
+        yield equation
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
+                yield from equations(inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ class Listener(Protocol):
     def hear(self, name: str, kind: str, output: Any) -> Any:
         """Takes a layer's output and returns what the model goes on with."""
 
-    def convolves(self, axes: int, ndim: int) -> None:
-        """A convolution over so many axes of space gets an array of so many axes."""
+    def convolves(self, axes: int, array: Array) -> None:
+        """A convolution over so many axes of space gets this array."""
 
 
 class Reaching(Protocol):
@@ -111,20 +112,24 @@ class Recorder:
     Args:
         reach: into layers' outputs.
         describe: an output in words.
+        mark: gives back (a layer's name, its array) so that it is found again in the program.
 
     Attributes:
         ran: how each layer ran, in the order of their last calls.
         convolution: the axes of space of the first convolution that tells, and the axes of the array it got.
         outputs: what the model returned, as shapes; None if it did not come so far.
+        followed: the activation functions that follow layers directly, by the layers' names.
     """
 
-    def __init__(self, reach: Reaching, describe: Callable[[Any], str]):
+    def __init__(self, reach: Reaching, describe: Callable[[Any], str], mark: Callable[[str, Array], Array]):
         self.ran: dict[str, Ran] = {}
         self.convolution: tuple[int, int] | None = None
         self.outputs: Any = None
+        self.followed: dict[str, str] = {}
         self._reach = reach
         self._describe = describe
         self._place = 0
+        self._mark = mark
 
     def begin(self) -> None:
         """The model begins to run."""
@@ -144,17 +149,23 @@ class Recorder:
 
         def note(array: Array) -> Array:
             found.append((tuple(array.shape), array.dtype, self._place - 1))
-            return array
+            return self._mark(name, array)
 
         if has_array:
-            self._reach.change(output, note)
+            output = self._reach.change(output, note)[0]
         returned = "" if has_array else self._describe(output)
         self.ran[name] = Ran(kind, (*outputs, *found), bool(found), has_array, returned)
         return output
 
-    def convolves(self, axes: int, ndim: int) -> None:
+    def convolves(self, axes: int, array: Array) -> None:
         if self.convolution is None:
-            self.convolution = (axes, ndim)
+            # Axes that the model itself maps over are the array's too.
+            self._reach.change(array, functools.partial(self._note_convolution, axes))
+            self.convolution = self.convolution or (axes, array.ndim)
+
+    def _note_convolution(self, axes: int, array: Array) -> Array:
+        self.convolution = (axes, array.ndim)
+        return array
 
 
 class Exchange:
@@ -190,7 +201,7 @@ class Exchange:
                 array = self.outputs[place] = self._change(place, array)
         return array
 
-    def convolves(self, axes: int, ndim: int) -> None:
+    def convolves(self, axes: int, array: Array) -> None:
         pass
 
 
@@ -221,5 +232,5 @@ class Observer:
         self._calls[name] += 1
         return array
 
-    def convolves(self, axes: int, ndim: int) -> None:
+    def convolves(self, axes: int, array: Array) -> None:
         pass

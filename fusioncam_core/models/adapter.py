@@ -102,6 +102,8 @@ class LayerInfo:
         spatial: whether the output has channels and more than one position in space.
         default: whether `layer=None` takes this one.
         channel_axis: 1 or -1: where the channels of the output are, as far as the backend can tell.
+        followed_by: an activation function that the output goes into and that is no layer itself, as far as the
+            backend can tell: the map is of the values before it.
         calls: how often it ran; `name#0`, `name#1`, ... are its calls, and `name` alone is the last of them that sees
             the explained input.
         runs: its calls in their order, those whose outputs are arrays of floating-point numbers.
@@ -118,6 +120,7 @@ class LayerInfo:
     default: bool = False
     channel_axis: int = 1
     calls: int = 1
+    followed_by: str = ""
     runs: tuple[LayerRun, ...] = ()
     named_outputs: bool = False
     finding: str = ""

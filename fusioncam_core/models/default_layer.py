@@ -183,7 +183,11 @@ class _Search:
             if not seen.sees:
                 continue
             layout = self._measurements.layout_or_none(call.layer, seen, self._reshape)
-            if layout is None or is_attention(call.run.shape, self._measurements.size, tokens):
+            if (
+                layout is None
+                or _along_one_axis(layout)
+                or is_attention(call.run.shape, self._measurements.size, tokens)
+            ):
                 continue
             usable.append((call, layout))
         return usable
@@ -229,6 +233,12 @@ class _Search:
                 "one the image's patches are.",
                 EvidenceWarning,
             )
+
+
+def _along_one_axis(layout: Layout) -> bool:
+    """Whether a row of tokens of a volume or clip is pooled over all of its axes but one."""
+    grid = () if layout.grid is None else layout.grid
+    return len(grid) > 2 and sum(length > 1 for length in grid) < 2
 
 
 def _last_rows(rows: Sequence[Call]) -> list[Call]:

@@ -68,7 +68,7 @@ def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iter
         layers: any number.
         default: the name of the default layer where the model's loader chose it; otherwise the layers say it.
     """
-    rows = [(layer.name, layer.kind, " x ".join(map(str, layer.shape[1:]))) for layer in layers]
+    rows = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:]))) for layer in layers]
     names, kinds = (max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in (0, 1))
     yield f"  {_LAYER_HEADER[0]:{names}}  {_LAYER_HEADER[1]:{kinds}}  {_LAYER_HEADER[2]}"
     marks = [layer.default if default is None else layer.name == default for layer in layers]
@@ -76,6 +76,10 @@ def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iter
         yield f"{'*' if marked else ' '} {name:{names}}  {kind:{kinds}}  {shape}"
     yield ""
     yield "* the layer that is explained by default" if any(marks) else "No layer has spatial extent."
+
+
+def _kind(layer: LayerInfo) -> str:
+    return f"{layer.kind}, then {layer.followed_by}" if layer.followed_by else layer.kind
 
 
 def method_table(methods: Sequence[Capabilities]) -> Iterator[str]:
