@@ -332,6 +332,10 @@ class TableOfAll(WithTable):
         return torch.cat([self.classes(image, image), self.table(table)], 1)
 
 
+def second_class(outputs: Any) -> Any:
+    return outputs[:, 1]
+
+
 class TestWords:
     def test_paths_are_listed(self) -> None:
         with pytest.raises(ValueError, match=r"masked_input=0 is a list, and one array.*\(0, 0\), \(0, 1\)"):
@@ -348,6 +352,25 @@ class TestWords:
             GradCAM(ByName())([MRI[0], MRI[1]])
         with pytest.raises(TypeError, match="those of different sizes are explained one by one"):
             GradCAM(ByName())([MRI[0], MRI[1, :, :4]])
+
+    def test_a_model_that_goes_through_a_list_of_images_takes_a_batch(self) -> None:
+        class Detector(TwoBranches):
+            def forward(self, images: list[Any]) -> list[dict[str, Any]]:
+                features = self.mri(torch.stack([image / 2 for image in images]))
+                scores = torch.cat([features.mean((2, 3)), features.mean((2, 3))], 1) @ self.head.weight.T
+                return [{"scores": each, "boxes": torch.zeros(number, 4)} for number, each in enumerate(scores)]
+
+        def second(outputs: Any) -> Any:
+            return torch.stack([each["scores"][1] for each in outputs])
+
+        class Plain(Detector):
+            def forward(self, images: Any) -> Any:
+                return torch.stack([each["scores"] for each in super(Plain, self).forward(list(images))])
+
+        for method in (GradCAM, ScoreCAM, FusionCAM):
+            found = method(Detector(), "mri", batch_size=2)(MRI, second)
+            expected = method(Plain(), "mri", batch_size=2)(MRI, second_class)
+            torch.testing.assert_close(found.maps, expected.maps, atol=1e-5, rtol=0)
 
     def test_arguments_that_are_missing(self) -> None:
         with pytest.raises(ValueError, match=r"WithTable cannot run on inputs .*missing 1 required .* 'table'"):

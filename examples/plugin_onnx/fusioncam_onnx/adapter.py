@@ -18,13 +18,16 @@ from fusioncam_core.models.adapter import (
     LayerCapture,
     call_number,
     channel_axis,
+    layer_axis,
     mark_default,
     reject_options,
     split_call,
     unknown_layer,
 )
+from fusioncam_core.models.inputs import batch_length, leaves, taken
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.structure import bare
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 
@@ -83,13 +86,17 @@ class OnnxAdapter(ModelAdapter):
 
     # --- what the core asks for
 
+    @property
+    def _layer_axis(self) -> int:
+        return layer_axis(self.input_channel_axis, 1)
+
     def layers(self, inputs: Any) -> list[LayerInfo]:
         """Every floating-point tensor that a node makes, in the order of the graph."""
         session = self._start(_with_outputs(self._proto, self._kinds))
         values = self._run(session, inputs, list(self._kinds))
-        size = spatial_size(max(self._named(inputs).values(), key=np.ndim), self.input_channel_axis)
+        size = spatial_size(max(leaves(inputs), key=np.ndim), self.input_channel_axis)
         listed = [
-            LayerInfo(name, kind, value.shape, has_space(value.shape, size), channel_axis=self.input_channel_axis)
+            LayerInfo(name, kind, value.shape, has_space(value.shape, size), channel_axis=self._layer_axis)
             for (name, kind), value in zip(self._kinds.items(), values, strict=True)
             if value.dtype.kind == "f"
         ]
@@ -107,7 +114,7 @@ class OnnxAdapter(ModelAdapter):
             self._tapped[names] = self._start(_with_outputs(self._proto, names))
         values = self._run(self._tapped[names], inputs, [*self._outputs, *names])
         outputs, activations = values[: len(self._outputs)], values[len(self._outputs) :]
-        axis = self.input_channel_axis
+        axis = self._layer_axis
         captured = {name: LayerCapture(each, None, axis) for name, each in zip(layers, activations, strict=True)}
         return Capture(self._packed(outputs), captured)
 
@@ -138,18 +145,19 @@ class OnnxAdapter(ModelAdapter):
         """The inputs by the names of the graph."""
         if isinstance(inputs, Mapping):
             return dict(inputs)
-        arrays = inputs if isinstance(inputs, tuple) else (inputs,)
+        arrays = inputs if isinstance(inputs, tuple | list) else (inputs,)
         return {declared.name: array for declared, array in zip(self._runtime.get_inputs(), arrays, strict=True)}
 
     def _run(self, session: onnxruntime.InferenceSession, inputs: Any, names: list[str]) -> list[np.ndarray]:
         named = self._named(inputs)
-        total = len(next(iter(named.values())))
+        total = batch_length(list(named.values()))
         fixed = self._runtime.get_inputs()[0].shape[0]
         size = fixed if isinstance(fixed, int) else total
         parts = []
         for start in range(0, total, size):
             rows = np.arange(start, start + size) % total  # the last batch is filled up by the first images
-            parts.append(self._run_batch(session, {name: array[rows] for name, array in named.items()}, names))
+            chunk = bare(taken(named, rows, self.namespace))  # but what all images share
+            parts.append(self._run_batch(session, chunk, names))
         return [np.concatenate(each)[:total] for each in zip(*parts, strict=True)]
 
     def _run_batch(

@@ -123,7 +123,7 @@ def test_errors() -> None:
         ScoreCAM(shapes_network(), "relu4")(np.zeros((1, 3, 32, 48), np.float32))
     with pytest.raises(TypeError, match="The ONNX backend has no option 'provider'; did you mean 'providers'"):
         ScoreCAM(shapes_network(), backend_options={"provider": "CPU"})
-    with pytest.raises(TypeError, match=r"Images are a NumPy array: got a builtins\.list"):
+    with pytest.raises(ValueError, match=r"masked_input=0 is a list, and one array is explained"):
         ScoreCAM(shapes_network(), "relu4", masked_input=0)([[[1.0]]])
     with pytest.raises(TypeError, match=r"No plugin adapts a model of type builtins\.str"):
         ScoreCAM("shapes.pth")
