@@ -29,18 +29,24 @@ class Shared:
 
 def is_array(value: Any) -> bool:
     """Whether it is an array of numbers, of whatever library; a NumPy number is none."""
-    kind = _kind(type(value))
+    kind = _kind(value)
     return kind == "array" or (kind == "perhaps" and _is_array(value))
 
 
 def is_container(value: Any) -> bool:
     """Whether it is a tuple, list or mapping."""
-    return _kind(type(value)) == "container"
+    return _kind(value) == "container"
 
 
-@functools.lru_cache(maxsize=1024)
-def _kind(of: type) -> str:
-    """What values of a type are, as far as the type tells; remembered, for this is asked about every argument."""
+def _kind(value: Any) -> str:
+    """What a value is, as far as its type tells."""
+    of: Any = type(value)
+    kind: str = _kind_of(of)
+    return kind
+
+
+@functools.lru_cache(maxsize=1024)  # this is asked about every argument of what is compiled
+def _kind_of(of: Any) -> str:
     if issubclass(of, tuple | list | Mapping):
         return "container"
     if issubclass(of, np.generic | Shared):
@@ -215,7 +221,7 @@ def _plain(arguments: tuple[Any, ...]) -> tuple[Any, list[Array]]:
     arrays: list[Array] = []
     for each in arguments:
         if each is not None:
-            if _kind(type(each)) != "array":
+            if _kind(each) != "array":
                 return None, []
             arrays.append(each)
         missing.append(each is None)
