@@ -103,7 +103,8 @@ def default_layer(
     """
     key = ("default", score, reshape) if isinstance(score, AnyOutput) and isinstance(reshape, tuple | None) else None
     if key is not None and key in measurements.kept:
-        return measurements.kept[key]
+        kept: str | None = measurements.kept[key]
+        return kept
     search = _Search(measurements, adapter, inputs, score, reshape)
     found = search.found()
     if found is not None:

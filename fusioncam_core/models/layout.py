@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusioncam_core.arrays.namespaces import Array, Namespace
 from fusioncam_core.errors import EvidenceWarning, InvalidValueError, warn
@@ -158,15 +158,15 @@ def _of_axes(evidence: Evidence, axes: tuple[int, ...], size: tuple[int, ...]) -
     """None where more than the channels is left over, or rows are no axis of the input."""
     inner = len(evidence.inner)
     rest = [axis for axis in range(inner) if axis not in axes]
-    folded = {"rows": evidence.rows, "interleaved": evidence.interleaved, "batch_axis": evidence.batch_axis or 0}
+    folded = Layout(1, rows=evidence.rows, interleaved=evidence.interleaved, batch_axis=evidence.batch_axis or 0)
     if evidence.rows > 1 and 0 not in axes:
         if len(evidence.changed) != 1 or len(rest) != 2:
             return None
         behind = tuple(axis - 1 for axis in axes)
-        return Layout(_end(behind, inner - 1), row=evidence.changed[0], axes=behind, **folded)
+        return replace(folded, channel_axis=_end(behind, inner - 1), row=evidence.changed[0], axes=behind)
     if len(rest) != 1 or (evidence.rows > 1 and size[axes.index(0)] != evidence.rows):
         return None
-    return Layout(_end(axes, inner), axes=axes, **folded)
+    return replace(folded, channel_axis=_end(axes, inner), axes=axes)
 
 
 def _end(axes: Sequence[int], inner: int) -> int:

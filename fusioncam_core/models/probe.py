@@ -385,7 +385,7 @@ def _general(call: str, shape: tuple[int, ...], passes: Sequence[_Seen]) -> Evid
     interleaved = rows > 1 and changes[True] < changes[False] * (1 - 1e-3)
     # What is not finite is for others to complain of.
     sees = not np.isfinite(changes[interleaved]) or any(each.change(interleaved) > NOTICEABLE for each in passes)
-    along = sum((each.apart if interleaved else each.together)[0] for each in passes)
+    along = np.sum([(each.apart if interleaved else each.together)[0] for each in passes], axis=0)
     changed = tuple(int(row) for row in np.flatnonzero(along > 1e-3 * along.max())) if sees else ()
     return Evidence(call, shape, sees, axis, rows, interleaved, changed)
 
