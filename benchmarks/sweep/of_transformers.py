@@ -1,0 +1,182 @@
+"""transformers: every architecture for images, videos, detection and segmentation, from configurations made small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from benchmarks.sweep import on_torch, torchvision_operators
+from benchmarks.sweep.layouts import FIRST, LAST, ByLayer, Layout
+from benchmarks.sweep.subject import NotBuiltError, Size, Subject, expectation
+
+torchvision_operators.install()
+from transformers import AutoConfig  # noqa: E402 - torchvision's operators come first
+from transformers.models.auto import modeling_auto  # noqa: E402
+
+KINDS = {
+    "classification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    "video": modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING,
+    "detection": modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING,
+    "segmentation": modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
+}
+
+NAMES = {
+    "classification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    "video": modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES,
+    "detection": modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
+    "segmentation": modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+}
+
+FRAMES = 4
+
+WIDTHS = {
+    "hidden_size": 32,
+    "d_model": 32,
+    "intermediate_size": 64,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "num_attention_heads": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+}
+DEPTHS = {"num_hidden_layers": 3, "encoder_layers": 2, "decoder_layers": 2, "num_queries": 10}
+"""What configurations call how wide and how deep a model is, and what it is made."""
+
+LARGEST = 250_000_000
+"""Parameters of what a test machine takes."""
+
+PATCH = {"image_size": 64, "patch_size": 16}
+
+KEYWORDS: dict[str, dict[str, Any]] = {
+    "swin": {"embed_dim": 16, "depths": [1, 1, 2], "num_heads": [2, 2, 2], "window_size": 4},
+    "swinv2": {"embed_dim": 16, "depths": [1, 1, 2], "num_heads": [2, 2, 2], "window_size": 4},
+    "donut-swin": {"embed_dim": 16, "depths": [1, 1, 2], "num_heads": [2, 2, 2], "window_size": 4},
+    "convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "convnextv2": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "layer_type": "basic"},
+    "timesformer": {"num_frames": FRAMES},
+    "videomae": {"num_frames": FRAMES},
+    "vivit": {"num_frames": FRAMES, "tubelet_size": [2, 16, 16]},
+    "vjepa2": {"frames_per_clip": FRAMES, "num_pooler_layers": 1, "pred_num_hidden_layers": 1},
+    "yolos": {"num_detection_tokens": 10},
+}
+"""By model type, what its configuration is given beside or in place of the words above."""
+
+CLASS, PLAIN = Layout("last", before=1), Layout("last")
+
+LAYOUTS: dict[str, ByLayer] = {
+    "beit": ByLayer(CLASS),
+    "clip": ByLayer(CLASS),
+    "metaclip_2": ByLayer(CLASS),
+    "cvt": ByLayer(FIRST, [(r".*layernorm.*|.*layers.*", Layout("first", before=1))]),
+    "data2vec-vision": ByLayer(CLASS),
+    "deit": ByLayer(Layout("last", before=2)),
+    "dinat": ByLayer(LAST),
+    "dinov2": ByLayer(CLASS),
+    "dinov2_with_registers": ByLayer(Layout("last", before=5)),
+    "donut-swin": ByLayer(PLAIN),
+    "dpt": ByLayer(Layout("first", before=1)),
+    "ijepa": ByLayer(PLAIN),
+    "imagegpt": ByLayer(PLAIN),
+    "mobilevit": ByLayer(FIRST),
+    "pvt": ByLayer(CLASS),
+    "swin": ByLayer(PLAIN),
+    "swinv2": ByLayer(PLAIN),
+    "timesformer": ByLayer(Layout("last", before=1, patch=(1, 16, 16), order=(1, 2, 0))),
+    "videomae": ByLayer(Layout("last", patch=(2, 16, 16))),
+    "vit": ByLayer(CLASS),
+    "vit_msn": ByLayer(CLASS),
+    "vivit": ByLayer(Layout("last", before=1, patch=(2, 16, 16))),
+    "vjepa2": ByLayer(Layout("last", patch=(2, 16, 16))),
+    "yolos": ByLayer(Layout("last", before=1, after=10)),
+}
+"""By model type where channels are. All others are (B, C, H, W), or rows of patches without anything before them."""
+
+EXPECTED: list[tuple[str, str]] = []
+"""By kind and model type the layers that the field names."""
+
+
+def framework() -> ModuleType:
+    return on_torch
+
+
+def names(package: str) -> list[str]:
+    return [f"{kind} {name}" for kind, models in NAMES.items() for name in models]
+
+
+def subject(package: str, name: str) -> Subject:
+    """The model of a kind and a model type."""
+    kind, _, model_type = name.partition(" ")
+    common: dict[str, Any] = {"expected": expectation(EXPECTED, name), "score": SCORES[kind]}
+    if kind == "video":
+        common |= {
+            "sizes": ((FRAMES, 64, 64), (FRAMES, 224, 224)),
+            "other": (FRAMES, 64, 96),
+            "shape": lambda size: (size[0], 3, *size[1:]),
+        }
+    return Subject(
+        package,
+        name,
+        kind,
+        lambda size: _make(kind, model_type, size),
+        LAYOUTS.get(model_type, ByLayer(FIRST)),
+        **common,
+    )
+
+
+def _make(kind: str, model_type: str, size: Size) -> torch.nn.Module:
+    reasons = []
+    for configuration in _configurations(model_type, size):
+        try:
+            chosen = KINDS[kind][type(configuration)]
+            chosen = chosen[0] if isinstance(chosen, tuple) else chosen
+            with torch.device("meta"):
+                count = on_torch.parameters(chosen(configuration))
+            if count > LARGEST:
+                reasons.append(f"{count / 1e6:.0f} million parameters")
+                continue
+            model = chosen(configuration)
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, *((size[0], 3, *size[1:]) if kind == "video" else (3, *size))))
+        except Exception as error:  # noqa: BLE001 - whatever a configuration made small does not fit
+            reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        else:
+            return model
+    raise NotBuiltError(f"{size}: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def _configurations(model_type: str, size: Size) -> Iterator[Any]:
+    """The smallest first: narrow and shallow, shallow, as it is."""
+    default = AutoConfig.for_model(model_type)
+    side: Any = size[-1] if size[-1] == size[-2] else list(size[-2:])
+    given = {"image_size": side, **KEYWORDS.get(model_type, {})}
+    for words in ({**WIDTHS, **DEPTHS}, DEPTHS, {}):
+        known = {name: value for name, value in words.items() if isinstance(getattr(default, name, None), int)}
+        own = {name: value for name, value in given.items() if hasattr(default, name)}
+        if isinstance(getattr(default, "crop_size", None), int):
+            own["crop_size"] = size[-1]
+        try:
+            yield AutoConfig.for_model(model_type, **{**known, **own, "num_labels": 6})
+        except Exception:  # noqa: BLE001 - words that do not go together: the next ones
+            continue
+
+
+def _detected(outputs: Any, number: int) -> Any:
+    """The best candidate of a class."""
+    return outputs.logits[..., number % outputs.logits.shape[-1]].amax(dim=1)
+
+
+def _segmented(outputs: Any, number: int) -> Any:
+    """The mean logit of a class."""
+    return outputs.logits[:, number % outputs.logits.shape[1]].mean(dim=(1, 2))
+
+
+SCORES: dict[str, Callable[[Any, int], Any] | None] = {
+    "classification": None,
+    "video": None,
+    "detection": _detected,
+    "segmentation": _segmented,
+}
