@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,9 @@ from fusioncam_core import FusionCamError, FusionCamWarning, GradCAM
 TOLERANCE = 1e-3
 SMALLEST_SHIFT = 0.01
 """By how much of the layer's extent the centre of change has to move; less is told by no one from noise."""
+
+FEWEST_POSITIONS = 3
+"""Along an axis with fewer a corner is not told from the middle."""
 
 Values = np.ndarray[Any, Any]
 
@@ -55,8 +59,8 @@ def _built(subject: Subject, framework: ModuleType, model: Any = None, sizes: An
                 framework.seed()
                 made = framework.settle(subject.make(size), images) if given is None else given
                 framework.outputs(made, images)
-            except NotBuiltError:
-                raise
+            except NotBuiltError as error:
+                reasons.append(str(error))
             except Exception as error:  # noqa: BLE001 - whatever a package raises where a size does not suit it
                 reasons.append(f"{size}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
             else:
@@ -81,28 +85,30 @@ def _explained(
     subject: Subject, framework: ModuleType, model: Any, size: Size, images: Values, *, whole: bool
 ) -> dict[str, Any]:
     """The library's map beside the one by hand."""
-    number = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             explainer = GradCAM(model, **subject.options)
-            explanation = explainer(images, _target(subject, number))
-            layer = explanation.layer
-            best = _best(subject, framework, model, layer, size, images)
-            if best is not None and best[0] != number:
-                explanation = explainer(images, _target(subject, best[0]))
+            explanation = explainer(images, _target(subject, 0))
         except FusionCamError as error:
             return {"status": "refused", "sentence": str(error)}
-        except UnknownLayoutError as error:
-            return {"status": "wrong", "layer": layer, "sentence": f"by hand: {error}", **_named(subject, layer)}
         except Exception as error:  # noqa: BLE001 - an error that is not the library's own is what the row reports
             return {"status": "raw error", "sentence": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    layer = explanation.layer
     found: dict[str, Any] = {"layer": layer, **_named(subject, layer)}
-    said = sorted({each.category.__name__ for each in caught if issubclass(each.category, FusionCamWarning)})
-    found |= {"warnings": said} if said else {}
+    said = {each.category.__name__: str(each.message) for each in caught if issubclass(each.category, FusionCamWarning)}
+    try:
+        best = _best(subject, framework, model, layer, size, images)
+    except UnknownLayoutError as error:
+        return {**found, "status": "wrong", "sentence": f"by hand: {error}"}
     if best is None:
-        return {**found, "status": "wrong", "sentence": "no score depends on the layer"}
-    _, expected, call, shape, informative = best
+        return {**found, **_of_no_score(said, bool(explanation.numpy().maps.any()))}
+    found |= {"warnings": sorted(said)} if said else {}
+    number, expected, call, shape, informative = best
+    if number != 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            explanation = explainer(images, _target(subject, number))
     found |= {"shape": shape, "informative": informative}
     if call:
         found["call"] = call
@@ -110,6 +116,13 @@ def _explained(
     if whole:
         found |= _corners(subject, framework, model, layer, call, size, images)
     return found
+
+
+def _of_no_score(said: dict[str, str], shown: bool) -> dict[str, Any]:
+    """Of a layer on which no score depends there is no map: empty ones, with a warning that says so, are right."""
+    if "EmptyMapWarning" in said and not shown:
+        return {"status": "refused", "sentence": said["EmptyMapWarning"]}
+    return {"status": "wrong", "sentence": "no score depends on the layer"}
 
 
 def _compared(maps: Values, expected: Values) -> dict[str, Any]:
@@ -147,7 +160,7 @@ def score(subject: Subject, outputs: Any, number: int) -> Any:
     if subject.score is not None:
         return subject.score(outputs, number)
     logits = outputs if subject.logits is None else subject.logits(outputs)
-    logits = getattr(logits, "logits", logits)
+    logits = next(iter(logits.values())) if isinstance(logits, Mapping) else logits
     return logits[:, number % logits.shape[1]]
 
 
@@ -184,13 +197,12 @@ def _corners(
         return subject.layout.of(layer).channels_first(framework.activations(model, name, values, call), size)
 
     before = placed(images)
-    if min(before.shape[2:]) < 2:
-        return {"corners": "n/a"}
     moved = shifts(
         {ends: centre_of_change(before, placed(changed)) for ends, changed in corners(images, axes, seed=11)}
     )
-    found = all(each > SMALLEST_SHIFT for each in moved)
-    return {"shifts": [round(each, 3) for each in moved], "corners": "found" if found else "not found"}
+    told = [each for each, length in zip(moved, before.shape[2:], strict=True) if length >= FEWEST_POSITIONS]
+    found = "found" if all(each > SMALLEST_SHIFT for each in told) else "not found"
+    return {"shifts": [round(each, 3) for each in moved], "corners": found if told else "n/a"}
 
 
 def _space(subject: Subject, size: Size) -> list[int]:

@@ -46,7 +46,9 @@ class Layout:
         if self.own is not None:
             return self.own(values, size)
         if values.ndim == len(size) + 2:
-            return values if self.channels == "first" else np.moveaxis(values, -1, 1)
+            placed = values if self.channels == "first" else np.moveaxis(values, -1, 1)
+            if _in_proportion(placed.shape[-2:], size[-2:]):
+                return placed
         if values.ndim == 3:
             return self._tokens(values, size)
         raise UnknownLayoutError(f"nothing is written down for an output of shape {values.shape}")
@@ -71,6 +73,11 @@ class Layout:
             if math.prod(grid) == tokens:
                 return grid
         raise UnknownLayoutError(f"{tokens} tokens are no grid of patches of an input of {size}")
+
+
+def _in_proportion(lengths: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether height and width have one stride, up to the rounding of each."""
+    return abs(lengths[0] - lengths[1] * size[0] / size[1]) < 1.5
 
 
 FIRST = Layout()

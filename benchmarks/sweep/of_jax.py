@@ -100,12 +100,12 @@ MODELS: dict[str, dict[str, tuple[Callable[[Size], Any], ByLayer]]] = {
     "flax": {
         "flaxmodels ResNet18": (_linen("ResNet18"), ByLayer(LAST)),
         "flaxmodels VGG16": (_linen("VGG16"), ByLayer(LAST)),
-        "jimmy-vision DinoV2": (_nnx("DinoV2"), ByLayer(Layout("last", before=1))),
-        "jimmy-vision DinoV2 with registers": (_nnx("DinoV2 with registers"), ByLayer(Layout("last", before=5))),
+        "jimmy-vision DinoV2": (_nnx("DinoV2"), ByLayer(Layout(before=1))),
+        "jimmy-vision DinoV2 with registers": (_nnx("DinoV2 with registers"), ByLayer(Layout(before=5))),
     },
     "equinox": {
         **{f"equimo {name}": (_equimo(name), ByLayer(FIRST)) for name in EQUIMO},
-        "equimo VisionTransformer": (_equimo_vit, ByLayer(Layout("last", before=5))),
+        "equimo VisionTransformer": (_equimo_vit, ByLayer(Layout(before=5))),
     },
 }
 

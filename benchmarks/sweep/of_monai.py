@@ -91,7 +91,7 @@ def subject(package: str, name: str) -> Subject:
         name,
         "classification" if classifies else "segmentation",
         make,
-        ByLayer(Layout("last", before=1) if model == "ViT" else FIRST),
+        ByLayer(Layout(before=1) if model == "ViT" else FIRST),
         sizes=sizes,
         other=other,
         expected=expectation(EXPECTED, name),

@@ -14,6 +14,7 @@ from benchmarks.sweep.subject import Size, Subject, expectation
 
 torchvision_operators.install()
 from torchvision import models  # noqa: E402 - its operators come first
+from torchvision.models.video import mvit  # noqa: E402
 
 CLASSIFIERS = (
     "alexnet",
@@ -69,14 +70,31 @@ LAYOUTS = {
     "swin_t": ByLayer(LAST, [(r"permute", FIRST)]),
     "swin_v2_t": ByLayer(LAST, [(r"permute", FIRST)]),
     "swin3d_t": ByLayer(LAST),
-    "vit_b_32": ByLayer(Layout("last", before=1, patch=(32, 32))),
+    "vit_b_32": ByLayer(Layout(before=1, patch=(32, 32))),
     # The stem has strides (2, 4, 4); stages halve height and width.
-    "mvit_v1_b": ByLayer(Layout("last", before=1, patch=(2, 32, 32))),
-    "mvit_v2_s": ByLayer(Layout("last", before=1, patch=(2, 32, 32))),
+    "mvit_v1_b": ByLayer(Layout(before=1, patch=(2, 32, 32))),
+    "mvit_v2_s": ByLayer(Layout(before=1, patch=(2, 32, 32))),
 }
 """By name where channels are. All others are (B, C, H, W) or (B, C, T, H, W) throughout."""
 
-EXPECTED: list[tuple[str, str]] = []
+EXPECTED = [
+    ("alexnet|vgg.*|squeezenet.*|densenet.*|convnext.*|efficientnet.*|mobilenet.*", r"features(\.\d+)*"),
+    ("googlenet", "inception5b"),
+    ("inception_v3", "Mixed_7c"),
+    ("maxvit_t", r"blocks\.3(\..*)?"),
+    ("mnasnet.*", r"layers(\.\d+)?"),
+    ("regnet.*", r"trunk_output(\.block4.*)?"),
+    ("(wide_)?resne.*", r"layer4(\.\d+)?"),
+    ("shufflenet.*", r"conv5(\.\d+)?"),
+    ("swin_.*", "norm|permute|features|features\\.7(\\.1)?"),
+    ("vit_b_32", r"encoder\.layers\.encoder_layer_11\.ln_1"),
+    ("fcn.*|deeplabv3.*", r"backbone.*|classifier\.\d+"),
+    ("lraspp.*", r"backbone.*|classifier\..*"),
+    ("r3d_18|mc3_18|r2plus1d_18", r"layer4(\.\d+)?"),
+    ("s3d", r"features(\.\d+)?"),
+    ("mvit.*", r"norm|blocks\.15(\.norm1)?"),
+    ("swin3d_t", r"norm|features(\.6)?(\.1)?"),
+]
 """By name the layers that the field names."""
 
 
@@ -124,32 +142,25 @@ def _make(name: str, kind: str, size: Size) -> torch.nn.Module:
     if name in ("googlenet", "inception_v3"):
         words |= {"init_weights": True, "aux_logits": name == "inception_v3"}
     if name.startswith("mvit"):
-        words |= {"spatial_size": size[1:], "temporal_size": size[0]}
-        model = getattr(models.video, plain).__globals__
-        del words["spatial_size"], words["temporal_size"]
-        return _mvit(model, plain, size)
+        return _mvit(name, size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source = {"segmentation": models.segmentation, "video": models.video, "detection": models.detection}
         return getattr(source.get(kind, models), plain)(**words)
 
 
-def _mvit(scope: dict[str, Any], name: str, size: Size) -> torch.nn.Module:
+def _mvit(name: str, size: Size) -> torch.nn.Module:
     """With positions for inputs of that size, which torchvision's own function fixes at 16 x 224 x 224."""
-    build = scope["_mvit"]
-    original = scope["MViT"]
-    made: list[torch.nn.Module] = []
+    original = mvit.MViT
 
     def sized(**words: Any) -> torch.nn.Module:
-        made.append(original(**{**words, "spatial_size": tuple(size[1:]), "temporal_size": size[0]}))
-        return made[0]
+        return original(**{**words, "spatial_size": tuple(size[1:]), "temporal_size": size[0]})
 
-    scope["MViT"] = sized
+    mvit.MViT = sized
     try:
-        del build
-        return scope[name](weights=None)
+        return getattr(mvit, name)(weights=None)
     finally:
-        scope["MViT"] = original
+        mvit.MViT = original
 
 
 def _every_candidate(name: str, size: Size) -> dict[str, Any]:

@@ -65,33 +65,28 @@ KEYWORDS: dict[str, dict[str, Any]] = {
 }
 """By model type, what its configuration is given beside or in place of the words above."""
 
-CLASS, PLAIN = Layout("last", before=1), Layout("last")
+CLASS = Layout(before=1)
 
 LAYOUTS: dict[str, ByLayer] = {
     "beit": ByLayer(CLASS),
     "clip": ByLayer(CLASS),
     "metaclip_2": ByLayer(CLASS),
-    "cvt": ByLayer(FIRST, [(r".*layernorm.*|.*layers.*", Layout("first", before=1))]),
+    "cvt": ByLayer(FIRST, [(r".*layernorm.*|.*layers.*", CLASS)]),
     "data2vec-vision": ByLayer(CLASS),
-    "deit": ByLayer(Layout("last", before=2)),
+    "deit": ByLayer(Layout(before=2)),
     "dinat": ByLayer(LAST),
     "dinov2": ByLayer(CLASS),
-    "dinov2_with_registers": ByLayer(Layout("last", before=5)),
-    "donut-swin": ByLayer(PLAIN),
-    "dpt": ByLayer(Layout("first", before=1)),
-    "ijepa": ByLayer(PLAIN),
-    "imagegpt": ByLayer(PLAIN),
+    "dinov2_with_registers": ByLayer(Layout(before=5)),
+    "dpt": ByLayer(CLASS),
     "mobilevit": ByLayer(FIRST),
     "pvt": ByLayer(CLASS),
-    "swin": ByLayer(PLAIN),
-    "swinv2": ByLayer(PLAIN),
-    "timesformer": ByLayer(Layout("last", before=1, patch=(1, 16, 16), order=(1, 2, 0))),
-    "videomae": ByLayer(Layout("last", patch=(2, 16, 16))),
+    "timesformer": ByLayer(Layout(before=1, patch=(1, 16, 16), order=(1, 2, 0))),
+    "videomae": ByLayer(Layout(patch=(2, 16, 16))),
     "vit": ByLayer(CLASS),
     "vit_msn": ByLayer(CLASS),
-    "vivit": ByLayer(Layout("last", before=1, patch=(2, 16, 16))),
-    "vjepa2": ByLayer(Layout("last", patch=(2, 16, 16))),
-    "yolos": ByLayer(Layout("last", before=1, after=10)),
+    "vivit": ByLayer(Layout(before=1, patch=(2, 16, 16))),
+    "vjepa2": ByLayer(Layout(patch=(2, 16, 16))),
+    "yolos": ByLayer(Layout(before=1, after=10)),
 }
 """By model type where channels are. All others are (B, C, H, W), or rows of patches without anything before them."""
 
@@ -129,8 +124,9 @@ def subject(package: str, name: str) -> Subject:
 
 def _make(kind: str, model_type: str, size: Size) -> torch.nn.Module:
     reasons = []
-    for configuration in _configurations(model_type, size):
+    for words in _words(model_type, size):
         try:
+            configuration = AutoConfig.for_model(model_type, **words)
             chosen = KINDS[kind][type(configuration)]
             chosen = chosen[0] if isinstance(chosen, tuple) else chosen
             with torch.device("meta"):
@@ -148,20 +144,18 @@ def _make(kind: str, model_type: str, size: Size) -> torch.nn.Module:
     raise NotBuiltError(f"{size}: {'; '.join(dict.fromkeys(reasons))}")
 
 
-def _configurations(model_type: str, size: Size) -> Iterator[Any]:
-    """The smallest first: narrow and shallow, shallow, as it is."""
+def _words(model_type: str, size: Size) -> Iterator[dict[str, Any]]:
+    """What configurations are given, the smallest first: narrow and shallow, shallow, as it is."""
     default = AutoConfig.for_model(model_type)
-    side: Any = size[-1] if size[-1] == size[-2] else list(size[-2:])
+    square = size[-1] == size[-2] and not isinstance(getattr(default, "image_size", 0), list | tuple)
+    side: Any = size[-1] if square else list(size[-2:])
     given = {"image_size": side, **KEYWORDS.get(model_type, {})}
     for words in ({**WIDTHS, **DEPTHS}, DEPTHS, {}):
         known = {name: value for name, value in words.items() if isinstance(getattr(default, name, None), int)}
         own = {name: value for name, value in given.items() if hasattr(default, name)}
         if isinstance(getattr(default, "crop_size", None), int):
             own["crop_size"] = size[-1]
-        try:
-            yield AutoConfig.for_model(model_type, **{**known, **own, "num_labels": 6})
-        except Exception:  # noqa: BLE001 - words that do not go together: the next ones
-            continue
+        yield {**known, **own, "num_labels": 6}
 
 
 def _detected(outputs: Any, number: int) -> Any:

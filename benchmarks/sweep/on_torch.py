@@ -23,17 +23,29 @@ def seed() -> None:
 def settle(model: torch.nn.Module, images: Values) -> torch.nn.Module:
     """The model at inference, with parameters and running averages as after some training.
 
-    Scales of 1e-6, heads of zeros and averages of nothing, as models are born with, hide what a layer does: parameters
-    of one value are spread, and averages are those of the images.
+    Scales of 1e-6, heads of zeros, tiny weights and averages of nothing, as models are born with, hide what a layer
+    does: parameters of one value are spread, small weights made as large as keeps a signal, and averages are those of
+    the images.
     """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
+                _enlarge(module.weight)
         for parameter in model.parameters():
             if parameter.is_floating_point() and parameter.numel() and parameter.min() == parameter.max():
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(parameter))
     model.eval()
     _calibrate(model, images)
     return model
+
+
+def _enlarge(weight: torch.Tensor) -> None:
+    """Weights of less than half the spread that keeps a signal's size get that spread."""
+    wanted = (weight[0].numel() or 1) ** -0.5
+    spread = float(weight.std()) if weight.numel() > 1 else 0.0
+    if 0 < spread < wanted / 2:
+        weight.mul_(wanted / spread)
 
 
 def _calibrate(model: torch.nn.Module, images: Values) -> None:

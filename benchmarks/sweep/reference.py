@@ -55,7 +55,9 @@ def corners(images: Values, axes: tuple[int, ...], seed: int) -> list[tuple[tupl
 
 def centre_of_change(before: Values, after: Values) -> Values:
     """(axes,) in [0, 1]: the centre of what changed in (B, C, *spatial), along each axis of space."""
-    change = np.abs(after.astype(np.float64) - before).sum(axis=(0, 1))
+    each = np.abs(after.astype(np.float64) - before)
+    # What moves everywhere alike (squeeze and excitation, normalisation over positions) says nothing of where.
+    change = (each - each.min(axis=tuple(range(2, each.ndim)), keepdims=True)).sum(axis=(0, 1))
     total = change.sum()
     centres = []
     for axis, length in enumerate(change.shape):

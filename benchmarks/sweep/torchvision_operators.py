@@ -1,12 +1,14 @@
 """Lets torchvision's Python part import beside a PyTorch that its compiled operators do not load in.
 
-`install()` defines the schemas of the operators that are missing. Those that models run at inference are written in
+`install()` defines the schemas of the operators that are missing. Those that detectors run at inference are written in
 Python here: slower, and the same values.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
+import sys
 from typing import Any
 
 import torch
@@ -37,16 +39,27 @@ SCHEMAS = {
 
 @functools.cache
 def install() -> Any:
-    """Define what torchvision registers; nothing where its own operators load.
+    """Import torchvision, with Python in place of its operators where they do not load.
 
     Returns:
-        The library of operators, which lasts as long as it is referred to: this function keeps it.
+        The library of operators, None where torchvision's own are there. It lasts as long as it is referred to: this
+        function keeps it.
     """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+    else:
+        return None
     library = torch.library.Library("torchvision", "DEF")
     for name, schema in SCHEMAS.items():
         library.define(name + schema)
     library.impl("nms", nms, "CPU")
-    library.impl("roi_align", roi_align, "CompositeImplicitAutograd")
+    importlib.import_module("torchvision.extension")._has_ops = lambda: True
+    # Without its operator torchvision aligns regions in Python, which it would compile first.
+    regions: Any = importlib.import_module("torchvision.ops.roi_align")
+    regions._roi_align = regions._roi_align.__wrapped__
     return library
 
 
@@ -69,18 +82,3 @@ def _overlaps(boxes: torch.Tensor) -> torch.Tensor:
     shared = sides.clamp(min=0).prod(dim=-1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
     return shared / (areas[:, None] + areas[None, :] - shared)
-
-
-def roi_align(
-    values: torch.Tensor,
-    regions: torch.Tensor,
-    scale: float,
-    height: int,
-    width: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> torch.Tensor:
-    """torchvision's own version in Python, made of differentiable operations."""
-    from torchvision.ops.roi_align import _roi_align
-
-    return _roi_align(values, regions, scale, height, width, sampling_ratio, aligned)
