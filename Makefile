@@ -140,13 +140,14 @@ $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@touch $@
 
 # foolbox is wanted for its photographs alone, which the golden tests read as files: hence not for its dependencies.
-# timm asks for torchvision by name, of which there is no CPU build of this version: its tests bring a stand-in.
+# torchvision's compiled operators belong to another build of PyTorch: benchmarks/sweep/torchvision_operators.py has what
+# models need in their place.
 # torchcam and captum are what metrics are compared with; all they import is there already.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
 	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]'
 	$(INSTALL) --no-deps foolbox
 	$(INSTALL) onnx onnxruntime transformers
-	$(INSTALL) --no-deps timm torchcam captum
+	$(INSTALL) --no-deps timm torchcam captum torchvision
 	$(INSTALL) --no-deps ./examples/plugin_onnx
 	@touch $@

@@ -128,6 +128,9 @@ KEYWORDS: dict[str, dict[str, Any]] = {
 SIZES: dict[str, tuple[Size, ...]] = {"crossvit": ((240, 240),)}
 """By module, the sizes to try where they are not the usual ones."""
 
+SQUARE = ("crossvit",)
+"""Modules whose models take squares alone: CrossViT scales the image for its coarse branch."""
+
 CLASS, FOUR_REGISTERS = Layout(before=1), Layout(before=4)
 
 LAYOUTS: dict[str, ByLayer] = {
@@ -136,6 +139,7 @@ LAYOUTS: dict[str, ByLayer] = {
     "coat": ByLayer(CLASS, [(r"patch_embed\d", FIRST)]),
     "convit": ByLayer(CLASS, [(r"patch_embed|pos_drop|blocks\.[0-9]\b.*", FIRST)]),
     "crossvit": ByLayer(CLASS),
+    "deepseek_vit": ByLayer(LAST),
     "deit": ByLayer(CLASS),
     "eva": ByLayer(CLASS),
     "gcvit": ByLayer(FIRST, [(r"stages\.\d+\.blocks.*", LAST)]),
@@ -144,6 +148,7 @@ LAYOUTS: dict[str, ByLayer] = {
     "naflexvit": ByLayer(FOUR_REGISTERS),
     "nest": ByLayer(FIRST, [(r"norm", LAST)]),
     "pit": ByLayer(FIRST, [(r"transformers\.\d+\.blocks.*|norm", CLASS)]),
+    "qwen3_vit": ByLayer(LAST),
     "sequencer": ByLayer(LAST),
     "swin_transformer": ByLayer(LAST),
     "swin_transformer_v2": ByLayer(LAST),
@@ -163,7 +168,7 @@ LAST_BLOCKS = r"blocks(\.\d+)*|stages(\.\d+)*|conv_head(\.\w+)*|bn2(\.act)?|act2
 
 EXPECTED = [
     ("beit|naflexvit|vision_transformer_relpos|vitamin|mlp_mixer|convmixer", r"norm|blocks(\.\d+)?(\.norm1)?"),
-    ("deepseek_vit|gemma4_vit|qwen3_vit", r"(encoder\.)?(norm|blocks)|(encoder\.)?blocks\.\d+(\.norm\w*)?"),
+    ("deepseek_vit|gemma4_vit|qwen3_vit", r"encoder(\.norm|\.blocks(\.\d+)?)?"),
     ("cait", r"blocks_token_only\.1\.norm1|blocks\.23"),
     ("coat", r"parallel_blocks\.5\.norm1[234]"),
     ("convit|deit|eva|vision_transformer_hybrid", r"blocks\.11\.norm1"),
@@ -216,6 +221,7 @@ def subject(package: str, name: str) -> Subject:
         lambda size: _make(name, size),
         LAYOUTS.get(name, ByLayer(FIRST)),
         sizes=SIZES.get(name, ((128, 128), (224, 224), (256, 256))),
+        other=None if name in SQUARE else (96, 128),
         expected=expectation(EXPECTED, name),
     )
 

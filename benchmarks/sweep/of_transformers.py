@@ -61,9 +61,13 @@ KEYWORDS: dict[str, dict[str, Any]] = {
     "videomae": {"num_frames": FRAMES},
     "vivit": {"num_frames": FRAMES, "tubelet_size": [2, 16, 16]},
     "vjepa2": {"frames_per_clip": FRAMES, "num_pooler_layers": 1, "pred_num_hidden_layers": 1},
+    "videoprism_vision_model": {"num_frames": FRAMES},
+    "efficientnet": {"width_coefficient": 0.5, "depth_coefficient": 0.35, "hidden_dim": 640},
+    "perceiver": {"num_latents": 16, "d_latents": 32, "num_self_attends_per_block": 2, "num_cross_attention_heads": 1},
     "yolos": {"num_detection_tokens": 10},
+    "segmentation beit": {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]},
 }
-"""By model type, what its configuration is given beside or in place of the words above."""
+"""By model type, or kind and model type, what its configuration is given beside or in place of the words above."""
 
 CLASS = Layout(before=1)
 
@@ -90,7 +94,26 @@ LAYOUTS: dict[str, ByLayer] = {
 }
 """By model type where channels are. All others are (B, C, H, W), or rows of patches without anything before them."""
 
-EXPECTED: list[tuple[str, str]] = []
+EXPECTED = [
+    ("classification (beit|data2vec-vision)", r"\w+\.(layernorm|encoder\.layer\.\d+)"),
+    ("classification bit", r"bit\.(norm|encoder\.stages\.3)"),
+    ("classification (clip|metaclip_2)", r"vision_model\.encoder\.layers\.\d+"),
+    ("classification cvt", r"cvt\.encoder\.stages\.2\.layers\.9\.layernorm_before"),
+    ("classification (deit|vit|vit_msn)", r"\w+\.layers\.2\.layernorm_before"),
+    ("classification (dinov2.*|ijepa|focalnet|swin|swinv2)", r"\w+\.layernorm"),
+    ("classification donut-swin", r"donut\.(layernorm|encoder\.layers\.2)"),
+    ("classification efficientnet", r"efficientnet\.encoder\.top_(activation|bn|conv)"),
+    ("classification mobilenet_v1", r"mobilenet_v1\.layer\.25(\.\w+)?"),
+    ("classification mobilenet_v2", r"mobilenet_v2\.conv_1x1(\.\w+)?"),
+    ("classification mobilevit", r"mobilevit\.conv_1x1_exp(\.\w+)?"),
+    ("classification (mobilevitv2|pp_lcnet)", r".*(layer|blocks|stages)\.\d+(\.\w+)*|last_conv.*|act_fn"),
+    ("classification (poolformer|swiftformer)", r"norm|\w+\.encoder\..*"),
+    ("classification pvt", r"pvt\.encoder\.block\.3\.1\.layer_norm_1"),
+    ("classification pvt_v2", r"pvt_v2\.encoder\.layers\.3(\.layer_norm)?"),
+    ("classification siglip", r"vision_model\.(post_layernorm|encoder\.layers\.\d+)"),
+    ("classification timm_wrapper", r"timm_model\.layer4"),
+    ("classification .*", r"(\w+\.)*(stages|layers)\.\d+"),
+]
 """By kind and model type the layers that the field names."""
 
 
@@ -124,7 +147,7 @@ def subject(package: str, name: str) -> Subject:
 
 def _make(kind: str, model_type: str, size: Size) -> torch.nn.Module:
     reasons = []
-    for words in _words(model_type, size):
+    for words in _words(kind, model_type, size):
         try:
             configuration = AutoConfig.for_model(model_type, **words)
             chosen = KINDS[kind][type(configuration)]
@@ -144,12 +167,13 @@ def _make(kind: str, model_type: str, size: Size) -> torch.nn.Module:
     raise NotBuiltError(f"{size}: {'; '.join(dict.fromkeys(reasons))}")
 
 
-def _words(model_type: str, size: Size) -> Iterator[dict[str, Any]]:
+def _words(kind: str, model_type: str, size: Size) -> Iterator[dict[str, Any]]:
     """What configurations are given, the smallest first: narrow and shallow, shallow, as it is."""
     default = AutoConfig.for_model(model_type)
     square = size[-1] == size[-2] and not isinstance(getattr(default, "image_size", 0), list | tuple)
     side: Any = size[-1] if square else list(size[-2:])
-    given = {"image_size": side, **KEYWORDS.get(model_type, {})}
+    own_words = KEYWORDS.get(f"{kind} {model_type}", KEYWORDS.get(model_type, {}))
+    given = {"image_size": side, **own_words}
     for words in ({**WIDTHS, **DEPTHS}, DEPTHS, {}):
         known = {name: value for name, value in words.items() if isinstance(getattr(default, name, None), int)}
         own = {name: value for name, value in given.items() if hasattr(default, name)}
@@ -160,6 +184,8 @@ def _words(model_type: str, size: Size) -> Iterator[dict[str, Any]]:
 
 def _detected(outputs: Any, number: int) -> Any:
     """The best candidate of a class."""
+    if "logits" not in outputs:  # a map of where there is text
+        return outputs[0].flatten(1).amax(dim=1)
     return outputs.logits[..., number % outputs.logits.shape[-1]].amax(dim=1)
 
 
