@@ -26,6 +26,8 @@ class Layout:
         before, after: tokens in front of and behind the patches, in rows of tokens (B, N, C).
         patch: the patch's side along each axis, if the tokens are those of one fixed patch; None: the one whose grid
             has the right number of positions.
+        tokens: whether rows of tokens have a place at all; not so among convolutions, nor where what looks like them are
+            queries or latents.
         order: the axes of space in which tokens are laid out, the slowest first; None for the input's own order.
         own: for families that no rule describes: (values, size) -> (B, C, *spatial).
     """
@@ -34,6 +36,7 @@ class Layout:
     before: int = 0
     after: int = 0
     patch: Sequence[int] | None = None
+    tokens: bool = True
     order: Sequence[int] | None = None
     own: Callable[[Values, tuple[int, ...]], Values] | None = None
 
@@ -49,7 +52,7 @@ class Layout:
             placed = values if self.channels == "first" else np.moveaxis(values, -1, 1)
             if _in_proportion(placed.shape[-2:], size[-2:]):
                 return placed
-        if values.ndim == 3:
+        if values.ndim == 3 and self.tokens:
             return self._tokens(values, size)
         raise UnknownLayoutError(f"nothing is written down for an output of shape {values.shape}")
 
@@ -81,12 +84,19 @@ def _in_proportion(lengths: Sequence[int], size: Sequence[int]) -> bool:
 
 
 FIRST = Layout()
+MAPS = Layout(tokens=False)
 LAST = Layout(channels="last")
+
+
+PATCHES = r"(.*\.)?patch_embed\w*(\.\w+)*"
 
 
 @dataclass(frozen=True)
 class ByLayer:
-    """Layouts by patterns of layers' names, the first that matches counts; all others are `rest`."""
+    """Layouts by patterns of layers' names, the first that matches counts; all others are `rest`.
+
+    What embeds patches has no other tokens yet in any family.
+    """
 
     rest: Layout
     rules: Sequence[tuple[str, Layout]] = ()
@@ -94,4 +104,5 @@ class ByLayer:
     def of(self, layer: str) -> Layout:
         """The layout of a layer's output."""
         name = layer.partition("#")[0]
-        return next((layout for pattern, layout in self.rules if re.fullmatch(pattern, name)), self.rest)
+        rules = [*self.rules, (PATCHES, FIRST)]
+        return next((layout for pattern, layout in rules if re.fullmatch(pattern, name)), self.rest)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.sweep import on_torch, torchvision_operators
-from benchmarks.sweep.layouts import FIRST, ByLayer, Layout
+from benchmarks.sweep.layouts import MAPS, ByLayer, Layout
 from benchmarks.sweep.subject import Size, Subject, expectation
 
 torchvision_operators.install()
@@ -91,7 +91,7 @@ def subject(package: str, name: str) -> Subject:
         name,
         "classification" if classifies else "segmentation",
         make,
-        ByLayer(Layout(before=1) if model == "ViT" else FIRST),
+        ByLayer(Layout(before=1) if model == "ViT" else MAPS),
         sizes=sizes,
         other=other,
         expected=expectation(EXPECTED, name),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.sweep import on_torch, torchvision_operators
-from benchmarks.sweep.layouts import FIRST, ByLayer
+from benchmarks.sweep.layouts import MAPS, ByLayer
 from benchmarks.sweep.subject import Subject
 
 torchvision_operators.install()
@@ -35,7 +35,7 @@ def subject(package: str, name: str) -> Subject:
         name,
         "segmentation",
         lambda size: _make(name),
-        ByLayer(FIRST),
+        ByLayer(MAPS),
         sizes=((64, 64), (128, 128)),
         other=(64, 96),
         score=_segmented,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.sweep import on_torch, torchvision_operators
-from benchmarks.sweep.layouts import FIRST, LAST, ByLayer, Layout
+from benchmarks.sweep.layouts import FIRST, LAST, MAPS, ByLayer, Layout
 from benchmarks.sweep.subject import Size, Subject, expectation
 
 torchvision_operators.install()
@@ -120,7 +120,7 @@ def subject(package: str, name: str) -> Subject:
         name,
         kind,
         lambda size: _make(name, kind, size),
-        LAYOUTS.get(name, ByLayer(FIRST)),
+        LAYOUTS.get(name, ByLayer(MAPS)),
         expected=expectation(EXPECTED, name),
         score=scores.get(kind),
         **words,

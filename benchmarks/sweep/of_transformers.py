@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.sweep import on_torch, torchvision_operators
-from benchmarks.sweep.layouts import FIRST, LAST, ByLayer, Layout
+from benchmarks.sweep.layouts import FIRST, LAST, MAPS, ByLayer, Layout
 from benchmarks.sweep.subject import NotBuiltError, Size, Subject, expectation
 
 torchvision_operators.install()
@@ -43,7 +43,8 @@ WIDTHS = {
     "decoder_attention_heads": 2,
 }
 DEPTHS = {"num_hidden_layers": 3, "encoder_layers": 2, "decoder_layers": 2, "num_queries": 10}
-"""What configurations call how wide and how deep a model is, and what it is made."""
+BARE: dict[str, int] = {}
+"""What configurations call how wide and how deep a model is, and what it is made; nothing where it stays as it is."""
 
 LARGEST = 250_000_000
 """Parameters of what a test machine takes."""
@@ -65,6 +66,14 @@ KEYWORDS: dict[str, dict[str, Any]] = {
     "efficientnet": {"width_coefficient": 0.5, "depth_coefficient": 0.35, "hidden_dim": 640},
     "perceiver": {"num_latents": 16, "d_latents": 32, "num_self_attends_per_block": 2, "num_cross_attention_heads": 1},
     "yolos": {"num_detection_tokens": 10},
+    "segmentation data2vec-vision": {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]},
+    "dpt": {
+        "num_hidden_layers": 4,
+        "backbone_out_indices": [0, 1, 2, 3],
+        "neck_hidden_sizes": [8, 16, 24, 32],
+        "fusion_hidden_size": 16,
+        "reassemble_factors": [4, 2, 1, 0.5],
+    },
     "segmentation beit": {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]},
 }
 """By model type, or kind and model type, what its configuration is given beside or in place of the words above."""
@@ -84,6 +93,7 @@ LAYOUTS: dict[str, ByLayer] = {
     "dpt": ByLayer(CLASS),
     "mobilevit": ByLayer(FIRST),
     "pvt": ByLayer(CLASS),
+    "perceiver": ByLayer(MAPS),  # latents
     "timesformer": ByLayer(Layout(before=1, patch=(1, 16, 16), order=(1, 2, 0))),
     "videomae": ByLayer(Layout(patch=(2, 16, 16))),
     "vit": ByLayer(CLASS),
@@ -172,13 +182,16 @@ def _words(kind: str, model_type: str, size: Size) -> Iterator[dict[str, Any]]:
     default = AutoConfig.for_model(model_type)
     square = size[-1] == size[-2] and not isinstance(getattr(default, "image_size", 0), list | tuple)
     side: Any = size[-1] if square else list(size[-2:])
+    vision = {**WIDTHS, "num_hidden_layers": 3, "patch_size": 16, "image_size": side}
     own_words = KEYWORDS.get(f"{kind} {model_type}", KEYWORDS.get(model_type, {}))
     given = {"image_size": side, **own_words}
-    for words in ({**WIDTHS, **DEPTHS}, DEPTHS, {}):
+    for words in ({**WIDTHS, **DEPTHS}, DEPTHS, BARE):
         known = {name: value for name, value in words.items() if isinstance(getattr(default, name, None), int)}
         own = {name: value for name, value in given.items() if hasattr(default, name)}
         if isinstance(getattr(default, "crop_size", None), int):
             own["crop_size"] = size[-1]
+        if words is not BARE and hasattr(default, "vision_config"):
+            own["vision_config"] = {name: vision[name] for name in vision if hasattr(default.vision_config, name)}
         yield {**known, **own, "num_labels": 6}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.sweep import on_torch, torchvision_operators
-from benchmarks.sweep.layouts import FIRST, ByLayer
+from benchmarks.sweep.layouts import MAPS, ByLayer
 from benchmarks.sweep.subject import Size, Subject
 
 torchvision_operators.install()
@@ -53,7 +53,7 @@ def subject(package: str, name: str) -> Subject:
         name,
         "classification" if classifies else "segmentation" if name.endswith("-seg") else "detection",
         lambda size: _make(name, size),
-        ByLayer(FIRST),
+        ByLayer(MAPS),
         sizes=((128, 128),),
         score=_class if classifies else _detected,
         expected=r"model\.\d+(\.conv)?" if classifies else None,
@@ -77,4 +77,5 @@ def _detected(outputs: Any, number: int) -> Any:
     while not isinstance(values, torch.Tensor):
         values = values[0]
     # Candidates with their boxes are (B, 4 + classes, N), or (B, N, 4 + classes) of those that end in queries.
-    return values[:, 4 + number].amax(dim=1) if values.shape[1] < values.shape[2] else values[..., 4 + number].amax(1)
+    candidates = values if values.shape[1] < values.shape[2] else values.transpose(1, 2)
+    return candidates[:, 4 + number % (candidates.shape[1] - 4)].amax(dim=1)
