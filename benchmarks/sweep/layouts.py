@@ -26,8 +26,8 @@ class Layout:
         before, after: tokens in front of and behind the patches, in rows of tokens (B, N, C).
         patch: the patch's side along each axis, if the tokens are those of one fixed patch; None: the one whose grid
             has the right number of positions.
-        tokens: whether rows of tokens have a place at all; not so among convolutions, nor where what looks like them are
-            queries or latents.
+        tokens: whether rows of tokens have a place at all; not so among convolutions, nor where what looks like them
+            are queries or latents.
         order: the axes of space in which tokens are laid out, the slowest first; None for the input's own order.
         own: for families that no rule describes: (values, size) -> (B, C, *spatial).
     """
