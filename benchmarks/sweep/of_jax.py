@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,8 @@ def _linen(name: str) -> Callable[[Size], Any]:
 
         words = {"output": "logits", "pretrained": None, "normalize": False, "num_classes": CLASSES}
         module = getattr(flaxmodels, name)(**words)
-        variables = module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False)
+        init = jax.jit(functools.partial(module.init, train=False))
+        variables = init(jax.random.key(0), jnp.zeros((1, *size, 3)))
         return module, _spread(variables)
 
     return make

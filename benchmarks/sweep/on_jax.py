@@ -18,6 +18,10 @@ from flax import nnx
 Values = np.ndarray[Any, Any]
 
 
+_COMPILED: dict[tuple[int, str], Any] = {}
+"""By model and layer, what hears the layer."""
+
+
 class UnconnectedLayerError(Exception):
     """No score depends on the layer."""
 
@@ -27,6 +31,8 @@ def seed() -> None:
 
 
 def settle(model: Any, images: Values) -> Any:
+    """The model as it is; what was compiled of the one before is forgotten."""
+    _COMPILED.clear()
     return model
 
 
@@ -42,7 +48,9 @@ def outputs(model: Any, images: Values) -> Any:
 
 def activations(model: Any, layer: str, images: Values, call: int) -> Values:
     """The output of one call of a layer."""
-    return np.asarray(_heard(model, layer, jnp.asarray(images))[call])
+    # Of the same shape for one image as for several: a shape is a compilation.
+    copies = jnp.concatenate([jnp.asarray(images)] * 2)
+    return np.asarray(_heard(model, layer, copies)[call][:1])
 
 
 def capture(
@@ -73,7 +81,10 @@ def capture(
 
 
 def _heard(model: Any, name: str, values: Any) -> list[Any]:
-    return jax.jit(lambda given: _run(model, given, name, None)[1])(values)
+    key = (id(model), name)
+    if key not in _COMPILED:
+        _COMPILED[key] = jax.jit(lambda given: _run(model, given, name, None)[1])
+    return _COMPILED[key](values)
 
 
 def _run(model: Any, values: Any, name: str | None, added: list[Any] | None) -> tuple[Any, list[Any]]:

@@ -14,6 +14,10 @@ import numpy as np
 Values = np.ndarray[Any, Any]
 
 
+_COMPILED: dict[tuple[int, str], Callable[[Values], Any]] = {}
+"""By model and layer, what gives the layer's output."""
+
+
 class UnconnectedLayerError(Exception):
     """No score depends on the layer."""
 
@@ -25,6 +29,7 @@ def seed() -> None:
 
 def settle(model: keras.Model, images: Values) -> keras.Model:
     """The model with weights of one value spread, as after some training."""
+    _COMPILED.clear()
     generator = np.random.Generator(np.random.PCG64(1))
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight.value)
@@ -50,7 +55,10 @@ def outputs(model: keras.Model, images: Values) -> None:
 
 def activations(model: keras.Model, layer: str, images: Values, call: int) -> Values:
     """The output of a layer."""
-    return _numpy(_run(keras.Model(model.inputs, model.get_layer(layer).output), images))
+    key = (id(model), layer)
+    if key not in _COMPILED:
+        _COMPILED[key] = _compiled(keras.Model(model.inputs, model.get_layer(layer).output))
+    return _numpy(_COMPILED[key](images))
 
 
 def capture(
@@ -59,7 +67,7 @@ def capture(
     """Activations, gradients of each score, and the call, which is always the only one."""
     logits = _without_ending(model)
     output = logits.get_layer(layer).output
-    values = _run(keras.Model(logits.inputs, output), images)
+    values = _compiled(keras.Model(logits.inputs, output))(images)
     tail = keras.Model(output, logits.output)
     gradients = DERIVATIVES[keras.backend.backend()](tail, values, scores)
     return _numpy(values), gradients, 0
@@ -77,12 +85,12 @@ def _without_ending(model: keras.Model) -> keras.Model:
     return twin
 
 
-def _run(model: keras.Model, images: Values) -> Any:
+def _compiled(model: keras.Model) -> Callable[[Values], Any]:
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.jit(lambda values: model(values, training=False))(images)
-    return model(keras.ops.convert_to_tensor(images), training=False)
+        return jax.jit(lambda values: model(values, training=False))
+    return lambda values: model(keras.ops.convert_to_tensor(values), training=False)
 
 
 def _numpy(values: Any) -> Values:
