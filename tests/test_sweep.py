@@ -180,7 +180,7 @@ def test_boxes_that_overlap() -> None:
 def test_the_tables(tmp_path: Path) -> None:
     right = judge(subject(), on_torch)
     rows = [
-        {**right, "package": "timm", "model": "one", "difference": 2e-4},
+        {**right, "package": "timm", "model": "one", "variant": "one_tiny", "difference": 2e-4},
         {**right, "package": "timm", "model": "two", "expected": False},
         {"package": "timm", "model": "three", "kind": "video", "status": "refused", "sentence": "It says | why."},
         {"package": "timm", "model": "four", "kind": "video", "status": "not built", "sentence": "nothing"},
@@ -197,6 +197,7 @@ def test_the_tables(tmp_path: Path) -> None:
     assert text.endswith("<!-- end -->\nafter\n")
     assert "old" not in text
     assert "| timm | 3 | 2 | 1 | 1 | 0 | 0 | 1 of 2 | 2 of 2 |" in text
+    assert "| one (one_tiny) | classification |" in text
     assert "It says \\| why." in text
     assert "| timm | two | `features` |" in text or "| timm | two | `placed` |" in text
     assert "| timm | four | - | nothing |" in text

@@ -35,6 +35,7 @@ def judge(subject: Subject, framework: ModuleType) -> dict[str, Any]:
     """
     began = time.monotonic()
     row: dict[str, Any] = {"package": subject.package, "model": subject.name, "kind": subject.kind}
+    row |= {"variant": subject.variant} if subject.variant else {}
     try:
         model, size, images = _built(subject, framework)
     except NotBuiltError as error:

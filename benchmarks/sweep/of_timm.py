@@ -223,6 +223,7 @@ def subject(package: str, name: str) -> Subject:
         sizes=SIZES.get(name, ((128, 128), (224, 224), (256, 256))),
         other=None if name in SQUARE else (96, 128),
         expected=expectation(EXPECTED, name),
+        variant=SMALLEST[name],
     )
 
 

@@ -157,7 +157,7 @@ def _table(title: str, rows: list[Row]) -> Iterator[str]:
 
 
 def _cells(row: Row) -> Iterator[str]:
-    yield row["model"]
+    yield f"{row['model']} ({row['variant']})" if "variant" in row else row["model"]
     yield row["kind"]
     yield f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "-"
     yield _size(row.get("size", []))

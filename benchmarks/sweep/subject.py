@@ -36,6 +36,7 @@ class Subject:
         score: (outputs, number) -> (n,), for models that have no logits (n, classes): what is explained.
         options: of the explainer.
         images: how many.
+        variant: which model of the name's family is built, for the table.
     """
 
     package: str
@@ -51,6 +52,7 @@ class Subject:
     score: Callable[[Any, int], Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     images: int = 2
+    variant: str | None = None
 
 
 def expectation(table: Iterable[tuple[str, str]], name: str) -> str | None:
