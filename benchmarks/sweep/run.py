@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="REGEX", help="models in whose names it is found")
     parser.add_argument("--limit", type=int, help="this many models a package")
     parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
-    parser.add_argument("--time-limit", type=float, default=180, metavar="SECONDS", help="for a model (%(default)s)")
+    parser.add_argument("--time-limit", type=float, default=300, metavar="SECONDS", help="for a model (%(default)s)")
     parser.add_argument("--again", action="store_true", help="also models that have a row")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
