@@ -1,8 +1,9 @@
-"""Public packages of Flax and Equinox models: flaxmodels (Linen), jimmy-vision (NNX) and equimo (Equinox)."""
+"""Flax and Equinox: the packages flaxmodels (Linen) and equimo (Equinox), and the examples' own networks (NNX)."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from benchmarks.sweep import on_jax
 from benchmarks.sweep.layouts import FIRST, LAST, ByLayer, Layout
-from benchmarks.sweep.subject import NotBuiltError, Size, Subject
+from benchmarks.sweep.subject import NotBuiltError, Size, Subject, expectation
 
 CLASSES = 10
+CLASS = Layout(before=1)
 
 
 def _linen(name: str) -> Callable[[Size], Any]:
@@ -44,30 +45,12 @@ def _spread(variables: Any) -> Any:
     return jax.tree.map(spread, variables)
 
 
-def _nnx(name: str) -> Callable[[Size], Any]:
+def _zoo(module: str) -> Callable[[Size], Any]:
     def make(size: Size) -> Any:
-        rngs = nnx.Rngs(0)
-        model = NNX[name](size, rngs)
-        nnx.update(model, _spread(nnx.state(model, nnx.Param)))
-        return model
+        return importlib.import_module(f"examples.zoo.{module}").build()
 
     return make
 
-
-def _dinov2(registers: int) -> Callable[[Size, Any], Any]:
-    def make(size: Size, rngs: Any) -> Any:
-        from jimmy.models.vit import DinoV2
-
-        model = DinoV2(
-            num_heads=4, embed_dim=64, mlp_ratio=4, patch_size=14, depth=3, img_size=size[0], reg_tokens=registers,
-            num_classes=CLASSES, rngs=rngs,
-        )  # fmt: skip
-        return model
-
-    return make
-
-
-NNX: dict[str, Callable[[Size, Any], Any]] = {"DinoV2": _dinov2(0), "DinoV2 with registers": _dinov2(4)}
 
 EQUIMO = {
     "mobilenet": "mobilenetv3_small",
@@ -81,8 +64,6 @@ EQUIMO = {
 
 def _equimo(module: str) -> Callable[[Size], Any]:
     def make(size: Size) -> Any:
-        import importlib
-
         models = importlib.import_module(f"equimo.models.{module}")
         return getattr(models, EQUIMO[module])(num_classes=CLASSES, in_channels=3, key=jax.random.PRNGKey(0))
 
@@ -102,14 +83,24 @@ MODELS: dict[str, dict[str, tuple[Callable[[Size], Any], ByLayer]]] = {
     "flax": {
         "flaxmodels ResNet18": (_linen("ResNet18"), ByLayer(LAST)),
         "flaxmodels VGG16": (_linen("VGG16"), ByLayer(LAST)),
-        "jimmy-vision DinoV2": (_nnx("DinoV2"), ByLayer(Layout(before=1))),
-        "jimmy-vision DinoV2 with registers": (_nnx("DinoV2 with registers"), ByLayer(Layout(before=5))),
+        "examples ResNet8": (_zoo("resnet8_flax"), ByLayer(LAST)),
+        "examples TinyViT": (_zoo("tiny_vit_flax"), ByLayer(CLASS)),
     },
     "equinox": {
         **{f"equimo {name}": (_equimo(name), ByLayer(FIRST)) for name in EQUIMO},
         "equimo VisionTransformer": (_equimo_vit, ByLayer(Layout(before=5))),
     },
 }
+
+
+EXPECTED = [
+    ("flaxmodels ResNet18", r"BasicBlock_7"),
+    ("examples ResNet8", r"stage3(\..*)?"),
+    ("examples TinyViT", r"blocks[.\[]3\]?\.attention_norm"),
+    ("equimo mobilenet", r"layers\[\d+\](\..*)?"),
+    ("equimo VisionTransformer", r"norm|blocks\[0\](\..*)?"),
+]
+"""By name the layers that the field names."""
 
 
 def framework() -> ModuleType:
@@ -123,7 +114,7 @@ def names(package: str) -> list[str]:
 def subject(package: str, name: str) -> Subject:
     """A model of a package."""
     make, layout = MODELS[package][name]
-    channels_last = package == "flax"
+    channels_last, zoo = package == "flax", name.startswith("examples")
 
     def built(size: Size) -> Any:
         try:
@@ -137,7 +128,8 @@ def subject(package: str, name: str) -> Subject:
         "classification",
         built,
         layout,
-        sizes=((112, 112),) if "DinoV2" in name else ((224, 224),) if "VGG" in name else ((128, 128),),
-        other=None if "DinoV2" in name or "VGG" in name else (128, 160),
-        shape=(lambda size: (*size, 3)) if channels_last else (lambda size: (3, *size)),
+        sizes=((28, 28),) if zoo else ((224, 224),) if "VGG" in name else ((128, 128),),
+        other=None if zoo or "VGG" in name else (128, 160),
+        expected=expectation(EXPECTED, name),
+        shape=(lambda size: (*size, 1 if zoo else 3)) if channels_last else (lambda size: (3, *size)),
     )

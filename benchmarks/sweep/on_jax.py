@@ -5,6 +5,7 @@ Models are pairs as the library takes them; a layer is exchanged for one that ad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -107,7 +108,7 @@ def _run_nnx(model: nnx.Module, values: Any, name: str | None, hear: Callable[[A
     copy = nnx.merge(graph, state)
     copy.eval()
     if name is not None:
-        *path, last = name.split(".")
+        *path, last = _parts(name)
         holder = copy
         for part in path:
             holder = holder[int(part)] if part.isdigit() else getattr(holder, part)
@@ -121,6 +122,11 @@ def _exchange_nnx(holder: Any, name: str, layer: Any) -> None:
         holder[int(name)] = layer
     else:
         object.__setattr__(holder, name, layer)
+
+
+def _parts(name: str) -> list[str]:
+    """The steps of a path: `blocks[3].conv` and `blocks.3.conv` alike."""
+    return re.findall(r"[^.\[\]]+", name)
 
 
 class _Heard:
@@ -167,7 +173,7 @@ def _run_equinox(model: Any, values: Any, name: str | None, added: list[Any] | N
 
 def _exchanged(model: Any, name: str, hear: Callable[[Any], Any]) -> Any:
     def where(tree: Any) -> Any:
-        for part in name.split("."):
+        for part in _parts(name):
             tree = tree[int(part)] if part.isdigit() else getattr(tree, part)
         return tree
 

@@ -38,7 +38,6 @@ VERSIONS = (
     "segmentation-models-pytorch",
     "ultralytics",
     "equimo",
-    "jimmy-vision",
     "flaxmodels",
 )
 
