@@ -28,6 +28,7 @@ class Layout:
             has the right number of positions.
         tokens: whether rows of tokens have a place at all; not so among convolutions, nor where what looks like them
             are queries or latents.
+        stretched: whether height and width may have strides of their own, as behind a pooling to a fixed extent.
         order: the axes of space in which tokens are laid out, the slowest first; None for the input's own order.
         own: for families that no rule describes: (values, size) -> (B, C, *spatial).
     """
@@ -37,6 +38,7 @@ class Layout:
     after: int = 0
     patch: Sequence[int] | None = None
     tokens: bool = True
+    stretched: bool = False
     order: Sequence[int] | None = None
     own: Callable[[Values, tuple[int, ...]], Values] | None = None
 
@@ -50,7 +52,7 @@ class Layout:
             return self.own(values, size)
         if values.ndim == len(size) + 2:
             placed = values if self.channels == "first" else np.moveaxis(values, -1, 1)
-            if _in_proportion(placed.shape[-2:], size[-2:]):
+            if self.stretched or _in_proportion(placed.shape[-2:], size[-2:]):
                 return placed
         if values.ndim == 3 and self.tokens:
             return self._tokens(values, size)

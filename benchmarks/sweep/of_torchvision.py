@@ -66,7 +66,10 @@ KINDS = {
 
 FIXED = {"inception_v3": ((128, 128),), "maxvit_t": ((224, 224),)}
 
+POOLED = ByLayer(MAPS, [("avgpool", Layout(tokens=False, stretched=True))])
+
 LAYOUTS = {
+    **dict.fromkeys(("alexnet", "vgg11", "vgg11_bn"), POOLED),
     "swin_t": ByLayer(LAST, [(r"permute", FIRST)]),
     "swin_v2_t": ByLayer(LAST, [(r"permute", FIRST)]),
     "swin3d_t": ByLayer(LAST),
