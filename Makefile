@@ -8,6 +8,7 @@
 # VENV     where that environment is; an existing one is used as it is
 # OUT      where the demo writes its pictures
 # BENCH    where the benchmarks' own environment is, with other libraries in it
+# SWEEP    where the environment with packages of models is
 # ARGS     more arguments for pytest
 # WORKERS  how pytest spreads the test files over the cores; empty for one process. In their order, which
 #          tests/conftest.py sets
@@ -17,6 +18,7 @@ VENV ?= .venv
 FRAMEWORK := torch
 OUT := demo-out
 BENCH ?= .venv-bench
+SWEEP ?= .venv-sweep
 ARGS :=
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
@@ -47,7 +49,7 @@ CHECK := OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equ
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all test-source test-plugins test-keras-torch test-keras-jax wheel env \
-        bench study lint format typecheck clean
+        bench study sweep lint format typecheck clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -93,6 +95,10 @@ bench: $(BENCH)/.fusioncam-bench  ## Measure times, memory and accuracy beside o
 study: $(BENCH)/.fusioncam-bench  ## Compare all methods by all metrics: see docs/study.md
 	$(BENCH)/bin/python -m benchmarks.study --out study-out docs/study.md
 
+sweep: $(SWEEP)/.fusioncam-sweep  ## Explain a model of every architecture of other packages: see docs/models.md
+	-$(SWEEP)/bin/python -m benchmarks.sweep.run --out sweep-out
+	$(SWEEP)/bin/python -m benchmarks.sweep.report sweep-out docs/models.md
+
 lint: $(DEV)  ## Check style, formatting and which room imports which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -106,7 +112,7 @@ typecheck: $(DEV)  ## Check types, strictly, over fusioncam_core
 	$(PY) -m mypy
 
 clean:  ## Remove what builds, checks, measurements and the demo wrote; the virtual environment stays
-	rm -rf build dist demo-out bench-out study-out .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-out bench-out study-out sweep-out .mypy_cache .pytest_cache .ruff_cache
 	find fusioncam_core backends tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The peers come without their dependencies, which would move the versions that are compared.
@@ -114,6 +120,13 @@ $(BENCH)/.fusioncam-bench: pyproject.toml constraints.txt benchmarks/peers/requi
 	$(PYTHON) -m venv "$(BENCH)"
 	$(BENCH)/bin/python -m pip install --quiet --editable '.[demo-torch,demo-tensorflow,demo-jax,test]'
 	$(BENCH)/bin/python -m pip install --quiet --no-deps foolbox --requirement benchmarks/peers/requirements.txt
+	@touch $@
+
+# So do the packages of models.
+$(SWEEP)/.fusioncam-sweep: pyproject.toml constraints.txt benchmarks/sweep/requirements.txt
+	$(PYTHON) -m venv "$(SWEEP)"
+	$(SWEEP)/bin/python -m pip install --quiet --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,test]' transformers
+	$(SWEEP)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/sweep/requirements.txt
 	@touch $@
 
 $(VENV)/pyvenv.cfg:
@@ -131,13 +144,14 @@ $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@touch $@
 
 # foolbox is wanted for its photographs alone, which the golden tests read as files: hence not for its dependencies.
-# timm asks for torchvision by name, of which there is no CPU build of this version: its tests bring a stand-in.
+# torchvision's compiled operators belong to another build of PyTorch: benchmarks/sweep/torchvision_operators.py has what
+# models need in their place.
 # torchcam and captum are what metrics are compared with; all they import is there already.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
 	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]'
 	$(INSTALL) --no-deps foolbox
 	$(INSTALL) onnx onnxruntime transformers
-	$(INSTALL) --no-deps timm torchcam captum
+	$(INSTALL) --no-deps timm torchcam captum torchvision
 	$(INSTALL) --no-deps ./examples/plugin_onnx
 	@touch $@

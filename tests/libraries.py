@@ -28,6 +28,18 @@ def framework(name: str) -> Any:
     return importlib.import_module(name)
 
 
+def torchvision() -> Any:
+    """torchvision, without its compiled operators where they do not load; or skipped tests where it is not installed.
+
+    What imports it by itself, such as timm or transformers, needs this call before.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed", allow_module_level=True)
+    pytest.importorskip("benchmarks.sweep", reason="the sdist has no benchmarks")
+    importlib.import_module("benchmarks.sweep.torchvision_operators").install()
+    return importlib.import_module("torchvision")
+
+
 @dataclass(frozen=True)
 class Library:
     """One array library, eager or compiled.

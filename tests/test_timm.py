@@ -1,25 +1,17 @@
-"""Models by name: timm's, built with random weights where nothing is downloaded, and a stand-in for torchvision.
-
-timm imports torchvision, which many installations of PyTorch lack; it gets modules of empty names in its place then,
-for these tests only.
-"""
+"""Models by name: timm's and torchvision's, built with random weights where nothing is downloaded."""
 
 from __future__ import annotations
 
-import enum
-import importlib.util
-import sys
-from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
-from types import ModuleType, SimpleNamespace
+import importlib
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import libraries
 from absence import hide
-from fusioncam_core import EXPLAINERS, FusionCAM, GradCAM, load_model
+from fusioncam_core import EXPLAINERS, GradCAM, load_model
 from fusioncam_core.arrays.words import resize
 from fusioncam_core.cli import main
 from fusioncam_core.data.preprocessing import Preprocessing
@@ -28,60 +20,12 @@ torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
 
-STAND_INS = (
-    "transforms",
-    "transforms.functional",
-    "datasets",
-    "ops",
-    "ops.misc",
-    "models",
-    "models.feature_extraction",
-)
-"""The modules of torchvision that timm imports names from."""
-
-
-class _Anything(ModuleType):
-    """A module in which every name is an empty class."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if name == "InterpolationMode":
-            kind: Any = enum.Enum(name, "NEAREST BILINEAR BICUBIC BOX HAMMING LANCZOS")
-        else:
-            kind = type(name, (), {})
-        setattr(self, name, kind)
-        return kind
-
-
-def _stand_in() -> dict[str, ModuleType]:
-    names = ["torchvision", *(f"torchvision.{name}" for name in STAND_INS)]
-    modules: dict[str, ModuleType] = {}
-    for name in names:
-        modules[name] = _Anything(name)
-        modules[name].__spec__ = ModuleSpec(name, None, is_package=True)
-        modules[name].__path__ = []
-        parent, _, child = name.rpartition(".")
-        if parent:
-            setattr(modules[parent], child, modules[name])
-    return modules
-
 
 @pytest.fixture(scope="module")
-def timm() -> Iterator[Any]:
-    """timm, on the torchvision that is installed or on a stand-in; forgotten afterwards if on a stand-in."""
+def timm() -> Any:
     pytest.importorskip("huggingface_hub")
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed")
-    if importlib.util.find_spec("torchvision") is not None:
-        yield importlib.import_module("timm")
-        return
-    sys.modules.update(_stand_in())
-    try:
-        yield importlib.import_module("timm")
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("timm", "torchvision")]:
-            del sys.modules[name]
+    libraries.torchvision()
+    return pytest.importorskip("timm")
 
 
 @pytest.fixture
@@ -269,78 +213,56 @@ class TestLoadingFromTimm:
         assert capsys.readouterr().err.startswith("fusioncam: error: timm has no model 'resnet1'. Nearest names: ")
 
 
-class Network(torch.nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-
-
-def fake_torchvision() -> ModuleType:
-    """The few names that loading takes from torchvision, with one model of four classes in it."""
-    transforms = SimpleNamespace(
-        crop_size=[24],
-        resize_size=[32],
-        mean=(0.5, 0.25, 0.0),
-        std=(0.25, 0.5, 1.0),
-        interpolation=SimpleNamespace(value="bilinear"),
-    )
-    weights = SimpleNamespace(transforms=lambda: transforms, meta={"categories": ["ant", "bee", "cat", "dog"]})
-    models = ModuleType("torchvision.models")
-
-    def get_model(name: str, weights: Any) -> Any:
-        if name == "offline":
-            raise OSError("<urlopen error>")
-        assert weights is models.weights
-        return Network().train()
-
-    def list_models(module: Any) -> list[str]:
-        assert module is models, "detectors and segmenters are no classifiers"
-        return ["offline", "smallnet"]
-
-    models.weights = weights
-    models.get_model = get_model
-    models.list_models = list_models
-    models.get_model_weights = lambda name: SimpleNamespace(DEFAULT=weights)
-    torchvision = ModuleType("torchvision")
-    torchvision.models = models
-    return torchvision
-
-
 class TestLoadingFromTorchvision:
     @pytest.fixture(autouse=True)
-    def torchvision(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "torchvision", fake_torchvision())
+    def torchvision(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """torchvision, whose pretrained weights are random ones; those of SqueezeNet 1.0 cannot be had."""
+        torchvision = libraries.torchvision()
+
+        def download(url: str, **_: Any) -> Any:
+            if "squeezenet1_0" in url:
+                raise OSError("<urlopen error>")
+            return build(
+                torchvision.models.get_model, url.rpartition("/")[2].partition("-")[0], weights=None
+            ).state_dict()
+
+        monkeypatch.setattr(importlib.import_module("torchvision.models._api"), "load_state_dict_from_url", download)
+        return torchvision
 
     def test_model_and_what_belongs_to_it(self) -> None:
-        loaded = load_model("torchvision:smallnet")
-        assert isinstance(loaded.model, Network)
+        loaded = load_model("torchvision:squeezenet1_1")
+        assert type(loaded.model).__name__ == "SqueezeNet"
         assert not loaded.model.training
-        assert loaded.preprocessing == Preprocessing(
-            (24, 24), 0.75, "bilinear", mean=(127.5, 63.75, 0.0), std=(63.75, 127.5, 255.0)
-        )
-        assert loaded.class_names == ["ant", "bee", "cat", "dog"]
+        mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # (0.485, ...) and (0.229, ...) times 255
+        preprocessing = loaded.preprocessing
+        assert isinstance(preprocessing, Preprocessing)
+        assert (preprocessing.size, preprocessing.crop_fraction) == ((224, 224), 224 / 256)
+        assert preprocessing.interpolation == "bilinear"
+        np.testing.assert_allclose(preprocessing.mean, mean)
+        np.testing.assert_allclose(preprocessing.std, std)
+        assert len(loaded.class_names) == 1000
+        assert loaded.class_names[281] == "tabby"
         photograph = Image.new("RGB", (64, 48), (255, 0, 51))
-        np.testing.assert_allclose(loaded.preprocessing(photograph)[:, 0, 0], [2.0, -0.5, 0.2], atol=1e-6)
-        assert FusionCAM(loaded.model)(loaded.preprocessing(photograph)[None]).layer == "1"
+        expected = [(255 - mean[0]) / std[0], -mean[1] / std[1], (51 - mean[2]) / std[2]]
+        np.testing.assert_allclose(preprocessing(photograph)[:, 0, 0], expected, atol=1e-6)
 
     def test_unknown_name(self) -> None:
-        with pytest.raises(ValueError, match=r"^torchvision has no model 'smalnet'\. Nearest names: 'smallnet', "):
-            load_model("torchvision:smalnet")
+        with pytest.raises(ValueError, match=r"^torchvision has no model 'squeezenet1'\. Nearest names: '"):
+            load_model("torchvision:squeezenet1")
 
     def test_no_network(self) -> None:
         with pytest.raises(
-            ValueError, match="'torchvision:offline' cannot be had with pretrained weights: <urlopen err"
+            ValueError, match="'torchvision:squeezenet1_0' cannot be had with pretrained weights: <urlopen err"
         ):
-            load_model("torchvision:offline")
+            load_model("torchvision:squeezenet1_0")
 
     def test_that_does_not_import(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delitem(sys.modules, "torchvision")
-
         def broken(name: str) -> Any:
             raise RuntimeError("operator torchvision::nms does not exist")
 
         monkeypatch.setattr(importlib, "import_module", broken)
         with pytest.raises(ValueError, match="torchvision does not import: operator torchvision::nms does not exist"):
-            load_model("torchvision:smallnet")
+            load_model("torchvision:squeezenet1_1")
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])

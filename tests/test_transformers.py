@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import libraries
 from fusioncam_core import EXPLAINERS, FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
 from fusioncam_core.arrays.words import resize
 
 torch = pytest.importorskip("torch")
+libraries.torchvision()
 transformers = pytest.importorskip("transformers")
 
 from torch_models import module_state  # noqa: E402 - PyTorch's
