@@ -192,8 +192,7 @@ class Explainer(Value, ABC):
         found = self.fitting(
             lambda: measured_channel_axis(self.adapter, first, self.masked_input, self.scores.output), first
         )
-        if found != self.adapter.input_channel_axis:
-            self._channel_axes[shape] = found
+        self._channel_axes[shape] = found
 
     def size_of(self, images: Array) -> tuple[int, ...]:
         """The spatial size of such images (B, ...)."""
@@ -322,22 +321,28 @@ class Explainer(Value, ABC):
     @in_session
     def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
         inputs = self.prepared(images)
+        as_given = self._with_the_axes_given(images, inputs)
+        if as_given is not None:
+            inputs = self._that_runs(inputs, as_given)
         try:
             return self._explain(inputs, targets, progress)
         except CannotRunError as error:
-            as_given = self._with_the_axes_given(images, inputs)
-            if as_given is None:
-                self._tell_of_too_many_axes(inputs, error)
-                raise
+            self._tell_of_too_many_axes(inputs, error)
+            raise
+
+    def _that_runs(self, inputs: Inputs, as_given: Array) -> Inputs:
+        """Of the images with an axis for the batch and without, those on which the model runs; with it, if on none."""
+        for each in (inputs, as_given):
             try:
-                explanation = self._explain(as_given, targets, progress)
+                self.adapter.output_shapes(rows_of(each, 0, 1))
             except CannotRunError:
-                raise error from None
-        self._input_ndim = as_given.ndim
-        return explanation
+                continue
+            self._input_ndim = each.ndim
+            return each
+        return inputs
 
     def _with_the_axes_given(self, images: Any, inputs: Inputs) -> Array | None:
-        """The array without the axis of a batch that a layer of the model suggested and the model does not run with."""
+        """The array without the axis of a batch that a layer of the model suggested; None if it did not."""
         suggested = self._input_ndim is None and not self.adapter.input_ndim_is_declared
         if not suggested or self.masked_input is not None or inputs.ndim == images.ndim or images.ndim < LEAST_AXES:
             return None

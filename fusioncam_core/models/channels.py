@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fusioncam_core.models.adapter import ModelAdapter, call_name
 from fusioncam_core.models.inputs import Inputs, Which, leaf
+from fusioncam_core.models.measurements import listed_layers
 from fusioncam_core.models.probe import Probe
 
 FEW = 4
@@ -36,7 +37,9 @@ def measured_channel_axis(
     if own != 1 or shape[own] <= FEW or not any(other <= FEW for other in _others(shape)):
         return told
     runs = sorted(
-        (run.place, call_name(each.name, run.number), run.shape) for each in adapter.layers(inputs) for run in each.runs
+        (run.place, call_name(each.name, run.number), run.shape)
+        for each in listed_layers(adapter, inputs)
+        for run in each.runs
     )
     calls = {name: each for _, name, each in runs[:FIRST_CALLS] if len(each) >= 4}
     if not calls or not Probe(adapter, inputs, which, own, output).moves(calls, own):

@@ -23,6 +23,9 @@ from fusioncam_core.models.layout import (
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.probe import Evidence, Probe, follows, is_row_shape, plain_patches
 
+MOST_SHAPES = 64
+"""Of so many shapes of inputs what was measured is kept: photographs may each have their own."""
+
 LISTED = "listed"
 """What the list of layers is kept by, beside what was measured of each call."""
 
@@ -65,21 +68,12 @@ class Measurements:
         self._output = output
         self._channel_axis = channel_axis
         self.size = spatial_size(leaf(inputs, which), self._channel_axis)
-        key = (
-            which,
-            self._channel_axis,
-            output,
-            tuple((tuple(each.shape), str(each.dtype)) for each in leaves(inputs)),
-        )
-        self.kept: dict[Any, Any] = adapter.measured.setdefault(key, {})
+        self.kept: dict[Any, Any] = _kept(adapter, (which, channel_axis, output, _shapes(inputs)))
 
     @property
     def listed(self) -> list[LayerInfo]:
         """The layers in the order of their last calls on such inputs."""
-        if LISTED not in self.kept:
-            self.kept[LISTED] = [_with_runs(each, n) for n, each in enumerate(self._adapter.layers(self._inputs))]
-        found: list[LayerInfo] = self.kept[LISTED]
-        return found
+        return listed_layers(self._adapter, self._inputs)
 
     def info(self, layer: str) -> LayerInfo | None:
         """The layer of that name, if it ran and returned an array that can be reached."""
@@ -203,6 +197,28 @@ class Measurements:
             return find_layout(evidence.shape, self.size, layer.channel_axis, reshape, layer.name, evidence)
         measured = measured_layout(evidence, self.size, layer.channel_axis)
         return measured or structural_layout(evidence, evidence.shape, self.size, layer.channel_axis, layer.kind)
+
+
+def listed_layers(adapter: ModelAdapter, inputs: Inputs) -> list[LayerInfo]:
+    """A model's layers in the order of their last calls on one image, listed once for inputs of that shape."""
+    kept = _kept(adapter, _shapes(inputs))
+    if LISTED not in kept:
+        kept[LISTED] = [_with_runs(each, place) for place, each in enumerate(adapter.layers(inputs))]
+    found: list[LayerInfo] = kept[LISTED]
+    return found
+
+
+def _shapes(inputs: Inputs) -> tuple[Any, ...]:
+    return tuple((tuple(each.shape), str(each.dtype)) for each in leaves(inputs))
+
+
+def _kept(adapter: ModelAdapter, key: Any) -> dict[Any, Any]:
+    """What is kept of the adapter's model by the key; the oldest goes where there is too much."""
+    measured = adapter.measured
+    while len(measured) >= MOST_SHAPES and key not in measured:
+        del measured[next(iter(measured))]
+    kept: dict[Any, Any] = measured.setdefault(key, {})
+    return kept
 
 
 def _with_runs(layer: LayerInfo, place: int) -> LayerInfo:

@@ -55,6 +55,9 @@ MEETING = 1e-3
 SEED = 26_03_05386
 """Of the noise: none that anyone draws test images from."""
 
+DOMINANT = 1.5
+"""How much more the token of a changed corner must change than those of the other corners."""
+
 PATCH_SHARE = 0.75
 """The side of a corner that is noise, as a share of a patch's: it lies in the first patch where patches overlap, and
 reaches the last one where they leave a rest of the image out."""
@@ -269,7 +272,8 @@ class Probe:
             return general
         along = tuple(each.profiles(interleaved=False, rows=1)[0] for each in passes)
         corners = [int(np.argmax(each)) for each in along]
-        found = _patches(corners, len(along[0]), len(self.size))
+        clear = all(_stands_out(each, own, corners) for each, own in zip(along, corners, strict=True))
+        found = _patches(corners, len(along[0]), len(self.size)) if clear else None
         return replace(general, patches=found, along=along)
 
     # --- one pass
@@ -332,12 +336,18 @@ class Probe:
 
     def _corner(self, code: Sequence[int], tokens: int) -> np.ndarray[Any, Any]:
         """The image with noise in a corner that is smaller than a patch."""
-        patches = max(round(tokens ** (1 / len(self.size))), 1)
         region = []
-        for far, length in zip(code, self.size, strict=True):
-            side = max(int(PATCH_SHARE * length / patches), 1)
+        for far, length, patch in zip(code, self.size, self._likely_patch(tokens), strict=True):
+            side = min(max(int(PATCH_SHARE * patch), 1), math.ceil(length / 2))
             region.append(slice(length - side, None) if far else slice(0, side))
         return self._noisy(region, SEED)
+
+    def _likely_patch(self, tokens: int) -> tuple[float, ...]:
+        """The sides of patches that cut the image into so many: squares in a plane, in proportion in a clip."""
+        share = (1 / max(tokens, 1)) ** (1 / len(self.size))
+        if len(self.size) == 2:
+            return (math.prod(self.size) ** 0.5 * share,) * 2
+        return tuple(length * share for length in self.size)
 
     def _noisy(self, region: Sequence[slice], seed: int) -> np.ndarray[Any, Any]:
         place: list[slice] = [slice(None)] * self._image.ndim
@@ -397,6 +407,11 @@ def _axis_of_batch(shape: tuple[int, ...], seen: _Seen, otherwise: int) -> int:
         if shape[axis] == len(seen.together[0]) and [*shape[:axis], *shape[axis + 1 :]] == rest:
             return axis
     return otherwise
+
+
+def _stands_out(along: np.ndarray[Any, Any], own: int, corners: Sequence[int]) -> bool:
+    """Whether the token of the changed corner changes clearly more than those of the other corners."""
+    return all(along[own] > DOMINANT * along[other] for other in corners if other != own)
 
 
 def _differ(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
