@@ -37,6 +37,10 @@ class CannotRunError(InvalidValueError):
     """A model does not run on inputs of a shape."""
 
 
+class NotRunError(InvalidValueError):
+    """A layer did not run, or not as often as its name says."""
+
+
 class UnconnectedError(InvalidValueError):
     """The scores do not depend on a layer's output."""
 

@@ -321,6 +321,123 @@ class TestFolded:
         torch.testing.assert_close(explanation.maps, expected, **CLOSE)
 
 
+class Clip(nn.Module):
+    """Frames through a network of images, folded into its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.lstm, self.fc = tower(3), nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, clips: Any) -> Any:
+        frames = self.features(clips.flatten(0, 1)).mean((2, 3)).unflatten(0, (len(clips), -1))
+        return self.fc(self.lstm(frames)[0][:, -1])
+
+
+class TestChannelsOfTheInput:
+    """Where nobody says where they are, and the shape leaves several readings."""
+
+    @pytest.mark.parametrize("layer", ["features", None])
+    def test_frames_before_channels(self, layer: Any) -> None:
+        model, clips = Clip(), image(2, 6, 3, 20, 16)
+        explanation = GradCAM(model, layer)(clips, 0)
+        assert explanation.maps.shape == (2, 6, 20, 16)
+        expected = by_hand.grad_cam(
+            model,
+            model.features,
+            lambda net: net(clips),
+            lambda outputs: outputs[:, 0],
+            (6, 20, 16),
+            to_maps=lambda a: a.unflatten(0, (2, 6)).transpose(1, 2),
+        )
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+    def test_region_methods_mask_frames(self) -> None:
+        explanation = FusionCAM(Clip(), "features", batch_size=4)(image(1, 6, 3, 20, 16), 0)
+        assert explanation.maps.shape == (1, 6, 20, 16)
+        assert explanation.image_channel_axis == 2
+
+    def test_tubelets(self) -> None:
+        class Tubelets(nn.Module):
+            """Tokens of 2 x 8 x 8, the frames before the channels, as video transformers have them."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.patches = nn.Conv3d(3, 16, (2, 8, 8), (2, 8, 8))
+                self.blocks = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+                self.norm, self.fc = nn.LayerNorm(16), nn.Linear(16, 3)
+
+            def forward(self, clips: Any) -> Any:
+                tokens = self.patches(clips.transpose(1, 2)).flatten(2).transpose(1, 2)
+                return self.fc(self.norm(self.blocks(tokens)).square().mean(1))
+
+        model, clips = Tubelets().eval(), image(2, 8, 3, 32, 24)
+        sizes: list[int] = []
+        model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+        explanation = GradCAM(model)(clips, 1)
+        assert len(sizes[:-1]) <= 8
+        assert explanation.layer == "norm"
+        expected = by_hand.grad_cam(
+            model,
+            model.norm,
+            lambda net: net(clips),
+            first_class,
+            (8, 32, 24),
+            to_maps=lambda a: a.transpose(1, 2).unflatten(2, (4, 4, 3)),
+        )
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+    def test_a_spectrogram_without_channels(self) -> None:
+        class Spectrogram(nn.Module):
+            """Overlapping patches of time and bins, the bins outside in the row."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.patches = nn.Conv2d(1, 16, 16, stride=10)
+                self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+                self.norm, self.fc = nn.LayerNorm(16), nn.Linear(16, 3)
+
+            def forward(self, spectrograms: Any) -> Any:
+                tokens = self.patches(spectrograms.unsqueeze(1).transpose(2, 3)).flatten(2).transpose(1, 2)
+                return self.fc(self.norm(self.block(tokens)).square().mean(1))
+
+        model, spectrograms = Spectrogram().eval(), image(2, 128, 32)
+        explanation = GradCAM(model)(spectrograms, 1)
+        assert explanation.maps.shape == (2, 128, 32)
+        expected = by_hand.grad_cam(
+            model,
+            model.norm,
+            lambda net: net(spectrograms),
+            first_class,
+            (128, 32),
+            to_maps=lambda a: a.transpose(1, 2).unflatten(2, (2, 12)).transpose(2, 3),
+        )
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+    def test_many_channels_stay_channels(self) -> None:
+        class Bins(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.fc = nn.Conv1d(40, 8, 3, padding=1), nn.Linear(8, 3)
+
+            def forward(self, signals: Any) -> Any:
+                return self.fc(self.conv(signals).relu().mean(2))
+
+        assert GradCAM(Bins())(image(2, 40, 50), 1).maps.shape == (2, 50)
+
+    def test_colours_last(self) -> None:
+        class Last(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.features, self.fc = tower(3), nn.Linear(6, 3)
+
+            def forward(self, images: Any) -> Any:
+                return self.fc(self.features(images.permute(0, 3, 1, 2)).mean((2, 3)))
+
+        explanation = GradCAM(Last())(image(2, 20, 24, 3), 1)
+        assert explanation.maps.shape == (2, 20, 24)
+        assert explanation.image_channel_axis in (-1, 3)
+
+
 class TestDefault:
     def test_what_the_outputs_do_not_depend_on(self) -> None:
         class Beside(nn.Module):
@@ -395,6 +512,37 @@ class TestCost:
         )
 
 
+class TestAModelThatChanges:
+    """What was measured of a model holds as long as the model does."""
+
+    def test_a_layer_of_another_shape(self) -> None:
+        model = nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+        images = image(2, 3, 16, 16)
+        before = GradCAM(model)(images, 1)
+        model[0][0] = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        after = GradCAM(model)(images, 1)
+        expected = by_hand.grad_cam(model, model[0], lambda net: net(images), first_class, (16, 16))
+        torch.testing.assert_close(after.maps, expected, **CLOSE)
+        assert not torch.allclose(before.maps, after.maps)
+
+    def test_a_layer_that_no_longer_runs(self) -> None:
+        class Switched(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second, self.fc, self.short = tower(3), tower(6), nn.Linear(6, 3), False
+
+            def forward(self, images: Any) -> Any:
+                maps = self.first(images)
+                return self.fc((maps if self.short else self.second(maps)).mean((2, 3)))
+
+        model = Switched()
+        cam = GradCAM(model)
+        assert cam(image(2, 3, 16, 16), 1).layer == "second"
+        model.short = True
+        assert cam(image(2, 3, 16, 16), 1).layer == "first"
+        assert GradCAM(model)(image(2, 3, 16, 16), 1).layer == "first"
+
+
 class TestReport:
     def test_words_and_numbers(self) -> None:
         model, images = Tokens(1, 2, (32, 32)).eval(), image(1, 3, 32, 32)
@@ -441,10 +589,10 @@ class TestProbe:
     def test_patches(self) -> None:
         from fusioncam_core.models.probe import _patches
 
-        assert _patches([1, 13, 4, 16], 27, 2) == Patches(1, 10, (4, 4), (0, 1))
-        assert _patches([0, 3, 8, 11], 12, 2) == Patches(0, 0, (4, 3), (1, 0))  # columns first
-        assert _patches([2, 34, 14, 5], 50, 3) == Patches(2, 0, (3, 4, 4), (0, 1, 2))
-        assert _patches([2, 34, 14, 5], 49, 3) is None  # the last patch would lie behind the row
-        assert _patches([5, 5, 5, 5], 12, 2) is None
-        assert _patches([3, 1, 4, 9], 12, 2) is None
-        assert _patches([0, 9, 3, 11], 12, 2) is None
+        assert _patches([1, 13, 4], 27) == Patches(1, 10, (4, 4), (0, 1))
+        assert _patches([0, 3, 8], 12) == Patches(0, 0, (4, 3), (1, 0))  # columns first
+        assert _patches([2, 34, 14, 5], 50) == Patches(2, 0, (3, 4, 4), (0, 1, 2))
+        assert _patches([2, 34, 14, 5], 49) is None  # the last patch would lie behind the row
+        assert _patches([5, 5, 5], 12) is None
+        assert _patches([3, 1, 4], 12) is None
+        assert _patches([0, 9, 3], 20) is None  # nine is no multiple of four patches

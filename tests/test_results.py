@@ -347,13 +347,13 @@ class TestReport:
 
     def test_layers(self):
         layers = [
-            LayerInfo("stem.conv", "Conv2d", (1, 8, 6, 6), True),
+            LayerInfo("stem.conv", "Conv2d", (1, 8, 6, 6), True, finding="space along axes 2, 3 (moved 0.41, 0.39)"),
             LayerInfo("features.act", "ReLU", (1, 16, 3, 3), True, default=True),
             LayerInfo("head", "Linear", (1, 5), False),
         ]
         assert list(layer_table(layers)) == [
-            "  layer         kind    output",
-            "  stem.conv     Conv2d  8 x 6 x 6",
+            "  layer         kind    output      measured",
+            "  stem.conv     Conv2d  8 x 6 x 6   space along axes 2, 3 (moved 0.41, 0.39)",
             "* features.act  ReLU    16 x 3 x 3",
             "  head          Linear  5",
             "",
@@ -371,7 +371,7 @@ class TestReport:
         ]
 
     def test_no_layer_with_spatial_extent(self):
-        assert list(layer_table([])) == ["  layer  kind  output", "", "No layer has spatial extent."]
+        assert list(layer_table([])) == ["  layer  kind  output  measured", "", "No layer has spatial extent."]
 
     def test_default_layer_of_the_loader(self):
         layers = [LayerInfo("a", "Conv2d", (1, 8, 6, 6), True), LayerInfo("b", "Conv2d", (1, 8, 6, 6), True, True)]

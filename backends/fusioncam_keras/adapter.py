@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import is_traced
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError, UnconnectedError
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError, NotRunError, UnconnectedError
 from fusioncam_core.models.adapter import (
     Capture,
     Ending,
@@ -290,7 +290,7 @@ class KerasAdapter(ModelAdapter):
         self._require_readable(path, part)
         calls = learned.calls.get(id(part), [])
         if not calls:
-            raise InvalidValueError(
+            raise NotRunError(
                 f"The layer {path!r} of {self.model_name} did not run on these inputs{self._engine.out_of_reach}."
             )
         return part, calls[call_number(layer, len(calls), self.model_name)]

@@ -11,7 +11,7 @@ from fusioncam_core.arrays.checks import require_finite, require_scores
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, UnconnectedError
+from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError, UnconnectedError
 from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
@@ -77,11 +77,13 @@ class Explainer(Value, ABC):
 
     Args:
         model: a model of any framework with a plugin, or a `ModelAdapter`.
-        layer: a layer's name or the layer itself; None for the last one in execution order whose output
-            has spatial extent (one more run of one image finds it) or, in a model with rows of tokens, the last one
-            whose patches matter to the outputs (a few more runs of one image, forwards and backwards). Of a layer that
-            runs several times, `name#0`, `name#1`, ... are its calls, and the name alone means the last one. A list of
-            layers explains each and combines the maps; the parts are then the maps of the layers, by name.
+        layer: a layer's name or the layer itself; None for the last call that sees the explained input, that has space,
+            and at whose positions the outputs have a gradient, besides pooling layers, a head's map of the classes and
+            the parts of an attention. Of a layer that runs several times, `name#0`, `name#1`, ... are its calls, and
+            the name alone means the last one that sees the explained input. A list of layers explains each and combines
+            the maps; the parts are then the maps of the layers, by name. Which axes are space, and where the patches
+            are in a row of tokens, is measured by at most eight small passes, once for a shape of inputs;
+            `layers` reports it.
         task: what the outputs are: "multiclass" (softmax), "multilabel" (a sigmoid per class) or "binary"
             (one logit: class 1 is `z`, class 0 is `-z`).
         output_kind: whether the model returns "logits" or "probabilities". Where the backend finds the logits behind a
@@ -143,6 +145,7 @@ class Explainer(Value, ABC):
         given = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
         named = tuple(self.adapter.find(each) for each in given) if layer is not None and self.needs_layer else None
         self._layers: tuple[str, ...] | None = named if self.needs_layer else ()
+        self._finds_layer = self._layers is None
         self._steps = MaskedSteps(self.adapter, self.masked_input, self.batch_size)
         self._check_outputs = OutputCheck(self.adapter, self.masked_input)
         self._own_rows: set[Any] = set()
@@ -424,12 +427,10 @@ class Explainer(Value, ABC):
 
     def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:
         """The batch at each of the layers: one forward pass, and one backward pass if the method needs it."""
-        layers = self._layers_for(inputs, targets)
         adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
         scores = self._scores_of(inputs, targets)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
-        names = [layer.name for layer in layers]
-        capture = adapter.capture(inputs, names, scores if self.needs_gradients else None, asked) if layers else None
+        layers, capture = self._layers_seen(inputs, targets, scores, asked)
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
         logits = require_scores(scores.logits(outputs), "model's outputs", xp)
         require_rows(logits, batch_length(inputs))
@@ -462,6 +463,27 @@ class Explainer(Value, ABC):
         for batch in batches:
             warn_of_zero_gradients(batch, several=targets.several)
         return batches
+
+    def _layers_seen(
+        self, inputs: Inputs, targets: Targets, scores: Scores, asked: Array | None
+    ) -> tuple[tuple[MeasuredCall, ...], Capture | None]:
+        """The explained calls and what one pass left of them; measured anew if the model is no longer what it was."""
+        layers = self._layers_for(inputs, targets)
+        if not layers:
+            return layers, None
+        score = scores if self.needs_gradients else None
+        try:
+            capture = self.adapter.capture(inputs, [layer.name for layer in layers], score, asked)
+        except NotRunError:
+            if all(layer.evidence is None for layer in layers):
+                raise
+        else:
+            if all(layer.fits(capture.layers[layer.name].activations) for layer in layers):
+                return layers, capture
+        self.adapter.measured.clear()
+        self._layers = None if self._finds_layer else self._layers
+        layers = self._layers_for(inputs, targets)
+        return layers, self.adapter.capture(inputs, [layer.name for layer in layers], score, asked)
 
     def _captured(self, capture: Capture, layer: MeasuredCall) -> LayerCapture:
         """What was captured of a layer.

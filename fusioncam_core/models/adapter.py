@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like
-from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
 from fusioncam_core.models.outputs import LostAxes, Shapes, shapes_of
 from fusioncam_core.models.session import ModelSession, Opened, session_of
@@ -377,13 +377,13 @@ def call_number(layer: str, calls: int, model_name: str) -> int:
     """Which call of a layer that ran so often its name means, counted from 0: the last one if it does not say.
 
     Raises:
-        InvalidValueError: if it did not run, or not as often.
+        NotRunError: if it did not run, or not as often.
     """
     name, call = split_call(layer)
     if not calls:
-        raise InvalidValueError(f"The layer {name!r} of {model_name} did not run on these inputs.")
+        raise NotRunError(f"The layer {name!r} of {model_name} did not run on these inputs.")
     if call is not None and call >= calls:
-        raise InvalidValueError(
+        raise NotRunError(
             f"The layer {name!r} of {model_name} ran {calls} time{'s' * (calls != 1)}: expected a call from #0 to "
             f"#{calls - 1}, got {layer!r}."
         )

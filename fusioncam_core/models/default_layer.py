@@ -132,24 +132,20 @@ class _Search:
         self._calls = sorted(calls, key=lambda call: call.run.place)
 
     def found(self) -> Call | None:
+        """Of the kind that ran last, maps or rows of tokens; the other one where that has none, or ran later."""
         left = [call for call in self._calls if self._may_be(call)]
+        best: Call | None = None
         fallback: Call | None = None
         while left:
-            kinds = self._looked_at_first(left)
-            usable = [each for rows in kinds for each in self._usable(left, rows)]
-            usable.sort(key=lambda each: each[0].run.place)
-            left = [call for call in left if self._is_row(call) not in kinds]
+            rows = self._is_row(left[-1])
+            usable = self._usable(left, rows)
             found = self._that_matters(usable)
-            if found is not None:
-                return found
+            if found is not None and (best is None or found.run.place > best.run.place):
+                best = found
             fallback = fallback or (usable[-1][0] if usable else None)
-        return fallback
-
-    def _looked_at_first(self, calls: Sequence[Call]) -> set[bool]:
-        """Rows of tokens or maps, whichever came last; both where rows ran before a map, which may be their last."""
-        last = self._is_row(calls[-1])
-        nearby = {self._is_row(call) for call in calls[-LOOKED_AT:]}
-        return {last} if last else nearby
+            left = [call for call in left if self._is_row(call) != rows]
+            left = [call for call in left if best is None or call.run.place > best.run.place]
+        return best or fallback
 
     def _usable(self, calls: Sequence[Call], rows: bool) -> list[tuple[Call, Layout]]:
         group = [call for call in calls if self._is_row(call) == rows]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from fusioncam_core.arrays.namespaces import Array
 from fusioncam_core.errors import EvidenceWarning, InvalidValueError, warn
 from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, call_name, split_call
 from fusioncam_core.models.inputs import Inputs, Which, leaf, leaves
@@ -36,6 +37,16 @@ class MeasuredCall(NamedTuple):
     name: str
     evidence: Evidence | None
     kind: str = ""
+
+    def fits(self, activations: Array) -> bool:
+        """Whether an output has the lengths that were measured, behind its batch."""
+        if self.evidence is None:
+            return True
+        batch = self.evidence.batch_axis
+        lengths = list(activations.shape)
+        return len(lengths) == len(self.evidence.shape) and all(
+            axis == batch or length == lengths[axis] for axis, length in enumerate(self.evidence.shape)
+        )
 
 
 class Measurements:

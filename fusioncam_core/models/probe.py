@@ -95,7 +95,7 @@ class Evidence:
         shifts: (input axes, output axes) how far the centre of change moved, as a share of the axis; None if it was not
             measured.
         patches: where they are, if the output is a row of tokens and that is clear.
-        along: of a row of tokens, how much each changed with the first corner, the far one of each axis, and the last.
+        along: of a row of tokens, how much each changed with the first corner, and with the far one of each axis.
     """
 
     call: str
@@ -257,8 +257,7 @@ class Probe:
     def _measure_rows(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Evidence]:
         count = len(self.size)
         far = [tuple(int(axis == each) for axis in range(count)) for each in range(count)]
-        # In two axes the last corner is a check of the others; in three it would be a pass too many.
-        codes = [(0,) * count, *far, *([(1,) * count] if count < 3 else [])]
+        codes = [(0,) * count, *far]
         tokens = max(shape[1] for shape in shapes.values())
         found = [self._pass(shapes, self._corner(code, tokens)) for code in codes]
         return {call: self._of_row(call, shape, [each.get(call) for each in found]) for call, shape in shapes.items()}
@@ -273,7 +272,7 @@ class Probe:
         along = tuple(each.profiles(interleaved=False, rows=1)[0] for each in passes)
         corners = [int(np.argmax(each)) for each in along]
         clear = all(_stands_out(each, own, corners) for each, own in zip(along, corners, strict=True))
-        found = _patches(corners, len(along[0]), len(self.size)) if clear else None
+        found = _patches(corners, len(along[0])) if clear else None
         return replace(general, patches=found, along=along)
 
     # --- one pass
@@ -434,15 +433,15 @@ def _centre(profile: np.ndarray[Any, Any]) -> float:
     return float((profile * (np.arange(len(profile)) + 0.5)).sum() / total / len(profile))
 
 
-def _patches(corners: Sequence[int], tokens: int, axes: int) -> Patches | None:
-    """The grid from the tokens that moved most: for the first corner, the far corner of each axis, and the last corner.
+def _patches(corners: Sequence[int], tokens: int) -> Patches | None:
+    """The grid from the tokens that moved most: for the first corner, and for the far corner of each axis.
 
     None if they do not lie as those of a grid do, or not within the row.
     """
-    first, far = corners[0], corners[1 : axes + 1]
-    last = corners[axes + 1] if len(corners) > axes + 1 else first + sum(each - first for each in far)
+    first, *far = corners
     steps = [each - first for each in far]
-    if min(steps) < 0 or sum(steps) != last - first or last == first:
+    last = first + sum(steps)
+    if min(steps) < 0 or last == first or last >= tokens:
         return None
     order = sorted(range(len(steps)), key=lambda axis: -steps[axis])
     grid, stride = [1] * len(steps), 1
@@ -451,8 +450,6 @@ def _patches(corners: Sequence[int], tokens: int, axes: int) -> Patches | None:
             return None
         grid[axis] = steps[axis] // stride + 1
         stride *= grid[axis]
-    if stride != last - first + 1 or last >= tokens:
-        return None
     return Patches(first, tokens - 1 - last, tuple(grid), tuple(order))
 
 
@@ -464,7 +461,7 @@ def plain_patches(row: Evidence, before: int, grid: tuple[int, ...]) -> Patches:
 def follows(evidence: Evidence, patches: Patches) -> bool:
     """Whether a row of tokens, in which the corners cannot be told, follows them on the grid of another one."""
     first, *far = (_grid_centres(each, patches) for each in evidence.along)
-    moved = [there[axis] - first[axis] for axis, there in enumerate(far[: len(patches.grid)])]
+    moved = [there[axis] - first[axis] for axis, there in enumerate(far)]
     return all(step > CLEAR_SHIFT for step, length in zip(moved, patches.grid, strict=True) if length > 1)
 
 

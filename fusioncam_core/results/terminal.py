@@ -20,7 +20,7 @@ _TOP = 5
 _NAME_WIDTH = 48
 
 
-_LAYER_HEADER = ("layer", "kind", "output")
+_LAYER_HEADER = ("layer", "kind", "output", "measured")
 
 
 # Rows and columns of the table of Fusion-CAM's contributions, by the name of the weight in every cell.
@@ -68,12 +68,12 @@ def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iter
         layers: any number.
         default: the name of the default layer where the model's loader chose it; otherwise the layers say it.
     """
-    rows = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:]))) for layer in layers]
-    names, kinds = (max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in (0, 1))
-    yield f"  {_LAYER_HEADER[0]:{names}}  {_LAYER_HEADER[1]:{kinds}}  {_LAYER_HEADER[2]}"
+    rows = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:])), layer.finding) for layer in layers]
+    widths = [max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in range(3)]
     marks = [layer.default if default is None else layer.name == default for layer in layers]
-    for marked, (name, kind, shape) in zip(marks, rows, strict=True):
-        yield f"{'*' if marked else ' '} {name:{names}}  {kind:{kinds}}  {shape}"
+    for mark, row in zip([" ", *("*" if marked else " " for marked in marks)], [_LAYER_HEADER, *rows], strict=True):
+        cells = (f"{each:{width}}" for each, width in zip(row, [*widths, 0], strict=True))
+        yield f"{mark} {'  '.join(cells)}".rstrip()
     yield ""
     yield "* the layer that is explained by default" if any(marks) else "No layer has spatial extent."
 
