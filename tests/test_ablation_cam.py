@@ -55,6 +55,7 @@ class TestAblationCAM:
         live = int((shapes["activations"] != 0).any(axis=(2, 3)).sum())
         assert live < 8 * 48
         ran: list[int] = []
+        AblationCAM(model, "features").layers(shapes["images"])  # what is measured of the layer is kept
         model.register_forward_hook(lambda module, inputs, outputs: ran.append(len(inputs[0])))
         explanation = AblationCAM(model, "features", batch_size=8)(shapes["images"], shapes["target"])
         assert explanation.evaluations == 8 + live == sum(ran)

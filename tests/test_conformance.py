@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import EXPLAINERS, Explainer, FusionCAM, ScoreCAM
+from fusioncam_core import EXPLAINERS, Explainer, FusionCAM, GradCAM, ScoreCAM
 from fusioncam_core.explainers import base
 from libraries import framework
 
@@ -130,6 +130,7 @@ def test_a_function_of_the_outputs_equals_the_class(make: Make, shapes: dict[str
 
 def test_evaluations_are_the_images_the_model_saw(make: Make, model: Any, shapes: dict[str, Any]) -> None:
     sizes: list[int] = []
+    GradCAM(model, "features")(shapes["images"][:1], 0)  # what is measured of the layer is kept
     model.register_forward_hook(lambda module, inputs, outputs: sizes.append(len(inputs[0])))
     explanation = make("features", batch_size=5)(shapes["images"], [[0, 1]] * 8)
     assert max(sizes) == 5

@@ -484,6 +484,7 @@ class TestSmoothing:
 
     def test_evaluations_are_counted_and_batches_are_bounded(self, model: Any, shapes: dict[str, Any]) -> None:
         sizes = []
+        SmoothGradCAMPlusPlus(model, EARLY).layers(shapes["images"])  # what is measured of the layer is kept
         model.register_forward_hook(lambda m, inputs, outputs: sizes.append(len(inputs[0])))
         explanation = SmoothGradCAMPlusPlus(model, EARLY, samples=4, batch_size=3)(shapes["images"], [[0, 1]] * 8)
         assert explanation.evaluations == sum(sizes) == 8 * (1 + 4)

@@ -110,8 +110,11 @@ class TestTokens:
         for _ in range(2):
             cam(square.examples.inputs, square.examples.patterns)
         handle.remove()
-        # One run lists the layers; the last norm and that of the MLP do not matter, and that of the attention does.
-        assert runs == [1, 1, 1, 1, COUNT, COUNT]
+        assert runs[-2:] == [COUNT, COUNT]
+        assert len(runs[:-2]) <= 8, (
+            "what is measured takes at most eight passes, and none if another test has been here"
+        )
+        assert max(runs[:-2], default=1) <= 2
 
     def test_the_last_layer_would_give_nothing(self, square: Learnt) -> None:
         with pytest.warns(FusionCamWarning, match="zero everywhere"):
@@ -163,12 +166,14 @@ class TestTokens:
     def test_a_grid_says_what_the_rows_are(self, oblong: Learnt) -> None:
         explanation = GradCAM(oblong.network, **oblong.options)(oblong.examples.inputs, oblong.examples.patterns)
         assert explanation.layer == "block.norm1"
+
+    def test_a_grid_is_measured(self, oblong: Learnt) -> None:
+        given = GradCAM(oblong.network, **oblong.options)(oblong.examples.inputs, oblong.examples.patterns)
         without = {**oblong.options, "reshape": None}
-        # Rows of a grid that is not square are not taken for such: the last layer with two axes of space is.
-        explanation = GradCAM(oblong.network, **without)(oblong.examples.inputs, oblong.examples.patterns)
-        assert explanation.layer == "tokens.patches"
-        with pytest.raises(ValueError, match=r"Give reshape=: the grid of its tokens"):
-            GradCAM(oblong.network, "block.norm1", **without)(oblong.examples.inputs, 0)
+        for layer in (None, "block.norm1"):
+            explanation = GradCAM(oblong.network, layer, **without)(oblong.examples.inputs, oblong.examples.patterns)
+            assert explanation.layer == "block.norm1"
+            torch.testing.assert_close(explanation.maps, given.maps)
 
     def test_the_grid_lies_as_the_patches_do(self, oblong: Learnt) -> None:
         image = torch.zeros(1, 1, 24, 24)

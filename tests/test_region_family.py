@@ -131,6 +131,7 @@ def test_signals_and_volumes(method: Any, ndim: int) -> None:
     assert maps[inside].mean() > 1.5 * maps[~inside].mean()
 
 
+@pytest.mark.filterwarnings("ignore:The output of layer 'layer' of Constant does not change")
 @pytest.mark.parametrize("method", [m for name, m in METHODS.items() if name != "rise"])
 def test_constant_activations_give_zeros(method: Any) -> None:
     class Constant(torch.nn.Module):
