@@ -671,13 +671,8 @@ class TestLostAxis:
         cam = GradCAM(model, "conv")
         for _ in range(3):
             cam(MRI[:1], 1)
-        measured = [
-            1,
-            2,
-            2,
-            2,
-        ]  # one image lists the layers, and finds that its row was lost; then two halves of each axis
-        assert runs == [*measured, 1, 1, 1]
+        # One image lists the layers, halves are changed twice; then one image, and two to see that its row was lost.
+        assert runs == [1, 2, 2, 1, 2, 1, 1]
         runs.clear()
         plain = Squeezed(4, same)
         plain.register_forward_pre_hook(lambda _, inputs: runs.append(len(inputs[0])))

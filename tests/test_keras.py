@@ -10,6 +10,7 @@ import pytest
 
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
 from fusioncam_core.arrays.namespaces import indices_like, to_numpy
+from fusioncam_core.errors import EvidenceWarning
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.outputs import ClassScores
 from libraries import framework
@@ -397,7 +398,8 @@ class TestRunning:
         model = Noisy()
         model(tiny)
         before = models.model_state(model)
-        FusionCAM(model)(tiny, 1)
+        with pytest.warns(EvidenceWarning, match="change with the other images of its batch"):
+            FusionCAM(model)(tiny, 1)
         _assert_equal(before, models.model_state(model))
 
     def test_losses_and_attributes_of_a_run_do_not_stay(self, tiny: np.ndarray) -> None:

@@ -179,7 +179,7 @@ class KerasAdapter(ModelAdapter):
         learned, candidates = self._look(inputs)
         if not candidates or is_traced(leaves(inputs)[0], self.namespace):
             return learned
-        return reveal(learned, candidates, self._call, self._engine.values, rows_of(inputs, 0, 1))
+        return reveal(learned, candidates, self._call, self._engine.values, rows_of(inputs, 0, self.rows))
 
     @in_session
     def _look(self, inputs: Inputs) -> tuple[Survey, list[Candidate]]:

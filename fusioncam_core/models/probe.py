@@ -18,7 +18,7 @@ import numpy as np
 
 from fusioncam_core.arrays.checks import require_scores
 from fusioncam_core.arrays.namespaces import Array, constant_like, to_numpy
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import EvidenceWarning, InvalidTypeError, InvalidValueError, warn
 from fusioncam_core.models.adapter import LayerInfo, ModelAdapter, call_name
 from fusioncam_core.models.inputs import Inputs, Which, leaf, map_rows, with_leaf
 from fusioncam_core.models.masking import spatial_axes
@@ -171,7 +171,9 @@ class Probe:
         output: the position or name of the explained one of several outputs.
 
     Raises:
-        InvalidValueError: if the model answers once for a whole batch, or an image's outputs depend on another image.
+        InvalidValueError: if the model answers once for a whole batch.
+
+    Warns with `EvidenceWarning` if an image's outputs depend on another image.
     """
 
     def __init__(
@@ -290,16 +292,18 @@ class Probe:
         return {call: _Seen.of(values) for call, values in seen.items() if values is not None and call in shapes}
 
     def _check_outputs(self, outputs: Any, inputs: Inputs) -> None:
-        """Refuse a model that makes one answer of two images, or lets them change each other's."""
+        """Refuse a model that makes one answer of two images, and warn of one that lets them change each other's."""
         own = self._first_row(outputs)
         if own is None:
             return
         if self._first is None:
             self._first = own
         elif _differ(own, self._first) and not self._is_random(own, inputs):
-            raise InvalidValueError(
-                f"The outputs of {self._adapter.model_name} for an image change with the other images of its batch: "
-                "expected images that do not meet at inference. Wrap the model so that it treats each image by itself."
+            warn(
+                f"The outputs of {self._adapter.model_name} for an image change with the other images of its batch: its "
+                "map depends on which images are explained together. Explain one image at a time with batch_size=1, or "
+                "wrap the model so that it treats each image by itself.",
+                EvidenceWarning,
             )
 
     def _first_row(self, outputs: Any) -> np.ndarray[Any, Any] | None:
