@@ -34,7 +34,7 @@ def measured_channel_axis(
     if told is None:
         return None
     own = told % len(shape)
-    if own != 1 or shape[own] <= FEW or not any(other <= FEW for other in _others(shape)):
+    if own != 1 or not _may_be_otherwise(shape):
         return told
     runs = sorted(
         (run.place, call_name(each.name, run.number), run.shape)
@@ -47,6 +47,8 @@ def measured_channel_axis(
     return next((axis for axis in range(2, len(shape)) if shape[axis] <= FEW), None) if len(shape) > 3 else None
 
 
-def _others(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The lengths of axes that could be channels in the place of the first one; 1 for a missing one."""
-    return (1,) if len(shape) == 3 else (shape[2], shape[-1])
+def _may_be_otherwise(shape: tuple[int, ...]) -> bool:
+    """Whether channels that come first may be something else: frames, the height, or the time of a spectrogram."""
+    if len(shape) == 5:
+        return shape[2] <= FEW
+    return shape[1] > FEW and (len(shape) == 3 or shape[-1] <= FEW)

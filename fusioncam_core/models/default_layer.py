@@ -27,6 +27,9 @@ from fusioncam_core.models.probe import is_row_shape
 LOOKED_AT = 32
 """The most calls of one kind, from the last one back, that are measured at once."""
 
+ROUNDS = 4
+"""How often calls are measured at most. Most models take one round; those that have maps and rows of tokens two."""
+
 DIFFERENTIATED = 6
 """How many calls, from the last one back, are differentiated first; the others at once if none of these matters."""
 
@@ -136,23 +139,30 @@ class _Search:
         left = [call for call in self._calls if self._may_be(call)]
         best: Call | None = None
         fallback: Call | None = None
-        while left:
-            rows = self._is_row(left[-1])
-            usable = self._usable(left, rows)
+        for _ in range(ROUNDS):
+            if not left:
+                break
+            tried = self._tried(left)
+            usable = self._with_layouts(tried)
             found = self._that_matters(usable)
             if found is not None and (best is None or found.run.place > best.run.place):
                 best = found
             fallback = fallback or (usable[-1][0] if usable else None)
-            left = [call for call in left if self._is_row(call) != rows]
+            rows, seen = self._is_row(tried[-1]), {call.name for call in tried}
+            left = [call for call in left if call.name not in seen and (best is None or self._is_row(call) != rows)]
             left = [call for call in left if best is None or call.run.place > best.run.place]
         return best or fallback
 
-    def _usable(self, calls: Sequence[Call], rows: bool) -> list[tuple[Call, Layout]]:
+    def _tried(self, calls: Sequence[Call]) -> list[Call]:
+        """Of maps or rows of tokens, whichever are last, the last ones."""
+        rows = self._is_row(calls[-1])
         group = [call for call in calls if self._is_row(call) == rows]
-        return self._with_layouts((_last_rows(group) if rows else group)[-LOOKED_AT:])
+        return (_last_rows(group) if rows else group)[-LOOKED_AT:]
 
     def _may_be(self, call: Call) -> bool:
         layer, shape, size = call.layer, call.run.shape, self._measurements.size
+        if layer.made_by and "dropout" in layer.kind.lower():  # which passes on what it got
+            return False
         if layer.named_outputs or not may_have_space(shape, size) or POOLING.search(f"{layer.kind} {layer.made_by}"):
             return False
         if isinstance(self._reshape, Sequence) and not is_row_shape(shape, size):
@@ -180,11 +190,10 @@ class _Search:
             if not seen.sees:
                 continue
             layout = self._measurements.layout_or_none(call.layer, seen, self._reshape)
-            if (
-                layout is None
-                or _along_one_axis(layout)
-                or is_attention(call.run.shape, self._measurements.size, tokens)
-            ):
+            if layout is None or _along_one_axis(layout):
+                continue
+            by_shape_alone = layout.axes is None and layout.grid is None
+            if by_shape_alone and is_attention(call.run.shape, self._measurements.size, tokens):
                 continue
             usable.append((call, layout))
         return usable

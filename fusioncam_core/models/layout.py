@@ -202,10 +202,24 @@ def structural_layout(
     if len(shape) != len(size) + 2:
         found = None if measured else token_grid(shape, size)
         return None if found is None else Layout(-1, *found)
-    fits = [axis for axis in (1, -1) if _in_proportion(shape[2:] if axis == 1 else shape[1:-1], size)]
-    if measured and len(fits) != 1 and not (fits and CONVOLUTIONAL.search(kind)):
-        return None
-    return Layout(_channel_axis(shape, size, channel_axis))
+    if not measured:
+        return Layout(_channel_axis(shape, size, channel_axis))
+    fits = _fitting(shape, size, _in_proportion) or _fitting(shape, size, _within)
+    if len(fits) == 1:
+        return Layout(fits[0])
+    return Layout(_channel_axis(shape, size, channel_axis)) if fits and CONVOLUTIONAL.search(kind) else None
+
+
+def _fitting(
+    shape: Sequence[int], size: tuple[int, ...], fit: Callable[[Sequence[int], tuple[int, ...]], bool]
+) -> list[int]:
+    """The ends at which channels may be, so that the rest fits the input."""
+    return [axis for axis in (1, -1) if fit(shape[2:] if axis == 1 else shape[1:-1], size)]
+
+
+def _within(spatial: Sequence[int], size: tuple[int, ...]) -> bool:
+    """Whether the layer's extent is nowhere longer than the input, with strides that may differ by axis."""
+    return all(here <= length for here, length in zip(spatial, size, strict=True))
 
 
 def unclear(shape: Sequence[int], size: tuple[int, ...], layer: str, evidence: Evidence | None) -> InvalidValueError:

@@ -292,7 +292,7 @@ class Probe:
         return {call: _Seen.of(values) for call, values in seen.items() if values is not None and call in shapes}
 
     def _check_outputs(self, outputs: Any, inputs: Inputs) -> None:
-        """Refuse a model that makes one answer of two images, and warn of one that lets them change each other's."""
+        """Refuse a model that makes one answer of two images, and warn where they change each other's."""
         own = self._first_row(outputs)
         if own is None:
             return
