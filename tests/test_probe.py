@@ -413,6 +413,14 @@ class TestChannelsOfTheInput:
         )
         torch.testing.assert_close(explanation.maps, expected, **CLOSE)
 
+    @pytest.mark.parametrize("frames", [2, 3, 4])
+    def test_as_few_frames_as_colours(self, frames: int) -> None:
+        assert GradCAM(Clip(), "features")(image(1, frames, 3, 20, 16), 0).maps.shape == (1, frames, 20, 16)
+
+    def test_few_frames_behind_the_colours(self) -> None:
+        model = nn.Sequential(nn.Conv3d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+        assert GradCAM(model)(image(1, 3, 4, 20, 16), 0).maps.shape == (1, 4, 20, 16)
+
     def test_many_channels_stay_channels(self) -> None:
         class Bins(nn.Module):
             def __init__(self) -> None:
@@ -471,6 +479,15 @@ class TestDefault:
     def test_as_many_channels_as_classes_may_be_features(self) -> None:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
         assert GradCAM(model)(image(2, 3, 16, 16), 1).layer == "1"
+
+    @pytest.mark.filterwarnings("ignore:The (gradient|grad-cam|output of layer)")
+    def test_an_image_that_changes_nothing(self) -> None:
+        model = nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+        model[0][0].weight.data.zero_()
+        with pytest.warns(
+            EvidenceWarning, match=r"changes no layer of Sequential by more than rounding.* '0' is taken"
+        ):
+            GradCAM(model)(image(1, 3, 16, 16), 1)
 
     def test_only_an_early_layer_left(self) -> None:
         class Scrambled(nn.Module):

@@ -145,6 +145,7 @@ LAYOUTS: dict[str, ByLayer] = {
     "gcvit": ByLayer(FIRST, [(r"stages\.\d+\.blocks.*", LAST)]),
     "hieradet_sam2": ByLayer(LAST),
     "mambaout": ByLayer(LAST),
+    "mobilenetv5": ByLayer(Layout(stretched=True)),
     "naflexvit": ByLayer(FOUR_REGISTERS),
     "nest": ByLayer(FIRST, [(r"norm", LAST)]),
     "pit": ByLayer(FIRST, [(r"transformers\.\d+\.blocks.*|norm", CLASS)]),

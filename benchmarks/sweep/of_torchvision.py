@@ -75,7 +75,9 @@ LAYOUTS = {
     "swin3d_t": ByLayer(LAST),
     "vit_b_32": ByLayer(Layout(before=1, patch=(32, 32))),
     # The stem has strides (2, 4, 4); stages halve height and width.
-    "mvit_v1_b": ByLayer(Layout(before=1, patch=(2, 32, 32))),
+    "mvit_v1_b": ByLayer(
+        Layout(before=1, patch=(2, 32, 32)), [(r"blocks\.14\.norm1", Layout(before=1, patch=(2, 16, 16)))]
+    ),
     "mvit_v2_s": ByLayer(Layout(before=1, patch=(2, 32, 32))),
 }
 """By name where channels are. All others are (B, C, H, W) or (B, C, T, H, W) throughout."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -80,12 +81,21 @@ KEYWORDS: dict[str, dict[str, Any]] = {
 
 CLASS = Layout(before=1)
 
+
+def _finest(values: Any, size: Size, stride: int) -> Any:
+    """Of tokens of several scales, one behind the other, the first and finest."""
+    grid = tuple(math.ceil(length / stride) for length in size)
+    patches = values[:, : math.prod(grid)]
+    return patches.reshape(len(values), *grid, -1).transpose(0, 3, 1, 2)
+
+
 LAYOUTS: dict[str, ByLayer] = {
     "beit": ByLayer(CLASS),
     "clip": ByLayer(CLASS),
     "metaclip_2": ByLayer(CLASS),
     "cvt": ByLayer(FIRST, [(r".*layernorm.*|.*layers.*", CLASS)]),
     "data2vec-vision": ByLayer(CLASS),
+    "deformable_detr": ByLayer(FIRST, [(r".*layer_norm", Layout(own=lambda values, size: _finest(values, size, 8)))]),
     "deit": ByLayer(Layout(before=2)),
     "dinat": ByLayer(LAST),
     "dinov2": ByLayer(CLASS),
@@ -94,6 +104,7 @@ LAYOUTS: dict[str, ByLayer] = {
     "mobilevit": ByLayer(FIRST),
     "pvt": ByLayer(CLASS),
     "perceiver": ByLayer(MAPS),  # latents
+    "tipsv2_dpt": ByLayer(Layout(stretched=True)),
     "timesformer": ByLayer(Layout(before=1, patch=(1, 16, 16), order=(1, 2, 0))),
     "videomae": ByLayer(Layout(patch=(2, 16, 16))),
     "vit": ByLayer(CLASS),

@@ -151,7 +151,21 @@ class _Search:
             rows, seen = self._is_row(tried[-1]), {call.name for call in tried}
             left = [call for call in left if call.name not in seen and (best is None or self._is_row(call) != rows)]
             left = [call for call in left if best is None or call.run.place > best.run.place]
-        return best or fallback
+        return best or fallback or self._where_nothing_changes()
+
+    def _where_nothing_changes(self) -> Call | None:
+        """The last layer whose shape has space, of a model in which the image changes nothing by more than rounding."""
+        if any(seen.sees for seen in self._measurements.measured):
+            return None
+        by_shape = [call for call in self._calls if call.layer.default]
+        if by_shape:
+            warn(
+                f"The image changes no layer of {self._adapter.model_name} by more than rounding: its layers cannot be "
+                f"measured, and {by_shape[-1].short!r} is taken for its shape. Is the model trained, or the image's "
+                "range the one it was trained with?",
+                EvidenceWarning,
+            )
+        return by_shape[-1] if by_shape else None
 
     def _tried(self, calls: Sequence[Call]) -> list[Call]:
         """Of maps or rows of tokens, whichever are last, the last ones."""

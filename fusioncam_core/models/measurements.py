@@ -191,10 +191,15 @@ class Measurements:
         found = next((each for each in guesses if each is not None and follows(row, each)), None)
         return row if found is None else replace(row, patches=found)
 
+    @property
+    def measured(self) -> list[Evidence]:
+        """What was measured so far of any call."""
+        return [each for each in self.kept.values() if isinstance(each, Evidence)]
+
     def why_none(self) -> InvalidValueError | None:
         """Why no layer has space, if images are folded into the batch: of the last such layer."""
-        measured = [each for each in self.kept.values() if isinstance(each, Evidence) and each.sees and each.rows > 1]
-        maps = [each for each in measured if may_have_space(each.shape, self.size)]
+        folded = [each for each in self.measured if each.sees and each.rows > 1]
+        maps = [each for each in folded if may_have_space(each.shape, self.size)]
         return unclear(maps[-1].shape, self.size, split_call(maps[-1].call)[0], maps[-1]) if maps else None
 
     def layout_or_none(self, layer: LayerInfo, evidence: Evidence, reshape: Reshape) -> Layout | None:

@@ -300,9 +300,9 @@ class Probe:
             self._first = own
         elif _differ(own, self._first) and not self._is_random(own, inputs):
             warn(
-                f"The outputs of {self._adapter.model_name} for an image change with the other images of its batch: its "
-                "map depends on which images are explained together. Explain one image at a time with batch_size=1, or "
-                "wrap the model so that it treats each image by itself.",
+                f"The outputs of {self._adapter.model_name} for an image change with the other images of its batch: "
+                "its map depends on which images are explained together. Explain one image at a time with "
+                "batch_size=1, or wrap the model so that it treats each image by itself.",
                 EvidenceWarning,
             )
 
