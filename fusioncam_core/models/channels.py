@@ -41,10 +41,17 @@ def measured_channel_axis(
         for each in listed_layers(adapter, inputs)
         for run in each.runs
     )
-    calls = {name: each for _, name, each in runs[:FIRST_CALLS] if len(each) >= 4}
-    if not calls or not Probe(adapter, inputs, which, own, output).moves(calls, own):
+    # Behind a pooling nothing lies apart but channels.
+    calls = {name: each for _, name, each in runs[:FIRST_CALLS] if len(each) >= 4 and 1 not in each[1:]}
+    others = [axis for axis in range(2, len(shape)) if shape[axis] <= FEW] if len(shape) > 3 else []
+    if not calls:
         return told
-    return next((axis for axis in range(2, len(shape)) if shape[axis] <= FEW), None) if len(shape) > 3 else None
+    probe = Probe(adapter, inputs, which, own, output)
+    if not others:
+        return None if any(apart for (apart,) in probe.moves(calls, (own,))) else told
+    other = others[0]
+    moved = probe.moves(calls, (own, other))
+    return other if (True, False) in moved and (False, True) not in moved else told
 
 
 def _may_be_otherwise(shape: tuple[int, ...]) -> bool:

@@ -38,7 +38,7 @@ On random weights it moves by .3 to .9 along the right axes of most networks, an
 with attention or squeeze-and-excitation; along the others by less than half of that.
 """
 
-PLAIN_SHIFT = 0.15
+PLAIN_SHIFT = 0.25
 """How far it must move for an axis that is taken for channels to be one of space."""
 
 HALVES: Mapping[int, tuple[tuple[int, ...], ...]] = {
@@ -208,19 +208,24 @@ class Probe:
             return self._measure_rows(wanted)
         return self._measure_maps(wanted)
 
-    def moves(self, calls: Mapping[str, tuple[int, ...]], axis: int) -> bool:
-        """Whether changes in one half of an axis of the input and in the other lie apart in one of the outputs.
+    def moves(self, calls: Mapping[str, tuple[int, ...]], axes: tuple[int, ...]) -> list[tuple[bool, ...]]:
+        """For each call, along which axes of the input changes in one half and in the other lie apart in its output.
 
-        They do along an axis of space, and not along the channels, which every position mixes.
+        They do along axes of space, and not along the channels once a layer has mixed them.
 
         Args:
             calls: names of calls of layers, and the shapes of their outputs for one image.
-            axis: of the batch.
+            axes: one or two, of the batch.
         """
-        self._space = (axis,)
-        self.size = (self._image.shape[axis],)
-        low, high = (self._pass(calls, self._half((far,), SEED)) for far in (0, 1))
-        return any(_moved(low[call], high[call]) > PLAIN_SHIFT for call in low if call in high)
+        self._space = axes
+        self.size = tuple(self._image.shape[axis] for axis in axes)
+        passes = [self._pass(calls, self._half(code, SEED)) for code in HALVES[len(axes)]]
+        seen = [[each[call] for each in passes] for call in calls if all(call in each for each in passes)]
+        steps = [_steps(*pair) for pair in seen]
+        # Of two axes the halves change places in turn: what follows one goes forward where the other goes back.
+        forward = [max(step, default=0.0) > PLAIN_SHIFT for step in steps]
+        back = [min(step, default=0.0) < -PLAIN_SHIFT for step in steps]
+        return [each[: len(axes)] for each in zip(forward, back, strict=True)]
 
     # --- maps
 
@@ -422,11 +427,11 @@ def _differ(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     return bool(np.abs(one - other).max() > MEETING * max(np.abs(one).max(), 1e-6))
 
 
-def _moved(low: _Seen, high: _Seen) -> float:
-    """How far the centre of change moves along the axis along which it moves most."""
-    rows = len(low.together[0])
-    before, after = ([_centre(each) for each in seen.profiles(interleaved=False, rows=rows)] for seen in (low, high))
-    return max((there - here for here, there in zip(before, after, strict=True)), default=0.0)
+def _steps(before: _Seen, after: _Seen) -> list[float]:
+    """How far the centre of change moves along each axis of an output."""
+    rows = len(before.together[0])
+    pair = ([_centre(each) for each in seen.profiles(interleaved=False, rows=rows)] for seen in (before, after))
+    return [there - here for here, there in zip(*pair, strict=True)]
 
 
 def _centre(profile: np.ndarray[Any, Any]) -> float:

@@ -24,6 +24,7 @@ import pytest
 from fusioncam_core import AblationCAM, Explanation, FusionCAM, GradCAM, ModelAdapter, adapt_model
 from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
 from fusioncam_core.models.adapter import HasWeights, LayerCapture
+from fusioncam_core.models.fixed_batch import AsItIs
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.masking import masked_step
 from fusioncam_core.models.outputs import ClassScores
@@ -186,6 +187,24 @@ class AdapterContract:
         np.testing.assert_array_equal(to_numpy(first.activations), to_numpy(last.activations))
         with pytest.raises(ValueError, match="ran 1 time: expected a call from #0 to #0, got"):
             adapter.capture(inputs, [adapter.find(f"{layer}#1")], None, None)
+
+    def test_observed_calls(self, model: Any, shapes: dict[str, Any]) -> None:
+        adapter = self.adapter(model)
+        inputs, layer = prepare(adapter, self.images(shapes), None), self.named(adapter)
+        outputs, seen = adapter.observe(inputs, [layer], AsItIs())
+        assert list(seen) == [f"{layer}#0"]
+        capture = adapter.capture(inputs, [layer], None, None)
+        np.testing.assert_allclose(to_numpy(seen[f"{layer}#0"]), to_numpy(capture.layers[layer].activations), atol=1e-5)
+        np.testing.assert_allclose(to_numpy(SCORES.logits(outputs)), shapes["logits"], atol=self.tolerance)
+
+    def test_the_default_layer_is_measured(self, model: Any, shapes: dict[str, Any]) -> None:
+        adapter = self.adapter(model)
+        explainer = GradCAM(adapter)
+        (default,) = (layer for layer in explainer.layers(self.images(shapes)) if layer.default)
+        assert explainer(self.images(shapes)[:1], 0).layer == default.name
+        axes = "2, 3" if default.channel_axis == 1 else "1, 2"
+        assert default.finding.startswith(f"space along axes {axes} (moved 0.")
+        assert tuple(default.shape[1:]) in ((48, 12, 12), (12, 12, 48))
 
     # --- other weights
 
