@@ -314,14 +314,14 @@ class TestLayers:
     def test_lists_spatial_layers_and_marks_the_default(self, capsys):
         assert main(["layers", *model()]) == 0
         out = capsys.readouterr().out
-        assert out.splitlines() == [
-            "  layer  kind        output",
+        assert [line.partition("  space along axes 2, 3 (moved 0.")[0] for line in out.splitlines()] == [
+            "  layer  kind        output       measured",
             "  0.0    Conv2d      4 x 12 x 16",
             "  0.1    ReLU        4 x 12 x 16",
-            "  0.2    MaxPool2d   4 x 6 x 8",
-            "  0.3    Conv2d      6 x 4 x 6",
-            "  0      Sequential  6 x 4 x 6",
-            "* 1      Sigmoid     6 x 4 x 6",
+            "  0.2    MaxPool2d   4 x 6 x 8  ",
+            "  0.3    Conv2d      6 x 4 x 6  ",
+            "  0      Sequential  6 x 4 x 6  ",
+            "* 1      Sigmoid     6 x 4 x 6  ",
             "",
             "* the layer that is explained by default",
         ]
@@ -330,7 +330,7 @@ class TestLayers:
     def test_default_of_the_loader(self, capsys, function):
         assert main(["layers", *model(function)]) == 0
         marked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("* ")]
-        assert marked[0] == "* 0.1    ReLU        4 x 12 x 16"
+        assert marked[0].startswith("* 0.1    ReLU        4 x 12 x 16  space along axes 2, 3 (moved 0.")
         assert len(marked) == 2
 
     def test_all(self, capsys):

@@ -579,6 +579,28 @@ class TestReport:
         assert found["fc"].finding == ""
         assert not found["fc"].spatial
 
+    def test_what_sees_and_what_is_used(self) -> None:
+        class Beside(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.mine, self.other, self.unused, self.fc = tower(3), tower(3), tower(6), nn.Linear(12, 3)
+
+            def forward(self, left: Any, right: Any) -> Any:
+                mine, other = self.mine(left), self.other(right)
+                self.unused(mine)
+                return self.fc(torch.cat([mine, other], 1).mean((2, 3)))
+
+        pair = image(1, 3, 16, 16), image(1, 3, 16, 16).flip(-1)
+        found = {each.name: each for each in GradCAM(Beside(), masked_input=0).layers(pair)}
+        assert found["mine"].finding.startswith("space along axes 2, 3")
+        assert not found["mine"].finding.endswith("without use")
+        assert found["mine"].default
+        assert found["unused"].finding.endswith(", without use")
+        assert found["other"].finding == "does not see the image"
+        siamese = {each.name: each for each in GradCAM(Siamese(), masked_input=0).layers((image(1, 1, 24, 24),) * 2)}
+        assert siamese["backbone"].default
+        assert siamese["backbone"].finding.startswith("#0 space along axes 2, 3")
+
 
 class TestProbe:
     @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from fusioncam_core.explainers.options import (
     ExplainerOptions,
     require_known,
 )
-from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, unconnected_words
+from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
 from fusioncam_core.models.channels import measured_channel_axis
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
@@ -232,7 +232,9 @@ class Explainer(Value, ABC):
     def _described(self, first: Inputs) -> list[LayerInfo]:
         measurements = self._measurements(first)
         name = self._default_layer(measurements, first, ())
-        return [replace(layer, default=layer.name == name) for layer in measurements.described()]
+        default = None if name is None else split_call(name)[0]
+        described = measurements.described(AnyOutput(self.scores.output))
+        return [replace(layer, default=layer.name == default) for layer in described]
 
     def _measurements(self, first: Inputs) -> Measurements:
         axis = self.channel_axis_of(leaf(first, self.masked_input))

@@ -8,8 +8,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fusioncam_core.arrays.namespaces import Array
-from fusioncam_core.errors import EvidenceWarning, InvalidValueError, warn
-from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, call_name, split_call
+from fusioncam_core.errors import (
+    EvidenceWarning,
+    GradientsUnavailableError,
+    InvalidTypeError,
+    InvalidValueError,
+    warn,
+)
+from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, Score, call_name, split_call
 from fusioncam_core.models.inputs import Inputs, Which, leaf, leaves
 from fusioncam_core.models.layout import (
     Layout,
@@ -139,8 +145,12 @@ class Measurements:
             EvidenceWarning,
         )
 
-    def described(self) -> list[LayerInfo]:
-        """The layers with what was measured of them, in words and numbers."""
+    def described(self, score: Score) -> list[LayerInfo]:
+        """The layers with what was measured of them, in words and numbers.
+
+        Args:
+            score: of which a gradient says whether it depends on a layer.
+        """
         calls = [
             call_name(each.name, run.number)
             for each in self.listed
@@ -148,7 +158,22 @@ class Measurements:
             if may_have_space(run.shape, self.size)
         ]
         evidence = self.of(calls)
-        return [self._described(each, evidence) for each in self.listed]
+        described = [self._described(each, evidence) for each in self.listed]
+        idle = self._idle([each.name for each in described if each.spatial], score)
+        return [
+            replace(each, finding=f"{each.finding}, without use") if each.name in idle else each for each in described
+        ]
+
+    def _idle(self, layers: Sequence[str], score: Score) -> set[str]:
+        """The layers on which the score does not depend; none where that cannot be known."""
+        try:
+            captured = self._adapter.capture(self._inputs, layers, score, None).layers if layers else {}
+        except (GradientsUnavailableError, InvalidTypeError):  # a runtime without gradients, outputs without scores
+            return set()
+        xp = self._adapter.namespace
+        return {
+            name for name, each in captured.items() if each.gradients is None or not bool(xp.any(each.gradients != 0))
+        }
 
     def _described(self, layer: LayerInfo, evidence: Mapping[str, Evidence]) -> LayerInfo:
         runs = [evidence[name] for run in layer.runs if (name := call_name(layer.name, run.number)) in evidence]
