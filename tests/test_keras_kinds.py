@@ -605,6 +605,7 @@ def test_a_loop_until_something_holds(images: np.ndarray) -> None:
         for layer in ("before", "inside"):
             with pytest.raises(TypeError, match=rf"layer '{layer}' of looping.* JAX cannot differentiate backwards"):
                 GradCAM(model, layer)(images, 1)
+        assert {each.name: each.finding for each in GradCAM(model).layers(images)}["before"].startswith("space along")
         return
     for layer in ("before", "inside#0", "inside#1"):
         maps = [to_numpy(GradCAM(each, layer)(images, 1).maps) for each in (model, unrolled)]

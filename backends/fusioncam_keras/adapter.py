@@ -40,7 +40,7 @@ from fusioncam_core.models.outputs import Shapes, shapes_of, unpack
 from fusioncam_core.models.session import Within, in_session
 from fusioncam_core.models.structure import is_container
 from fusioncam_keras.endings import Listener, as_logits
-from fusioncam_keras.engine import Captured, Engine, Transform
+from fusioncam_keras.engine import Captured, Engine, OutOfReachError, Transform
 from fusioncam_keras.state import keep_attributes
 from fusioncam_keras.survey import (
     Call,
@@ -363,8 +363,24 @@ class KerasAdapter(ModelAdapter):
     @in_session
     def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
         self._survey(inputs)
-        names = tuple(layers)
-        outputs, seen = self._engine.observe(functools.partial(self._run_observed, names, view), (names, view), inputs)
+        try:
+            return self._observed(inputs, tuple(layers), view)
+        except OutOfReachError:
+            pass
+        # One of several is out of reach: each by itself, and those out of reach not at all.
+        found = [each for layer in layers if (each := self._observed_or_none(inputs, layer, view)) is not None]
+        seen = {call: values for _, each in found for call, values in each.items()}
+        return (found[0][0] if found else self.forward(inputs)), seen
+
+    def _observed_or_none(self, inputs: Inputs, layer: str, view: View) -> tuple[Any, dict[str, Any]] | None:
+        try:
+            return self._observed(inputs, (layer,), view)
+        except OutOfReachError:
+            return None
+
+    def _observed(self, inputs: Inputs, names: tuple[str, ...], view: View) -> tuple[Any, dict[str, Any]]:
+        run = functools.partial(self._run_observed, names, view)
+        outputs, seen = self._engine.observe(run, names, view, inputs)
         return outputs, seen
 
     def _run_observed(self, layers: tuple[str, ...], view: View, inputs: Inputs) -> tuple[Any, dict[str, Any]]:

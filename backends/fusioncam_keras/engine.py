@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
-from fusioncam_core.models.adapter import Execution, Score
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.adapter import Execution, Score, View
 from fusioncam_core.models.inputs import Inputs
 
 Transform = Callable[[int, Array], Array]
@@ -36,6 +37,10 @@ class Captured(NamedTuple):
     outputs: Any
     activations: Sequence[Array]
     gradients: Sequence[Array | None] | None
+
+
+class OutOfReachError(InvalidValueError):
+    """A layer runs inside of something out of which its output cannot be taken."""
 
 
 class Engine(ABC):
@@ -103,14 +108,18 @@ class Engine(ABC):
             return function(inputs)
 
     def observe(
-        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], key: Hashable, inputs: Inputs
+        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], layers: tuple[str, ...], view: View, inputs: Inputs
     ) -> tuple[Any, dict[str, Any]]:
         """What the run of the inputs returns, outputs and arrays by name.
 
         Args:
             run: the model, of which some layers are looked at.
-            key: by which a compiled run is found again.
+            layers: their names, by which and by the view a compiled run is found again.
+            view: of their outputs.
             inputs: a batch.
+
+        Raises:
+            OutOfReachError: if the output of one of the layers cannot be taken out of where it runs.
         """
         with self.without_gradients():
             return run(inputs)

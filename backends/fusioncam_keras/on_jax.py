@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from fusioncam_core.errors import GradientsUnavailableError, InvalidValueError
-from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, not_an_array
+from fusioncam_core.errors import GradientsUnavailableError
+from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, View, not_an_array
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
 from fusioncam_jax.adapter import EXECUTION, OUT_OF_MEMORY
 from fusioncam_jax.programs import Program, Programs
-from fusioncam_keras.engine import Captured, Engine, Run, unchanged
+from fusioncam_keras.engine import Captured, Engine, OutOfReachError, Run, unchanged
 
 OPTIONS = ()
 
@@ -97,14 +97,24 @@ class JaxEngine(Engine):
             return None
 
     def observe(
-        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], key: Hashable, inputs: Inputs
+        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], layers: tuple[str, ...], view: View, inputs: Inputs
     ) -> tuple[Any, dict[str, Any]]:
         def observed(values: list[jax.Array], inputs: Inputs) -> tuple[Any, dict[str, Any]]:
             with self._with(values):
                 return run(inputs)
 
-        seen: tuple[Any, dict[str, Any]] = self._programs.of("observe", key, lambda: observed)(self._values(), inputs)
+        program = self._programs.of("observe", (layers, view), lambda: observed)
+        try:
+            seen: tuple[Any, dict[str, Any]] = program(self._values(), inputs)
+        except jax.errors.UnexpectedTracerError as error:
+            raise self._out_of_reach(layers) from error
         return seen
+
+    def _out_of_reach(self, layers: Sequence[str]) -> OutOfReachError:
+        return OutOfReachError(
+            f"The layer {' or '.join(map(repr, layers))} of {self.model.name} runs inside a loop or another "
+            "transformation of JAX, out of which its output cannot be taken. Take the layer that contains it."
+        )
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: jax.Array | None
@@ -117,10 +127,7 @@ class JaxEngine(Engine):
         try:
             return Captured(*program(self._values(), inputs, targets))
         except jax.errors.UnexpectedTracerError as error:
-            raise InvalidValueError(
-                f"The layer {' or '.join(map(repr, layers))} of {self.model.name} runs inside a loop or another "
-                "transformation of JAX, out of which its output cannot be taken. Take the layer that contains it."
-            ) from error
+            raise self._out_of_reach(layers) from error
         except ValueError as error:
             if NOT_BACKWARDS not in str(error):
                 raise

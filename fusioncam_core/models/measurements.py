@@ -130,7 +130,7 @@ class Measurements:
             return MeasuredCall(layer, None)  # whose absence the adapter explains
         evidence = self.of([call_name(name, each) for each in runs])
         seeing = [each for each in runs if evidence[call_name(name, each)].sees]
-        if not seeing:
+        if not seeing and any(evidence[call_name(name, each)].heard for each in runs):
             self._warn_of_blindness(layer)
         chosen = (seeing or runs)[-1]
         last = number is None and chosen == info.calls - 1

@@ -95,6 +95,7 @@ class Evidence:
         shifts: (input axes, output axes) how far the centre of change moved, as a share of the axis; None if it was not
             measured.
         patches: where they are, if the output is a row of tokens and that is clear.
+        heard: whether the call was heard at all: inside of some loops and transformations it is not.
         along: of a row of tokens, how much each changed with the first corner, and with the far one of each axis.
     """
 
@@ -108,6 +109,7 @@ class Evidence:
     axes: tuple[int, ...] | None = None
     shifts: np.ndarray[Any, Any] | None = field(default=None, compare=False)
     patches: Patches | None = None
+    heard: bool = True
     along: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
 
     @property
@@ -193,6 +195,7 @@ class Probe:
         self._space = spatial_axes(image.ndim, channel_axis)
         self.size = tuple(image.shape[axis] for axis in self._space)
         self._first: np.ndarray[Any, Any] | None = None
+        self._heard: set[str] = set()
         self.passes = 0
 
     def measure(self, listed: Sequence[LayerInfo], calls: Sequence[str]) -> dict[str, Evidence]:
@@ -241,7 +244,7 @@ class Probe:
         self, call: str, shape: tuple[int, ...], codes: Sequence[tuple[int, ...]], seen: Sequence[_Seen | None]
     ) -> Evidence:
         if not seen or any(each is None for each in seen):
-            return Evidence(call, shape, sees=False, batch_axis=None)
+            return Evidence(call, shape, sees=False, batch_axis=None, heard=call in self._heard)
         passes = [each for each in seen if each is not None]
         general = _general(call, shape, passes)
         if not general.sees:
@@ -271,7 +274,7 @@ class Probe:
 
     def _of_row(self, call: str, shape: tuple[int, ...], seen: Sequence[_Seen | None]) -> Evidence:
         if any(each is None for each in seen):
-            return Evidence(call, shape, sees=False, batch_axis=None)
+            return Evidence(call, shape, sees=False, batch_axis=None, heard=call in self._heard)
         passes = [each for each in seen if each is not None]
         general = _general(call, shape, passes)
         if not general.sees or general.rows > 1:
@@ -293,6 +296,7 @@ class Probe:
         names = tuple(dict.fromkeys(call.rpartition("#")[0] for call in shapes))
         outputs, seen = adapter.observe(inputs, names, Change(tuple(shapes.items())))
         self.passes += 1
+        self._heard.update(seen)
         self._check_outputs(outputs, inputs)
         return {call: _Seen.of(values) for call, values in seen.items() if values is not None and call in shapes}
 
