@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-import by_hand
 from fusioncam_core import AblationCAM, EigenCAM, FusionCAM, GradCAM, ScoreCAM
 from fusioncam_core.errors import EvidenceWarning
 from fusioncam_core.models.probe import Evidence, Patches, batch_axis, measured_axes
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+import by_hand  # noqa: E402 - it imports PyTorch
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 
