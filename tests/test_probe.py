@@ -643,5 +643,6 @@ class TestProbe:
         assert _patches([2, 34, 14, 5], 50) == Patches(2, 0, (3, 4, 4), (0, 1, 2))
         assert _patches([2, 34, 14, 5], 49) is None  # the last patch would lie behind the row
         assert _patches([5, 5, 5], 12) is None
+        assert _patches([0, 2, 1], 10) is None  # four of ten: queries, more likely
         assert _patches([3, 1, 4], 12) is None
         assert _patches([0, 9, 3], 20) is None  # nine is no multiple of four patches

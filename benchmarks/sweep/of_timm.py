@@ -172,7 +172,8 @@ EXPECTED = [
     ("deepseek_vit|gemma4_vit|qwen3_vit", r"encoder(\.norm|\.blocks(\.\d+)?)?"),
     ("cait", r"blocks_token_only\.1\.norm1|blocks\.23"),
     ("coat", r"parallel_blocks\.5\.norm1[234]"),
-    ("convit|deit|eva|vision_transformer_hybrid", r"blocks\.11\.norm1"),
+    ("convit|deit|vision_transformer_hybrid", r"blocks\.11\.norm1"),
+    ("eva", r"norm|blocks\.11(\.norm1)?"),  # which pools its patches
     ("vision_transformer", r"blocks\.5\.norm1"),
     ("tnt", r"blocks\.11(\.norm_out)?"),
     ("crossvit", r"blocks\.2\..*norm\w*|norm\.[01]"),
@@ -196,7 +197,7 @@ EXPECTED = [
     ("tresnet", r"body(\.layer4)?"),
     ("twins", r"norm|blocks\.3(\.\d+)?"),
     ("vision_transformer_sam", r"neck(\.3)?"),
-    ("volo", r"post_network\.1\.norm1|network\.4(\.\d+)?"),
+    ("volo", r"norm|post_network\.1\.norm1|network\.4(\.\d+)?"),  # whose auxiliary head reads the patches
     ("xception", r"act4|bn4|conv4"),
     ("xception_aligned", r"act|blocks(\.\d+)?"),
     ("xcit", r"cls_attn_blocks\.1\.norm1|blocks\.11"),

@@ -103,7 +103,7 @@ LAYOUTS: dict[str, ByLayer] = {
     "dpt": ByLayer(CLASS),
     "mobilevit": ByLayer(FIRST),
     "pvt": ByLayer(CLASS),
-    "perceiver": ByLayer(MAPS),  # latents
+    "perceiver": ByLayer(MAPS, [(r".*input_preprocessor", Layout(patch=(1, 1)))]),  # latents behind the pixels
     "tipsv2_dpt": ByLayer(Layout(stretched=True)),
     "timesformer": ByLayer(Layout(before=1, patch=(1, 16, 16), order=(1, 2, 0))),
     "videomae": ByLayer(Layout(patch=(2, 16, 16))),

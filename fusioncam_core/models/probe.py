@@ -454,7 +454,8 @@ def _patches(corners: Sequence[int], tokens: int) -> Patches | None:
     first, *far = corners
     steps = [each - first for each in far]
     last = first + sum(steps)
-    if min(steps) < 0 or last == first or last >= tokens:
+    # Fewer patches than others are more likely queries that happen to follow the corners.
+    if min(steps) < 0 or last == first or last >= tokens or 2 * (last - first + 1) < tokens:
         return None
     order = sorted(range(len(steps)), key=lambda axis: -steps[axis])
     grid, stride = [1] * len(steps), 1
