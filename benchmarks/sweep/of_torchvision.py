@@ -73,6 +73,7 @@ LAYOUTS = {
     "swin_t": ByLayer(LAST, [(r"permute", FIRST)]),
     "swin_v2_t": ByLayer(LAST, [(r"permute", FIRST)]),
     "swin3d_t": ByLayer(LAST),
+    "ssd300_vgg16": ByLayer(Layout(stretched=True)),
     "vit_b_32": ByLayer(Layout(before=1, patch=(32, 32))),
     # The stem has strides (2, 4, 4); stages halve height and width.
     "mvit_v1_b": ByLayer(
