@@ -68,10 +68,12 @@ test-plugins: $(DEV)
 test-keras-torch: $(DEV)
 	KERAS_BACKEND=torch $(CHECK) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py \
 	  tests/test_keras_kinds.py tests/test_keras_on_torch.py
+	KERAS_BACKEND=torch $(CHECK) tests/test_inputs.py -k TestKeras
 
 test-keras-jax: $(DEV)
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py $(KERAS_ON_JAX)
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_kinds.py $(KINDS_ON_JAX)
+	KERAS_BACKEND=jax $(CHECK) tests/test_inputs.py -k TestKeras
 
 # What every change need not wait for: eager JAX everywhere, exact maps where others are approximate, compiled functions
 # at further sizes, every Keras model on JAX, environments of the wheel that are installed anew.

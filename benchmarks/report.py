@@ -26,15 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("document", type=Path)
     options = parser.parse_args(arguments)
-    text = options.document.read_text()
-    before, _, rest = text.partition(BEGIN)
+    rewrite(options.document, report(options.folder))
+    return 0
+
+
+def rewrite(document: Path, lines: Iterable[str]) -> None:
+    """Put the lines in the place of what stands between the marks of a document."""
+    before, _, rest = document.read_text().partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise SystemExit(f"{options.document} has no {BEGIN} ... {END} to replace")
-    options.document.write_text(
-        f"{before}{BEGIN}\n\n" + "\n".join(report(options.folder)).strip() + f"\n\n{END}{after}"
-    )
-    return 0
+        raise SystemExit(f"{document} has no {BEGIN} ... {END} to replace")
+    document.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines).strip() + f"\n\n{END}{after}")
 
 
 def report(folder: Path) -> Iterator[str]:

@@ -894,3 +894,16 @@ def test_a_saved_model(images: np.ndarray, tmp_path: Any) -> None:
     maps = [to_numpy(RISE(each, **options)(images, 1).maps) for each in (model, inside, box)]
     for each in maps[1:]:
         np.testing.assert_allclose(each, maps[0], atol=1e-5)
+
+
+def test_a_spectrogram_without_channels() -> None:
+    """(B, time, bins): what Keras takes for channels is an axis of space, as the same network with channels shows."""
+    sounds = np.random.default_rng(0).random((2, 20, 12), dtype=np.float32)
+    stack = [layers.Conv2D(6, 3, padding="same", activation="relu", name="last"), layers.GlobalAveragePooling2D()]
+    given = keras.Input((20, 12))
+    bare = filled(keras.Model(given, layers.Dense(3)(keras.Sequential([layers.Reshape((20, 12, 1)), *stack])(given))))
+    plain = keras.Sequential([keras.Input((20, 12, 1)), *stack, bare.layers[-1]])
+    found = to_numpy(GradCAM(bare, "last")(sounds, 1).maps)
+    assert found.shape == (2, 20, 12)
+    np.testing.assert_allclose(found, to_numpy(GradCAM(plain, "last")(sounds[..., None], 1).maps), atol=1e-5)
+    assert GradCAM(bare)(sounds, 1).layer.endswith("last")

@@ -569,6 +569,20 @@ class TestAModelThatChanges:
         assert cam(image(2, 3, 16, 16), 1).layer == "first"
         assert GradCAM(model)(image(2, 3, 16, 16), 1).layer == "first"
 
+    def test_a_word_beside_the_image_that_switches_layers(self) -> None:
+        class Modes(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second, self.fc = tower(3), tower(6), nn.Linear(6, 3)
+
+            def forward(self, images: Any, mode: str) -> Any:
+                maps = self.first(images)
+                return self.fc((self.second(maps) if mode == "deep" else maps).mean((2, 3)))
+
+        model, images = Modes(), image(2, 3, 16, 16)
+        for mode, layer in (("deep", "second"), ("short", "first"), ("deep", "second")):
+            assert GradCAM(model, masked_input="images")({"images": images, "mode": mode}, 1).layer == layer
+
 
 class TestReport:
     def test_words_and_numbers(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import BEGIN, END
+from benchmarks.report import rewrite
 from benchmarks.sweep.run import read
 from benchmarks.sweep.worker import PACKAGES
 
@@ -43,14 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("document", type=Path)
     options = parser.parse_args(arguments)
-    text = options.document.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{options.document} has no {BEGIN} ... {END} to replace")
-    options.document.write_text(
-        f"{before}{BEGIN}\n\n" + "\n".join(report(options.folder)).strip() + f"\n\n{END}{after}"
-    )
+    rewrite(options.document, report(options.folder))
     return 0
 
 

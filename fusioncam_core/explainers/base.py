@@ -406,6 +406,7 @@ class Explainer(Value, ABC):
         """Go on with another adapter of the same model."""
         self.adapter = adapter
         self._steps = MaskedSteps(adapter, self.masked_input, self.batch_size)
+        self._check_outputs = OutputCheck(adapter, self.masked_input)
 
     def _run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         results, batches = [], self.see(inputs, targets)

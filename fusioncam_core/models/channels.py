@@ -34,7 +34,7 @@ def measured_channel_axis(
     if told is None:
         return None
     own = told % len(shape)
-    if own != 1 or not _may_be_otherwise(shape):
+    if not _may_be_otherwise(shape, own):
         return told
     runs = sorted(
         (run.place, call_name(each.name, run.number), run.shape)
@@ -43,7 +43,7 @@ def measured_channel_axis(
     )
     # Behind a pooling nothing lies apart but channels.
     calls = {name: each for _, name, each in runs[:FIRST_CALLS] if len(each) >= 4 and 1 not in each[1:]}
-    others = [axis for axis in range(2, len(shape)) if shape[axis] <= FEW] if len(shape) > 3 else []
+    others = [axis for axis in range(2, len(shape)) if shape[axis] <= FEW and axis != own] if len(shape) > 3 else []
     if not calls:
         return told
     probe = Probe(adapter, inputs, which, own, output)
@@ -54,8 +54,10 @@ def measured_channel_axis(
     return other if (True, False) in moved and (False, True) not in moved else told
 
 
-def _may_be_otherwise(shape: tuple[int, ...]) -> bool:
-    """Whether channels that come first may be something else: frames, the height, or the time of a spectrogram."""
-    if len(shape) == 5:
-        return shape[2] <= FEW
-    return shape[1] > FEW and (len(shape) == 3 or shape[-1] <= FEW)
+def _may_be_otherwise(shape: tuple[int, ...], own: int) -> bool:
+    """Whether what is taken for channels may be frames, the height, or the time or the bins of a spectrogram."""
+    if len(shape) == 3:
+        return shape[own] > FEW
+    if own != 1:
+        return False
+    return shape[2] <= FEW if len(shape) == 5 else shape[1] > FEW and shape[-1] <= FEW

@@ -179,9 +179,7 @@ def expected_axes(evidence: Evidence, count: int, channel_axis: int) -> tuple[in
     inner = len(evidence.inner) - (1 if evidence.rows > 1 else 0)
     first = 1 if evidence.rows > 1 else 0
     if inner == count + 1:
-        shape = (1, *evidence.inner[first:])
-        expected = _channel_axis(shape, None, channel_axis)
-        return tuple(axis + first for axis in (range(1, inner) if expected == 1 else range(inner - 1)))
+        return tuple(axis + first for axis in (range(1, inner) if channel_axis == 1 else range(inner - 1)))
     if evidence.rows > 1 and inner == count:  # one axis of the input is folded into the batch
         behind = range(2, inner + 1) if channel_axis == 1 else range(1, inner)
         return (0, *behind)
@@ -317,10 +315,8 @@ def _given_grid(shape: Sequence[int], grid: tuple[int, ...], layer: str, evidenc
     return Layout(-1, before, grid, order=patches.order if grid == patches.grid else None, batch_axis=batch_axis)
 
 
-def _channel_axis(shape: Sequence[int], size: tuple[int, ...] | None, expected: int) -> int:
+def _channel_axis(shape: Sequence[int], size: tuple[int, ...], expected: int) -> int:
     """The expected axis, unless only the other one leaves the proportions of the input."""
-    if size is None:
-        return expected
     other = -expected
     fits = {axis: _in_proportion(shape[2:] if axis == 1 else shape[1:-1], size) for axis in (1, -1)}
     return other if fits[other] and not fits[expected] else expected

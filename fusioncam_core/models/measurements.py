@@ -16,7 +16,7 @@ from fusioncam_core.errors import (
     warn,
 )
 from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, Score, call_name, split_call
-from fusioncam_core.models.inputs import Inputs, Which, leaf, leaves
+from fusioncam_core.models.inputs import Inputs, Which, leaf
 from fusioncam_core.models.layout import (
     Layout,
     Reshape,
@@ -29,6 +29,7 @@ from fusioncam_core.models.layout import (
 )
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.probe import Evidence, Probe, follows, is_row_shape, plain_patches
+from fusioncam_core.models.structure import split
 
 MOST_SHAPES = 64
 """Of so many shapes of inputs what was measured is kept: photographs may each have their own."""
@@ -250,7 +251,9 @@ def listed_layers(adapter: ModelAdapter, inputs: Inputs) -> list[LayerInfo]:
 
 
 def _shapes(inputs: Inputs) -> tuple[Any, ...]:
-    return tuple((tuple(each.shape), str(each.dtype)) for each in leaves(inputs))
+    """Of all arrays, the shared ones among them, and what is no array: a word or a flag may switch layers."""
+    arrays, form = split(inputs)
+    return (form.key, tuple((tuple(each.shape), str(each.dtype)) for each in arrays))
 
 
 def _kept(adapter: ModelAdapter, key: Any) -> dict[Any, Any]:

@@ -90,10 +90,8 @@ class Evidence:
         rows: how many rows of that axis an image has: frames, views or windows that were folded into the batch.
         interleaved: whether the rows of one image lie apart from each other, those of all images side by side.
         changed: those of the rows that change with the explained input.
-        axes: for each axis of the input's space the axis of the output along which it lies, counted behind the batch
-            (and the rows, if there are several, are the first of them); None where that is not clear.
-        shifts: (input axes, output axes) how far the centre of change moved, as a share of the axis; None if it was not
-            measured.
+        shifts: (axes of the input's space, axes of the output behind the batch, the rows being the first of them if
+            there are several) how far the centre of change moved, as a share of the axis; None if it was not measured.
         patches: where they are, if the output is a row of tokens and that is clear.
         heard: whether the call was heard at all: inside of some loops and transformations it is not.
         along: of a row of tokens, how much each changed with the first corner, and with the far one of each axis.
@@ -106,7 +104,6 @@ class Evidence:
     rows: int = 1
     interleaved: bool = False
     changed: tuple[int, ...] = ()
-    axes: tuple[int, ...] | None = None
     shifts: np.ndarray[Any, Any] | None = field(default=None, compare=False)
     patches: Patches | None = None
     heard: bool = True
@@ -196,7 +193,6 @@ class Probe:
         self.size = tuple(image.shape[axis] for axis in self._space)
         self._first: np.ndarray[Any, Any] | None = None
         self._heard: set[str] = set()
-        self.passes = 0
 
     def measure(self, listed: Sequence[LayerInfo], calls: Sequence[str]) -> dict[str, Evidence]:
         """What is measured of those calls of layers, which all are of one kind: maps, or rows of tokens.
@@ -222,7 +218,7 @@ class Probe:
         """
         self._space = axes
         self.size = tuple(self._image.shape[axis] for axis in axes)
-        passes = [self._pass(calls, self._half(code, SEED)) for code in HALVES[len(axes)]]
+        passes = [self._pass(calls, self._half(code)) for code in HALVES[len(axes)]]
         seen = [[each[call] for each in passes] for call in calls if all(call in each for each in passes)]
         steps = [_steps(*pair) for pair in seen]
         # Of two axes the halves change places in turn: what follows one goes forward where the other goes back.
@@ -234,7 +230,7 @@ class Probe:
 
     def _measure_maps(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Evidence]:
         codes = HALVES.get(len(self.size), ())
-        found = [self._pass(shapes, self._half(code, SEED)) for code in codes]
+        found = [self._pass(shapes, self._half(code)) for code in codes]
         return {
             call: self._of_maps(call, shape, codes, [each.get(call) for each in found])
             for call, shape in shapes.items()
@@ -295,7 +291,6 @@ class Probe:
         inputs = with_leaf(map_rows(lambda each: xp.concat([each, each], axis=0), self._inputs), self._which, both)
         names = tuple(dict.fromkeys(call.rpartition("#")[0] for call in shapes))
         outputs, seen = adapter.observe(inputs, names, Change(tuple(shapes.items())))
-        self.passes += 1
         self._heard.update(seen)
         self._check_outputs(outputs, inputs)
         return {call: _Seen.of(values) for call, values in seen.items() if values is not None and call in shapes}
@@ -335,16 +330,15 @@ class Probe:
     def _is_random(self, own: np.ndarray[Any, Any], inputs: Inputs) -> bool:
         """Whether the model answers otherwise when it is asked the same again."""
         again = self._first_row(self._adapter.forward(inputs))
-        self.passes += 1
         return again is None or _differ(own, again)
 
-    def _half(self, code: Sequence[int], seed: int) -> np.ndarray[Any, Any]:
+    def _half(self, code: Sequence[int]) -> np.ndarray[Any, Any]:
         """The image with noise in one half of each axis of space."""
         region = [
             slice(length // 2, None) if far else slice(0, math.ceil(length / 2))
             for far, length in zip(code, self.size, strict=True)
         ]
-        return self._noisy(region, seed)
+        return self._noisy(region)
 
     def _corner(self, code: Sequence[int], tokens: int) -> np.ndarray[Any, Any]:
         """The image with noise in a corner that is smaller than a patch."""
@@ -352,7 +346,7 @@ class Probe:
         for far, length, patch in zip(code, self.size, self._likely_patch(tokens), strict=True):
             side = min(max(int(PATCH_SHARE * patch), 1), math.ceil(length / 2))
             region.append(slice(length - side, None) if far else slice(0, side))
-        return self._noisy(region, SEED)
+        return self._noisy(region)
 
     def _likely_patch(self, tokens: int) -> tuple[float, ...]:
         """The sides of patches that cut the image into so many: squares in a plane, in proportion in a clip."""
@@ -361,11 +355,11 @@ class Probe:
             return (math.prod(self.size) ** 0.5 * share,) * 2
         return tuple(length * share for length in self.size)
 
-    def _noisy(self, region: Sequence[slice], seed: int) -> np.ndarray[Any, Any]:
+    def _noisy(self, region: Sequence[slice]) -> np.ndarray[Any, Any]:
         place: list[slice] = [slice(None)] * self._image.ndim
         for axis, part in zip(self._space, region, strict=True):
             place[axis] = part
-        noise = np.random.Generator(np.random.PCG64(seed)).standard_normal(self._image.shape)
+        noise = np.random.Generator(np.random.PCG64(SEED)).standard_normal(self._image.shape)
         spread = float(self._image.std()) or 1.0
         changed = self._image.copy()
         changed[tuple(place)] = (self._image.mean() + spread * noise)[tuple(place)]
@@ -401,8 +395,7 @@ class _Seen(NamedTuple):
 def _general(call: str, shape: tuple[int, ...], passes: Sequence[_Seen]) -> Evidence:
     """Whether the call sees the input, and how the batch lies in its output."""
     rows = len(passes[0].together[0])
-    axis = next((axis for axis, length in enumerate(shape) if length == rows), 0) if rows > 1 else 0
-    axis = _axis_of_batch(shape, passes[0], axis)
+    axis = _axis_of_batch(shape, passes[0])
     changes = {way: sum(each.change(way) for each in passes) for way in (False, True)}
     interleaved = rows > 1 and changes[True] < changes[False] * (1 - 1e-3)
     # What is not finite is for others to complain of.
@@ -412,13 +405,12 @@ def _general(call: str, shape: tuple[int, ...], passes: Sequence[_Seen]) -> Evid
     return Evidence(call, shape, sees, axis, rows, interleaved, changed)
 
 
-def _axis_of_batch(shape: tuple[int, ...], seen: _Seen, otherwise: int) -> int:
-    """The axis that the profiles leave out: they have the rows first, then the others in order."""
-    rest = [len(each) for each in seen.together[1:]]
-    for axis in range(len(shape)):
-        if shape[axis] == len(seen.together[0]) and [*shape[:axis], *shape[axis + 1 :]] == rest:
-            return axis
-    return otherwise
+def _axis_of_batch(shape: tuple[int, ...], seen: _Seen) -> int:
+    """The first axis that the profiles may leave out: they have an image's rows first, then the others in order."""
+    rows, *rest = (len(each) for each in seen.together)
+    return next(
+        axis for axis, length in enumerate(shape) if length == rows and [*shape[:axis], *shape[axis + 1 :]] == rest
+    )
 
 
 def _stands_out(along: np.ndarray[Any, Any], own: int, corners: Sequence[int]) -> bool:
