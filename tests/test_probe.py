@@ -532,6 +532,26 @@ class TestCost:
         ScoreCAM(model, budget=4)
         assert sizes == [4, 4], "what was measured is kept with the model"
 
+    def test_an_activation_that_a_model_uses_everywhere(self) -> None:
+        """Its last call is the default, and its others need no passes of their own."""
+
+        class Shared(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.convolutions = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(40))
+                self.act, self.fc = nn.SiLU(), nn.Linear(3, 3)
+
+            def forward(self, images: Any) -> Any:
+                for convolution in self.convolutions:
+                    images = self.act(convolution(images)) + images
+                return self.fc(self.act(images).mean((2, 3)))
+
+        sizes: list[int] = []
+        model = Shared().eval()
+        model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+        assert EigenCAM(model)(image(1, 3, 16, 16), 1).layer == "act"
+        assert sizes == [1, 2, 2, 1, 1]
+
     def test_evaluations_do_not_count_what_was_measured(self) -> None:
         assert (
             GradCAM(nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))(image(2, 3, 16, 16), 1).evaluations

@@ -119,10 +119,12 @@ class Measurements:
         return tuple(self._call(layer) for layer in layers)
 
     def _runs(self, layer: str) -> list[int]:
-        """The numbers of the calls that a layer's name may mean."""
+        """The numbers of the calls that a layer's name may mean: the last one alone if it is known to see the input."""
         name, number = split_call(layer)
         info = self.info(name)
-        return [] if info is None else [run.number for run in info.runs if number in (None, run.number)]
+        runs = [] if info is None else [run.number for run in info.runs if number in (None, run.number)]
+        last = self.kept.get(call_name(name, runs[-1])) if runs else None
+        return runs[-1:] if last is not None and last.sees else runs
 
     def _call(self, layer: str) -> MeasuredCall:
         name, number = split_call(layer)
