@@ -42,8 +42,8 @@ def normalise(maps: Array, *, spatial_ndim: int = 2) -> Array:
 
 def _normalise(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
     low, extent, flat = _extent(maps, spatial_ndim, xp=xp)
-    scaled = (maps - low) / xp.where(flat, xp.ones_like(extent), extent)
-    return xp.where(flat, xp.zeros_like(maps), scaled)
+    # What is divided by infinity is 0, without another pass over the pixels.
+    return (maps - low) / xp.where(flat, xp.ones_like(extent) * math.inf, extent)
 
 
 def _extent(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array]:

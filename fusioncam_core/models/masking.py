@@ -60,6 +60,8 @@ def masked_step(
         masks = _resize(maps, size, xp=xp)
         masks = _normalise(masks, len(size), xp=xp) if normalised else masks
         masks = xp.astype(over_channels(masks, len(size), channel_axis, xp=xp), images.dtype)
+        # TensorFlow multiplies equal shapes faster than it broadcasts while it multiplies.
+        masks = xp.broadcast_to(masks, (masks.shape[0], *images.shape[1:]))
         masked = images * masks if erased is None else erased + (images - erased) * masks
         return scores.logits(adapter.forward(with_leaf(inputs, which, masked)))
 
@@ -92,6 +94,27 @@ class Steps:
             return scores.logits(adapter.forward(inputs))
 
         return adapter.compile(logits)
+
+    @functools.cached_property
+    def scores_of(self) -> Callable[[Array, Array, Array], Array]:
+        """(logits (n, classes), targets (B, K), owners (n,)) -> the logits (n, K) of each owner's own targets."""
+        xp = self._adapter.namespace
+
+        def chosen(logits: Array, targets: Array, owners: Array) -> Array:
+            return xp.take_along_axis(logits, xp.take(targets, owners, axis=0), axis=1)
+
+        # One call instead of several small ones behind a large one: each of those waits for TensorFlow's threads.
+        return self._adapter.compile(chosen)
+
+    @functools.cached_property
+    def probabilities_of(self) -> Callable[[Array, Array, Array], Array]:
+        """The same as probabilities."""
+        xp, scores = self._adapter.namespace, self._scores
+
+        def chosen(logits: Array, targets: Array, owners: Array) -> Array:
+            return xp.take_along_axis(scores.probabilities(logits), xp.take(targets, owners, axis=0), axis=1)
+
+        return self._adapter.compile(chosen)
 
 
 class MaskedSteps:
@@ -200,17 +223,15 @@ class MaskedScorer:
 
     def score_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
         """The targets' logits (n, K) of the images `owners` (n,) under the maps (n, *spatial), `count` no padding."""
-        xp = self.adapter.namespace
         logits = self._logits(maps, owners, normalised=normalised)
         self.evaluations += count
-        return xp.take_along_axis(logits, xp.take(self._targets, owners, axis=0), axis=1)
+        return self._steps.scores_of(logits, self._targets, owners)
 
     def probability_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
         """The same as probabilities."""
-        xp = self.adapter.namespace
-        probabilities = self._scores.probabilities(self._logits(maps, owners, normalised=normalised))
+        logits = self._logits(maps, owners, normalised=normalised)
         self.evaluations += count
-        return xp.take_along_axis(probabilities, xp.take(self._targets, owners, axis=0), axis=1)
+        return self._steps.probabilities_of(logits, self._targets, owners)
 
     def probabilities(self, masks: Array) -> Array:
         """Each target's probability (B, K) for its image under its own mask (B, K, *size)."""
