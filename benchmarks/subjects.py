@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,9 @@ FLAX_HEAD = None
 
 SIZES = (1, 2, 4, 8, 16, 32)
 """Batches at which the network alone is run to find out how fast it can be."""
+
+GPU_SIZES = (16, 32, 64, 128, 256, 512)
+"""The same on a GPU."""
 
 NEAR = 1.3
 """Ways this much slower than the fastest are not measured again."""
@@ -43,6 +46,7 @@ class Subject:
         image: (1, ...) one photograph, preprocessed.
         ways: in which the network alone can be run, by names of memory formats: batches to functions that run one.
         compiled: whether another batch size costs a compilation, so that fewer are tried.
+        sizes: the batches to try; by default those that suit a processor.
     """
 
     framework: str
@@ -52,6 +56,7 @@ class Subject:
     image: np.ndarray
     ways: dict[str, Callable[[np.ndarray], Callable[[], object]]]
     compiled: bool = False
+    sizes: Sequence[int] = ()
     _seconds: dict[Setting, list[float]] = field(default_factory=dict)
 
     def measure(self) -> dict[Setting, float]:
@@ -83,7 +88,7 @@ class Subject:
 
     @functools.cached_property
     def _functions(self) -> dict[Setting, Callable[[], object]]:
-        sizes = (4, 8, 16) if self.compiled else SIZES
+        sizes = self.sizes or ((4, 8, 16) if self.compiled else SIZES)
         return {
             (name, size): make(np.concatenate([self.image] * size))
             for name, make in self.ways.items()
@@ -135,7 +140,8 @@ def torch_subject() -> Subject:
 
     ways = {"contiguous": runner(torch.contiguous_format), "channels last": runner(torch.channels_last)}
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return Subject("torch", name, model, TORCH_HEAD, coffee(zoo), ways)
+    sizes = GPU_SIZES if device == "cuda" else ()
+    return Subject("torch", name, model, TORCH_HEAD, coffee(zoo), ways, sizes=sizes)
 
 
 def tensorflow_subject() -> Subject:
@@ -171,8 +177,9 @@ def jax_subject() -> Subject:
         inputs = jax.numpy.asarray(images)
         return lambda: forward(state, inputs).block_until_ready()
 
-    name = str(jax.devices()[0])
-    return Subject("jax", name, zoo.model, FLAX_HEAD, coffee(zoo), {"as given": make}, compiled=True)
+    name = jax.devices()[0].device_kind
+    sizes = (32, 64, 128, 256) if jax.default_backend() == "gpu" else ()
+    return Subject("jax", name, zoo.model, FLAX_HEAD, coffee(zoo), {"as given": make}, compiled=True, sizes=sizes)
 
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {
