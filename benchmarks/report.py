@@ -46,7 +46,7 @@ def report(folder: Path) -> Iterator[str]:
     if not runs:
         raise SystemExit(f"no benchmark was written into {folder}")
     yield from machine(next(iter(runs.values())))
-    for section in (exact, given, five, gradient, peers, options_of_torch, memory, start):
+    for section in (exact, given, five, gradient, probing, peers, options_of_torch, memory, start):
         yield from section(runs)
     if (folder / "budgets.json").exists():
         yield from budgets(json.loads((folder / "budgets.json").read_text()))
@@ -146,6 +146,23 @@ def five(runs: dict[str, Any]) -> Iterator[str]:
 def gradient(runs: dict[str, Any]) -> Iterator[str]:
     words = "Grad-CAM over one forward pass and one backward pass from the outputs to the layer, written by hand."
     yield from ratios(runs, "test_gradient", "Grad-CAM", words)
+
+
+def probing(runs: dict[str, Any]) -> Iterator[str]:
+    yield "### Measuring the layers"
+    yield ""
+    yield "What it adds to the first explanation by a model, as a share of exact Fusion-CAM of one image."
+    yield ""
+    rows = [
+        (
+            FRAMEWORKS[name],
+            seconds(more["extra"]),
+            seconds(more["call"]),
+            f"**{more['share']:.1%}** (bound {more['bound']:.0%})",
+        )
+        for name, _, more in of(runs, "test_probing")
+    ]
+    yield from table(("framework", "once", "Fusion-CAM", "share"), rows)
 
 
 def peers(runs: dict[str, Any]) -> Iterator[str]:

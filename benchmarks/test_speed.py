@@ -7,6 +7,7 @@ things are timed in turns.
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.models.batch_size import AutoBatching, ModelBatching
 
 BOUND_EXACT, BOUND_FIVE, BOUND_GRADIENT = 1.10, 1.15, 1.3
+BOUND_PROBING = 0.03
 METHODS = pytest.mark.parametrize("method", [ScoreCAM, FusionCAM], ids=["score-cam", "fusion-cam"])
 SEARCHES = 8
 """Calls before the times count, in which the fastest batch is looked for."""
@@ -157,6 +159,39 @@ def test_gradient(benchmark: Any, subject: Subject) -> None:
     bare = bare_passes(subject)
     ratios = interleaved(benchmark, lambda: cam(subject.image), lambda: statistics.median(bare() for _ in range(5)), 40)
     benchmark.extra_info |= {"ratio": statistics.median(ratios), "bound": BOUND_GRADIENT}
+
+
+def test_probing(benchmark: Any, subject: Subject) -> None:
+    """What measuring the layers adds to the first explanation, as a share of exact Fusion-CAM of one image.
+
+    The first call of an explainer without a layer lists the layers, measures them and explains; a later explainer of
+    the model only explains. A list was needed before anything was measured, to take the last layer with space.
+    """
+    if subject.framework != "torch":
+        pytest.skip("a copy of the model that was never explained is made of a PyTorch module")
+    extra: list[float] = []
+
+    def first() -> None:
+        model = copy.deepcopy(subject.model)
+        start = time.perf_counter()
+        GradCAM(model)(subject.image)
+        whole = time.perf_counter() - start
+        adapter = GradCAM(model).adapter
+        start = time.perf_counter()
+        adapter.layers(adapter.as_array(subject.image))
+        listing = time.perf_counter() - start
+        start = time.perf_counter()
+        GradCAM(model)(subject.image)
+        extra.append(whole - listing - (time.perf_counter() - start))
+
+    benchmark.pedantic(first, rounds=15, warmup_rounds=2)
+    cam = FusionCAM(subject.model)
+    settle(cam, subject.image)
+    start = time.perf_counter()
+    cam(subject.image)
+    whole = time.perf_counter() - start
+    share = statistics.median(extra) / whole
+    benchmark.extra_info |= {"extra": statistics.median(extra), "call": whole, "share": share, "bound": BOUND_PROBING}
 
 
 def bare_passes(subject: Subject) -> Callable[[], float]:
