@@ -537,6 +537,30 @@ class TestChannels:
         frames = GradCAM(self.Frames(), "conv", backend_options={"channels": 2})
         assert frames(np.moveaxis(self.CLIPS, 1, 2)[0], 1).maps.shape == (1, 4, 10, 8)
 
+    @pytest.mark.parametrize("told", [3, -1, "last"])
+    def test_last_by_any_name(self, told: Any) -> None:
+        """With a batch axis and without; behind frames, too."""
+
+        class Last(self.Rows):  # type: ignore[misc, name-defined]
+            def forward(self, images: Any) -> Any:
+                return super().forward(images.movedim(-1, 1))
+
+        images = np.moveaxis(self.BINS, 1, -1)
+        expected = GradCAM(self.Rows(), "conv")(self.BINS, 1).maps
+        cam = GradCAM(Last(), "conv", backend_options={"channels": told})
+        torch.testing.assert_close(cam(images, 1).maps, expected)
+        torch.testing.assert_close(cam(images[0], 1).maps, expected[:1])
+
+        class LastOfClips(self.Clips):  # type: ignore[misc, name-defined]
+            def forward(self, clips: Any) -> Any:
+                return super().forward(clips.movedim(-1, 1))
+
+        clips, told = np.moveaxis(self.CLIPS, 1, -1), 4 if told == 3 else told
+        expected = GradCAM(self.Clips(), "conv")(self.CLIPS, 1).maps
+        cam = GradCAM(LastOfClips(), "conv", backend_options={"channels": told})
+        torch.testing.assert_close(cam(clips, 1).maps, expected)
+        torch.testing.assert_close(cam(clips[0], 1).maps, expected[:1])
+
     def test_frames_that_the_model_folds_into_the_batch(self) -> None:
         class Folding(self.Rows):  # type: ignore[misc, name-defined]
             def forward(self, clips: Any) -> Any:

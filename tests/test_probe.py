@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -335,6 +336,11 @@ class Clip(nn.Module):
         return self.fc(self.lstm(frames)[0][:, -1])
 
 
+def as_frames(activations: Any) -> Any:
+    """(1, 6, 3, 20, 16) of the clip's tower, whose frames are folded into the batch."""
+    return activations.unflatten(0, (1, 6)).transpose(1, 2)
+
+
 class TestChannelsOfTheInput:
     """Where nobody says where they are, and the shape leaves several readings."""
 
@@ -454,6 +460,23 @@ class TestChannelsOfTheInput:
         explanation = GradCAM(Last())(image(2, 20, 24, 3), 1)
         assert explanation.maps.shape == (2, 20, 24)
         assert explanation.image_channel_axis in (-1, 3)
+
+    def test_the_users_word_holds_with_a_warning(self) -> None:
+        """Of axes that are told wrongly; and none where they are told rightly, or nothing speaks against them."""
+        model, images = nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), image(1, 3, 20, 24)
+        for told, words in ((3, "axis 3"), ("last", "axis 3"), ("none", "that there are none")):
+            warned = pytest.warns(EvidenceWarning, match=f"{words}. By what was measured they are in axis 1")
+            with warned, contextlib.suppress(ValueError):
+                GradCAM(model, "0", backend_options={"channels": told})(images, 1)
+        with pytest.warns(EvidenceWarning, match="axis 1. By what was measured they are in axis 2"):
+            explanation = GradCAM(Clip(), "features", backend_options={"channels": 1}, reshape=as_frames)(
+                image(1, 6, 3, 20, 16), 0
+            )
+        assert explanation.image_channel_axis == 1
+        GradCAM(model, "0", backend_options={"channels": "first"})(images, 1)
+        GradCAM(Clip(), "features", backend_options={"channels": 2})(image(1, 6, 3, 20, 16), 0)
+        volumes = nn.Sequential(nn.Conv3d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+        GradCAM(volumes, "1", backend_options={"channels": 1})(image(1, 3, 4, 20, 16), 0)
 
 
 class TestDefault:
@@ -666,8 +689,21 @@ class TestProbe:
         ],
     )
     def test_measured_axes(self, shifts: Any, expected: Any, axes: Any) -> None:
-        evidence = Evidence("layer#0", (1, 6, 6, 6), sees=True, shifts=np.array(shifts))
-        assert measured_axes(evidence, expected) == axes
+        evidence = Evidence("layer#0", (1, 16, 16, 16), sees=True, shifts=np.array(shifts))
+        assert measured_axes(evidence, expected, lambda axes: True) == axes
+
+    @pytest.mark.parametrize(
+        ("channels", "moved", "axes"),
+        [
+            (64, 0.2, None),  # lengths in the input's proportions are not overruled by lengths that are not
+            (64, 0.4, (0, 2)),  # unless what is measured leaves no doubt
+            (4, 0.4, None),  # as it does among few channels, where the centre moves by chance
+        ],
+    )
+    def test_lengths_in_proportion_are_overruled_late(self, channels: int, moved: float, axes: Any) -> None:
+        shifts = np.array([[moved, 0.01, -0.4], [-0.4, -0.01, 0.4]])
+        evidence = Evidence("layer#0", (1, channels, 64, 64), sees=True, shifts=shifts)
+        assert measured_axes(evidence, (1, 2), lambda axes: axes == (1, 2)) == axes
 
     def test_patches(self) -> None:
         from fusioncam_core.models.probe import _patches

@@ -26,7 +26,7 @@ from fusioncam_core.explainers.options import (
 )
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
-from fusioncam_core.models.channels import measured_channel_axis
+from fusioncam_core.models.channels import measured_channel_axis, warn_of_other_channels
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.fixed_batch import with_fixed_batch
 from fusioncam_core.models.inputs import Inputs, batch_length, expected_ndim, leaf, prepare, require_paths, rows_of
@@ -187,15 +187,17 @@ class Explainer(Value, ABC):
         return self._channel_axes.get(tuple(images.shape[1:]), self.adapter.input_channel_axis)
 
     def _find_channels(self, inputs: Inputs) -> None:
-        """Measure where the channels are, if the user did not say, and the shape leaves several readings."""
+        """Measure where the channels are if the shape leaves several readings; the user's word holds, and may warn."""
         shape = tuple(leaf(inputs, self.masked_input).shape[1:])
-        if self._channels_told or shape in self._channel_axes:
+        if shape in self._channel_axes:
             return
         first = rows_of(inputs, 0, 1)
-        found = self.fitting(
-            lambda: measured_channel_axis(self.adapter, first, self.masked_input, self.scores.output), first
-        )
-        self._channel_axes[shape] = found
+        looked_at = self.adapter, first, self.masked_input, self.scores.output
+        if self._channels_told:
+            self._channel_axes[shape] = self.adapter.input_channel_axis
+            self.fitting(lambda: warn_of_other_channels(*looked_at), first)
+        else:
+            self._channel_axes[shape] = self.fitting(lambda: measured_channel_axis(*looked_at), first)
 
     def size_of(self, images: Array) -> tuple[int, ...]:
         """The spatial size of such images (B, ...)."""

@@ -155,8 +155,11 @@ def expected_ndim(adapter: ModelAdapter, channel_axis: int | None, images: Array
         return told
     if channel_axis is None:
         return told - 1
-    # Frames before channels: behind them there are an image's two axes.
-    return max(told, channel_axis + 3) if told > 3 and channel_axis > 1 else None
+    if told <= 3 or channel_axis < 0:
+        return None
+    # Channels come last, or there are frames before them, and an image's two axes behind.
+    possible = [count for count in (channel_axis + 1, channel_axis + 3) if count >= told] or [told]
+    return next((count for count in possible if count - images.ndim in (0, 1)), possible[-1])
 
 
 def _no_single_input(images: Any) -> str:

@@ -144,7 +144,11 @@ def measured_layout(evidence: Evidence | None, size: tuple[int, ...], channel_ax
     if evidence.patches is not None:
         return _of_patches(evidence.patches, evidence.batch_axis)
     expected = expected_axes(evidence, len(size), channel_axis)
-    axes = measured_axes(evidence, expected)
+
+    def in_proportion(axes: tuple[int, ...]) -> bool:
+        return _in_proportion([evidence.inner[axis] for axis in axes], size)
+
+    axes = measured_axes(evidence, expected, in_proportion)
     if axes is None:
         return None
     return _of_axes(evidence, axes, size)

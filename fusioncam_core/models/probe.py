@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -39,7 +39,10 @@ with attention or squeeze-and-excitation; along the others by less than half of 
 """
 
 PLAIN_SHIFT = 0.25
-"""How far it must move for an axis that is taken for channels to be one of space."""
+"""How far it must move for an axis that is taken for channels to be one of space, against what the lengths say."""
+
+MANY = 16
+"""Along so many channels, and more, the centre of change stays where it is."""
 
 HALVES: Mapping[int, tuple[tuple[int, ...], ...]] = {
     1: ((0,), (1,)),
@@ -488,20 +491,40 @@ def readings(evidence: Evidence, count: int) -> list[tuple[int, ...]]:
     return list(itertools.permutations(range(len(evidence.inner)), count))
 
 
-def measured_axes(evidence: Evidence, expected: tuple[int, ...] | None) -> tuple[int, ...] | None:
+def measured_axes(
+    evidence: Evidence, expected: tuple[int, ...] | None, in_proportion: Callable[[tuple[int, ...]], bool]
+) -> tuple[int, ...] | None:
     """The axes of the output along which those of the input lie, as far as the measurement is clear.
 
     Args:
         evidence: of the call.
         expected: what its structure suggests: confirmed where the centre of change moves along it, and overruled where
-            that moves clearly along others.
+            that moves clearly along others; far more clearly where the lengths of these do not follow the input's.
+        in_proportion: whether the lengths of these axes follow the input's.
     """
     shifts = evidence.shifts
     if shifts is None or len(evidence.inner) < len(shifts):
         return None
-    strength = {each: min(shifts[a, b] for a, b in enumerate(each)) for each in readings(evidence, len(shifts))}
+    strength = {each: _strength(evidence, shifts, each, expected or each) for each in readings(evidence, len(shifts))}
     best = max(strength, key=lambda each: strength[each])
     if expected is not None and strength[expected] >= max(SHIFT, strength[best] / 2):
         return expected
+    odd = expected is not None and in_proportion(expected) and not in_proportion(best)
     others = [value for each, value in strength.items() if each != best]
-    return best if strength[best] >= CLEAR_SHIFT and strength[best] >= 2 * max([0.0, *others]) else None
+    clear = strength[best] >= (PLAIN_SHIFT if odd else CLEAR_SHIFT) and strength[best] >= 2 * max([0.0, *others])
+    return best if clear else None
+
+
+def _strength(
+    evidence: Evidence, shifts: np.ndarray[Any, Any], axes: tuple[int, ...], expected: tuple[int, ...]
+) -> float:
+    """The least that the centre of change moves along the axes.
+
+    Among few channels it moves by chance: what each of them sees of a change is not averaged over many.
+    """
+    return float(
+        min(
+            shifts[of_input, axis] * (1 if axis in expected else min(1, math.sqrt(evidence.inner[axis] / MANY)))
+            for of_input, axis in enumerate(axes)
+        )
+    )
