@@ -152,6 +152,18 @@ class KerasAdapter(ModelAdapter):
         named = self._named_variables()
         return {name: self._engine.kept(keras.ops.convert_to_tensor(variable)) for name, variable in named.items()}
 
+    def state(self) -> dict[str, Any]:
+        trained = {id(variable) for variable in self._named_variables().values()}
+        others = (
+            variable
+            for variable in self._model.variables
+            if id(variable) not in trained and keras.backend.is_float_dtype(variable.dtype)
+        )
+        return {
+            f"{number}/{each.name}": self._engine.kept(keras.ops.convert_to_tensor(each))
+            for number, each in enumerate(others)
+        }
+
     @contextlib.contextmanager
     def with_weights(self, weights: Mapping[str, Any]) -> Iterator[None]:
         variables = self._named_variables()
