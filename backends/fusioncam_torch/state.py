@@ -63,14 +63,14 @@ def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
     for name, part in module.named_modules():
         found[f"{name}:"] = type(part).__qualname__
         for attribute, value in vars(part).items():
-            if attribute != "training" and not attribute.startswith("_") and _is_plain(value):
+            if attribute != "training" and not attribute.startswith("_") and _is_told(value):
                 found[f"{name}:{attribute}"] = value
     return found
 
 
-def _is_plain(value: Any) -> bool:
+def _is_told(value: Any) -> bool:
     if isinstance(value, tuple):
-        return all(map(_is_plain, value))
+        return all(map(_is_told, value))
     return isinstance(value, bool | int | float | str | None)
 
 
