@@ -121,7 +121,8 @@ class Fingerprints:
         if self._model_name is None and not any(hasattr(each, "shape") for each in values):
             raise InvalidTypeError(
                 f"{adapter.model_name} shows no weights by which it could be told from another model, and out= keeps "
-                "values by model. Expected model_name=, got none: give it one, and another whenever the model changes."
+                "values by model. Expected model_name= (--model-name), got none: give it one, and another whenever the "
+                "model changes."
             )
         words = [self._model_name or "", adapter.model_name, *(self.of(each, "The model's state") for each in values)]
         return digest(*(each.encode() for each in words))

@@ -41,6 +41,9 @@ METHODS = ("grad-cam", "score-cam", "fusion-cam")
 
 ZERO = "the map is zero everywhere (its values count)"
 
+KEPT = "{count} values are kept in {folder}"
+"""What an interrupt is told with first."""
+
 WAIT = 600.0
 """Seconds for which another evaluation is waited for that fills the folder: what a few hundred images take."""
 
@@ -139,7 +142,8 @@ def _told_of(store: Store, out: str | Path | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         if out is not None:
-            error.add_note(f"{store.count} values are kept in {out}")
+            error.add_note(KEPT.format(count=store.count, folder=out))
+            error.add_note("The same call goes on from there.")
         raise
 
 
