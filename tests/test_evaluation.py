@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core import FusionCAM, Preprocessing, ScoreCAM, evaluate
 from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth
-from fusioncam_core.evaluation.store import HEADER, Entry, Key, Store
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
 from libraries import framework
 

@@ -7,6 +7,7 @@ import enum
 import functools
 import hashlib
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
@@ -107,11 +108,11 @@ class Fingerprints:
         Raises:
             InvalidTypeError: if it shows no array and has no name.
         """
-        for known, words in self._models:
-            if same_model(known, adapter) or (given is not None and same_model(known, given)):
-                return words
-        words = self._digest_of(adapter)
-        self._models += [(adapter, words), (given, words)]
+        model = adapter if given is None else given
+        seen = (words for known, words in self._models if same_model(known, adapter) or same_model(known, model))
+        words = next(seen, None) or self._digest_of(adapter)
+        # The adapter as well: it is all that the parts of an explainer have of the model.
+        self._models += [(adapter, words), (model, words)]
         return words
 
     def _digest_of(self, adapter: ModelAdapter) -> str:
@@ -124,7 +125,8 @@ class Fingerprints:
                 "values by model. Expected model_name= (--model-name), got none: give it one, and another whenever the "
                 "model changes."
             )
-        words = [self._model_name or "", adapter.model_name, *(self.of(each, "The model's state") for each in values)]
+        numbered = re.sub(r"_\d+$", "", adapter.model_name)  # Keras numbers models as well
+        words = [self._model_name or "", numbered, *(self.of(each, "The model's state") for each in values)]
         return digest(*(each.encode() for each in words))
 
     def _sequence(self, value: Iterable[Any], where: str) -> str:

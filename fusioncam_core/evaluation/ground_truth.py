@@ -172,7 +172,7 @@ def _rows(masks: Any) -> Sequence[Any]:
     """The masks one by one, which need not be of one size."""
     rows = to_numpy(masks) if hasattr(masks, "shape") else masks
     listed = isinstance(rows, np.ndarray | list | tuple)
-    if not listed or not all(hasattr(each, "shape") or isinstance(each, list | tuple) for each in rows):
+    if not listed or not all(isinstance(each, list | tuple) or getattr(each, "shape", ()) for each in rows):
         raise InvalidTypeError(
             f"Expected masks (N, *size), a mapping from names to masks, or a folder, got {type(masks).__qualname__}."
         )

@@ -88,7 +88,9 @@ class KeptKeys(Keys):
         self._fingerprints = fingerprints
         options = fingerprints.of(dict(backend_options or {}), "backend_options")
         with_them = f"{__version__} {options}"
-        self._models = {label: fingerprints.model(each.adapter) for label, each in explainers.items()}
+        models = {
+            label: fingerprints.model(each.adapter, each.get_params()["model"]) for label, each in explainers.items()
+        }
         self._methods = {
             label: f"{each.name} {digest(with_them.encode(), fingerprints.of(each).encode())}"
             for label, each in explainers.items()
@@ -96,7 +98,7 @@ class KeptKeys(Keys):
         self._measures = {
             each.name: f"{each.name} {digest(__version__.encode(), fingerprints.of(each).encode())}" for each in metrics
         }
-        self._plain = {label: digest(with_them.encode(), words.encode()) for label, words in self._models.items()}
+        self._plain = {label: digest(with_them.encode(), words.encode()) for label, words in models.items()}
 
     def images(self, inputs: Inputs, places: Sequence[int]) -> list[str]:
         """By their contents: equal for equal numbers, on every framework."""
