@@ -95,7 +95,7 @@ def killed(folder: Path, seconds: float) -> dict[str, Any]:
 def main(folder: str, kills: str, seed: str) -> None:
     root, generator = Path(folder), random.Random(int(seed))
     torch.set_num_threads(1)
-    array_namespace(next(adapt_model(network()).weights().values()))  # finds plugins and namespaces, likewise
+    array_namespace(*adapt_model(network()).weights().values())  # finds plugins and namespaces, likewise
     start = time.perf_counter()
     expected = finished(root / "whole")
     took = time.perf_counter() - start
