@@ -41,7 +41,7 @@ class Named:
         return self.function(*arguments, **keywords)
 
 
-def named(function: Callable[..., Any], name: str) -> Named:
+def named(function: Any, name: Any) -> Named:
     """The function, by whose name an evaluation keeps values in a folder: for a closure, which has no value of its own.
 
     Args:
@@ -93,10 +93,11 @@ class Fingerprints:
             return _array(value)
         if dataclasses.is_dataclass(value):
             return self._object(value, _fields(value), where)
-        shows_its_value = type(value).__repr__ is not object.__repr__ and " at 0x" not in repr(value)
+        own: Any = type(value)
+        shows_its_value = own.__repr__ is not object.__repr__ and " at 0x" not in repr(value)
         if callable(value) or not shows_its_value:
             _refuse(f"a {type(value).__qualname__}, an object without a value", where)
-        return f"{_name(type(value))}:{value!r}"
+        return f"{_name(own)}:{value!r}"
 
     def model(self, adapter: ModelAdapter, given: Any = None) -> str:
         """A digest of the model's weights and of what else it computes with; looked at once a model.
@@ -158,7 +159,7 @@ class Fingerprints:
         words = (f"{name}={self.of(each, f'The {name} of {where}')}" for name, each in sorted(attributes.items()))
         return f"{self._class(type(value), where)}({', '.join(words)})"
 
-    def _metric(self, value: Metric, where: str) -> str:
+    def _metric(self, value: Any, where: str) -> str:
         own = _fields(value) if dataclasses.is_dataclass(value) else vars(value)
         return self._object(value, own, repr(value.name))
 

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -170,13 +170,13 @@ class GroundTruth:
 
 def _rows(masks: Any) -> Sequence[Any]:
     """The masks one by one, which need not be of one size."""
-    rows = to_numpy(masks) if hasattr(masks, "shape") else masks
+    rows: Any = to_numpy(masks) if hasattr(masks, "shape") else masks
     listed = isinstance(rows, np.ndarray | list | tuple)
     if not listed or not all(isinstance(each, list | tuple) or getattr(each, "shape", ()) for each in rows):
         raise InvalidTypeError(
             f"Expected masks (N, *size), a mapping from names to masks, or a folder, got {type(masks).__qualname__}."
         )
-    return rows
+    return cast("Sequence[Any]", rows)
 
 
 def _files(source: Any) -> list[Path] | None:

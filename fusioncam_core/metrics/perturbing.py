@@ -203,7 +203,8 @@ class Infidelity(Metric):
         xp, shape = explained.xp, tuple(explained.maps.shape)
         each = (xp.broadcast_to(squares[number, ...], (1, *shape)) for number in range(self.samples))
         sums = [_expected(explained.maps, taken, len(explained.size), xp=xp) for taken in each]
-        return tuple(xp.concat(list(rows), axis=0) for rows in zip(*sums, strict=True))  # type: ignore[return-value]
+        expected, known = (xp.concat(list(rows), axis=0) for rows in zip(*sums, strict=True))
+        return expected, known
 
 
 @functools.lru_cache(maxsize=4)
