@@ -113,6 +113,27 @@ class TestEveryKeyword:
         kind = EXPLAINERS[name]
         assert key(kind(model, batch_size=3, progress=True)) == key(kind(model))
 
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("rise", {"masks": 12}),
+            ("ss-cam", {"samples": 2, "budget": 20}),
+            ("smooth-grad-cam++", {"samples": 3}),
+            ("group-cam", {"groups": 4, "grouping": "k-means"}),
+        ],
+    )
+    def test_nor_does_it_change_what_is_drawn(
+        self, model: Any, shapes: dict[str, Any], name: str, options: dict[str, Any]
+    ) -> None:
+        layer = {} if name == "rise" else {"layer": "features"}
+        maps = [
+            EXPLAINERS[name](model, **layer, batch_size=size, progress=False, **options)(shapes["images"][:3])
+            .numpy()
+            .maps
+            for size in (1, 5)
+        ]
+        np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
+
     @pytest.mark.parametrize("name", OWN_METRICS)
     def test_of_metrics(self, name: str) -> None:
         kind = METRICS[name]

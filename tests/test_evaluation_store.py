@@ -132,8 +132,9 @@ class TestWhatAKillLeaves:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(store, "_write", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as caught:
             kept.add({KEY: ENTRY})
+        assert caught.value.filename == str(tmp_path / "values.jsonl")
         assert KEY not in kept
 
     def test_notes_of_empty_maps_are_kept(self, tmp_path: Path) -> None:
@@ -213,6 +214,12 @@ class TestTwoAtOnce:
         for thread in threads:
             thread.join(60)
         assert [cam.explained for cam in cams] == [3, 0]
+
+    @pytest.mark.parametrize("wait", [-1, float("nan")])
+    def test_seconds(self, tmp_path: Path, wait: float) -> None:
+        with pytest.raises(ValueError, match="Expected wait in seconds, 0 or more"), claimed(tmp_path / "new", wait):
+            pass
+        assert not (tmp_path / "new").exists()
 
     def test_somebody_elses_lock(self, tmp_path: Path) -> None:
         pytest.importorskip("filelock")

@@ -32,9 +32,11 @@ def claimed(folder: Path, wait: float) -> Iterator[None]:
 
     Raises:
         FolderInUseError: if it has the folder still; it says who.
-        InvalidValueError: if the lock's file is somebody else's.
+        InvalidValueError: if the lock's file is somebody else's, or the seconds are less than 0.
         MissingExtra: if filelock is not installed.
     """
+    if not wait >= 0:
+        raise InvalidValueError(f"Expected wait in seconds, 0 or more, got {wait!r}.")
     filelock = require("filelock", "Keeping an evaluation's values in a folder")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE

@@ -124,8 +124,7 @@ class Store:
         """Keep those that are not there yet, on disk at once: a process that is killed afterwards has kept them."""
         new = {key: entry for key, entry in entries.items() if key not in self._entries}
         if self._path is not None and new:
-            with self._path.open("ab") as file:
-                _write(file, "".join(json.dumps([key, entry]) + "\n" for key, entry in new.items()).encode())
+            _append(self._path, "".join(json.dumps([key, entry]) + "\n" for key, entry in new.items()).encode())
         self._entries |= new
 
 
@@ -155,6 +154,16 @@ def _replace(path: Path, content: bytes) -> None:
     with beside.open("xb") as file:
         _write(file, content)
     beside.replace(path)
+
+
+def _append(path: Path, content: bytes) -> None:
+    """All of it at the end of the file; an error of the system says of which file."""
+    try:
+        with path.open("ab") as file:
+            _write(file, content)
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _write(file: IO[bytes], content: bytes) -> None:
