@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core import RISE, FusionCAM, Preprocessing, ScoreCAM, evaluate
 from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
@@ -152,6 +152,20 @@ class TestWhatIsLeftOut:
         assert found.images == ("a", "c")
         assert found.targets.tolist() == [1, 3]
         assert [each[:3] for each in found.problems if each.method is None] == [("b", None, None)]
+
+    def test_an_image_on_which_the_model_does_not_run(self) -> None:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 2)).eval()
+        small = np.ones((1, 3, 12, 12), dtype=np.float32)
+        options: dict[str, Any] = {"methods": [RISE(net, masks=4)], "metrics": ["complexity"], "progress": False}
+        found = evaluate(net, [white(2), small, white(1)], batch_size=2, **options)
+        assert found.images == ("0", "1", "3")
+        assert np.isfinite(found.values).all()
+        ((image, method, metric, reason),) = found.problems
+        assert (image, method, metric) == ("2", None, None)
+        assert "(1, 3, 12, 12)" in reason or "1x432" in reason
+        with pytest.raises(ValueError, match=r"12|432"):
+            evaluate(net, small, **options)
 
     def test_nothing_to_evaluate(self, model: Any) -> None:
         with pytest.raises(ValueError, match="There is no image to evaluate"):

@@ -312,6 +312,15 @@ class TestModels:
         assert len(set(words)) == 3
         assert Fingerprints().model(adapt_model(frozen)) == words[0]
 
+    @pytest.mark.parametrize("record", [torch.jit.script, torch.fx.symbolic_trace])
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+    def test_recorded_modules(self, record: Any) -> None:
+        def net(slope: float) -> Any:
+            return record(torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.LeakyReLU(slope)).eval())
+
+        words = [Fingerprints().model(adapt_model(net(slope))) for slope in (0.1, 0.1, 0.2)]
+        assert words[0] == words[1] != words[2]
+
     def test_functions_of_jax(self) -> None:
         framework("jax")
         first, second, third = (self.scaled(value) for value in (1.0, 1.0, 1.0001))
