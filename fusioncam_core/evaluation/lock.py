@@ -40,10 +40,10 @@ def claimed(folder: Path, wait: float) -> Iterator[None]:
     filelock = require("filelock", "Keeping an evaluation's values in a folder")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
+    _require_ours(path)  # first, as the holder is read first: older releases of filelock empty the file that they open
     lock = filelock.FileLock(path)
     with contextlib.ExitStack() as held:
         held.enter_context(_taken(lock, path, wait, filelock.Timeout))
-        _require_ours(path)
         _write(path, f'{_MARK}, "pid": {os.getpid()}, "host": {json.dumps(socket.gethostname())}}}\n')
         held.callback(_write, path, "")
         yield
@@ -51,15 +51,16 @@ def claimed(folder: Path, wait: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _taken(lock: Any, path: Path, wait: float, timeout: type[Exception]) -> Iterator[None]:
+    holder = _holder(path)
     try:
         lock.acquire(timeout=0)
     except timeout:
-        _log.warning("%s has %s: waiting for it, for at most %g s.", _holder(path), path.parent, wait)
+        _log.warning("%s has %s: waiting for it, for at most %g s.", holder, path.parent, wait)
         try:
             lock.acquire(timeout=wait)
         except timeout:
             raise FolderInUseError(
-                f"{_holder(path)} has {path.parent}, and kept it for the {wait:g} s that it was waited for. Let it "
+                f"{holder} has {path.parent}, and kept it for the {wait:g} s that it was waited for. Let it "
                 "finish, wait longer with wait=, or give another folder."
             ) from None
     try:
@@ -79,6 +80,8 @@ def _holder(path: Path) -> str:
 
 def _require_ours(path: Path) -> None:
     """Refuse a file that was there before us and says something else."""
+    if not path.exists():
+        return
     with _as_far_as_allowed(), path.open("rb") as file:
         found = file.read(len(_MARK))
         if found and not _MARK.encode().startswith(found):
