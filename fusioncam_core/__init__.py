@@ -11,6 +11,7 @@ from fusioncam_core.arrays.words import blur, normalise, percentile, resize, sof
 from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import (
     EmptyMapWarning,
+    FolderInUseError,
     FusionCamError,
     FusionCamWarning,
     GradientsUnavailableError,
@@ -89,6 +90,7 @@ __all__ = [
     "Evaluation",
     "Explainer",
     "Explanation",
+    "FolderInUseError",
     "Fusion",
     "FusionCAM",
     "FusionCamError",

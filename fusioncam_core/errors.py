@@ -45,6 +45,10 @@ class UnconnectedError(InvalidValueError):
     """The scores do not depend on a layer's output."""
 
 
+class FolderInUseError(FusionCamError, TimeoutError):
+    """Another process fills the folder that a result was to be kept in, and did not finish while it was waited for."""
+
+
 class FusionCamWarning(UserWarning):
     """The base of all warnings that fusioncam gives."""
 

@@ -43,6 +43,7 @@ SLOWEST_FILES = (
     "test_default_layer.py",
     "test_ensembles.py",
     "test_metrics_imputation.py",
+    "test_kill_evaluation.py",
 )
 """They are begun first, so that no worker is left alone with one of them at the end."""
 

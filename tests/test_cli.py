@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 
@@ -14,15 +16,18 @@ from absence import hide
 from fusioncam_core.cli import main
 from fusioncam_core.cli.explain import unique_names
 from fusioncam_core.explainers import EXPLAINERS
+from fusioncam_core.metrics import Deletion
 from fusioncam_core.plugins.loading import load_model
 
 pytest.importorskip("torch")
 
 MODELS = """
+import numpy as np
 import torch
 from torch import nn
 
 from fusioncam_core import LoadedModel, Preprocessing
+from fusioncam_core.models.black_box import BlackBox
 
 preprocessing = Preprocessing(size=(12, 16), mean=0.0, std=255.0)
 
@@ -52,6 +57,22 @@ def bare():
 
 def pair():
     return net(), lambda photograph: torch.full((3, 12, 16), 0.5)
+
+
+def nan_for_turned():
+    def prepared(photograph):
+        image = preprocessing(photograph)
+        return image * float("nan") if image[0, 0, 0] < image[0, -1, 0] else image
+
+    return net(), prepared
+
+
+def brightness(images):
+    return np.stack([images.mean(axis=(1, 2, 3)), 1 - images.mean(axis=(1, 2, 3))], axis=1)
+
+
+def black_box():
+    return BlackBox(brightness), preprocessing
 
 
 def too_few_names():
@@ -125,6 +146,7 @@ class TestEvaluate:
             "summary.txt",
             "values.csv",
             "values.jsonl",
+            "values.jsonl.lock",
         ]
         numbers = json.loads((workplace / "found" / "summary.json").read_text())
         assert set(numbers["metrics"]) == {"average-drop", "deletion"}
@@ -154,6 +176,63 @@ class TestEvaluate:
         out = capsys.readouterr().out
         assert "Sequential: 1 images" in out
         assert "broken: " in out
+
+    def test_a_nan_photograph_is_named_and_left_out(self, workplace, capsys):
+        command = ["evaluate", "noise.png", "turned.png", *model("nan_for_turned"), *self.METHODS]
+        assert main(command) == 1
+        out = capsys.readouterr().out
+        assert "turned (grad-cam): " in out
+        assert "NaN" in out
+        assert main(["evaluate", "noise.png", *model("nan_for_turned"), *self.METHODS]) == 0
+
+    def test_a_name_that_is_no_text(self, workplace, capsys):
+        name = os.fsdecode(b"caf\xe9.png")
+        (workplace / "folder").mkdir()
+        try:
+            (workplace / "noise.png").rename(workplace / "folder" / name)
+        except OSError:
+            pytest.skip("this file system takes names in UTF-8 only")
+        (workplace / "folder" / os.fsdecode(b"\xff.png")).write_bytes(b"nothing")
+        assert main(["evaluate", "folder", *model(), *self.METHODS]) == 1
+        assert "\\udcff: " in capsys.readouterr().out
+        assert "caf\\udce9," in (workplace / "fusioncam-evaluation" / "values.csv").read_text()
+
+    def test_interrupted(self, workplace, capsys, monkeypatch):
+        command = ["evaluate", "noise.png", "turned.png", *model(), *self.METHODS, "--batch-size", "1"]
+        original, calls = Deletion.measure, itertools.count()
+
+        def measure(*arguments):
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        monkeypatch.setattr(Deletion, "measure", measure)
+        assert main(command) == 130
+        (line,) = errors(capsys)
+        assert line == "fusioncam: interrupted: 5 values are kept in fusioncam-evaluation; the same command goes on"
+        assert main(command) == 0
+        assert next(calls) == 5, "of the four, two were kept"
+
+    def test_somebody_elses_values(self, workplace, capsys):
+        (workplace / "found").mkdir()
+        (workplace / "found" / "values.jsonl").write_text('{"mine": 1}')
+        assert main(["evaluate", "noise.png", *model(), *self.METHODS, "--out", "found"]) == 2
+        assert "was not written by an evaluation" in errors(capsys)[0]
+        assert [path.name for path in (workplace / "found").iterdir()] == ["values.jsonl"]
+        assert (workplace / "found" / "values.jsonl").read_text() == '{"mine": 1}'
+
+    def test_our_own_pictures_are_no_photographs(self, workplace, capsys):
+        for _ in range(2):
+            assert main(["evaluate", ".", *model(), *self.METHODS]) == 0
+            assert "Sequential: 2 images" in capsys.readouterr().out
+        assert main(["evaluate", ".", *model(), *self.METHODS, "--out", "."]) == 2
+        assert "--out . is the folder of the photographs" in errors(capsys)[0]
+
+    def test_a_model_without_weights_needs_a_name(self, workplace, capsys):
+        command = ["evaluate", "noise.png", *model("black_box"), "--methods", "rise", "--metrics", "complexity"]
+        assert main(command) == 2
+        assert "shows no weights" in errors(capsys)[0]
+        assert main([*command, "--model-name", "brightness"]) == 0
 
     def test_unknown_metric(self, workplace, capsys):
         assert main(["evaluate", "noise.png", *model(), "--metrics", "beauty"]) == 2

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core import RISE, FusionCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth
-from fusioncam_core.evaluation.store import Entry, Key, Store, digest, fingerprint
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
 from libraries import framework
 
@@ -153,6 +153,20 @@ class TestWhatIsLeftOut:
         assert found.targets.tolist() == [1, 3]
         assert [each[:3] for each in found.problems if each.method is None] == [("b", None, None)]
 
+    def test_an_image_on_which_the_model_does_not_run(self) -> None:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 2)).eval()
+        small = np.ones((1, 3, 12, 12), dtype=np.float32)
+        options: dict[str, Any] = {"methods": [RISE(net, masks=4)], "metrics": ["complexity"], "progress": False}
+        found = evaluate(net, [white(2), small, white(1)], batch_size=2, **options)
+        assert found.images == ("0", "1", "3")
+        assert np.isfinite(found.values).all()
+        ((image, method, metric, reason),) = found.problems
+        assert (image, method, metric) == ("2", None, None)
+        assert "(1, 3, 12, 12)" in reason or "1x432" in reason
+        with pytest.raises(ValueError, match=r"12|432"):
+            evaluate(net, small, **options)
+
     def test_nothing_to_evaluate(self, model: Any) -> None:
         with pytest.raises(ValueError, match="There is no image to evaluate"):
             evaluate(model, [], ["grad-cam"])
@@ -183,9 +197,9 @@ class TestGoingOn:
         images = self.images()
         cam = Given(Looks(), perfect, output_kind="probabilities", batch_size=2)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(Looks(), images, {"given": self.counting(cam, 5)}, METRICS, 1, out=tmp_path)
+            evaluate(Looks(), images, {"given": self.counting(cam, 5)}, METRICS, 1, out=tmp_path, model_name="looks")
         again = Given(Looks(), perfect, output_kind="probabilities", batch_size=2)
-        found = evaluate(Looks(), images, {"given": again}, METRICS, 1, out=tmp_path)
+        found = evaluate(Looks(), images, {"given": again}, METRICS, 1, out=tmp_path, model_name="looks")
         assert again.explained == 4, "of eight images four were on record"
         fresh = evaluate(Looks(), images, {"given": square(perfect)}, METRICS, 1)
         np.testing.assert_allclose(found.values, fresh.values, atol=1e-6)
@@ -194,92 +208,72 @@ class TestGoingOn:
     def test_nothing_is_computed_twice(self, tmp_path: Path) -> None:
         images = self.images()
         first = square(perfect)
-        before = evaluate(Looks(), images, {"given": first}, METRICS, 1, out=tmp_path)
+        before = evaluate(Looks(), images, {"given": first}, METRICS, 1, out=tmp_path, model_name="looks")
         lines = (tmp_path / "values.jsonl").read_text().count("\n")
         second = square(perfect)
-        after = evaluate(Looks(), images, {"given": second}, METRICS, 1, out=tmp_path)
+        after = evaluate(Looks(), images, {"given": second}, METRICS, 1, out=tmp_path, model_name="looks")
         assert second.explained == 0
         assert (tmp_path / "values.jsonl").read_text().count("\n") == lines
         np.testing.assert_array_equal(after.values, before.values)
 
     def test_more_metrics_images_and_methods(self, tmp_path: Path) -> None:
         images = self.images()
-        evaluate(Looks(), images[:3], {"given": square(perfect)}, METRICS[:1], 1, out=tmp_path)
+        evaluate(Looks(), images[:3], {"given": square(perfect)}, METRICS[:1], 1, out=tmp_path, model_name="looks")
         cam = square(perfect)
-        evaluate(Looks(), images[:5], {"given": cam}, METRICS[:1], 1, out=tmp_path)
+        evaluate(Looks(), images[:5], {"given": cam}, METRICS[:1], 1, out=tmp_path, model_name="looks")
         assert cam.explained == 2
         cam = square(perfect)
-        evaluate(Looks(), images[:5], {"given": cam}, METRICS, 1, out=tmp_path)
+        evaluate(Looks(), images[:5], {"given": cam}, METRICS, 1, out=tmp_path, model_name="looks")
         assert cam.explained == 5, "a new metric needs the maps again"
         cam = square(perfect)
-        evaluate(Looks(), images[:5], {"given": cam}, [Deletion(steps=3)], 1, out=tmp_path)
+        evaluate(Looks(), images[:5], {"given": cam}, [Deletion(steps=3)], 1, out=tmp_path, model_name="looks")
         assert cam.explained == 5, "other options are another metric"
 
     def test_a_line_that_was_cut_off(self, tmp_path: Path) -> None:
-        evaluate(Looks(), self.images(), {"given": square(perfect)}, METRICS, 1, out=tmp_path)
+        evaluate(Looks(), self.images(), {"given": square(perfect)}, METRICS, 1, out=tmp_path, model_name="looks")
         path = tmp_path / "values.jsonl"
         path.write_bytes(path.read_bytes()[:-10])
         cam = square(perfect)
-        found = evaluate(Looks(), self.images(), {"given": cam}, METRICS, 1, out=tmp_path)
+        found = evaluate(Looks(), self.images(), {"given": cam}, METRICS, 1, out=tmp_path, model_name="looks")
         assert np.isfinite(found.values).all()
         assert 0 < cam.explained < 8
         for line in path.read_text().splitlines():
             json.loads(line)
 
-    def test_another_model(self, tmp_path: Path) -> None:
-        evaluate(Looks(), self.images(), {"given": square(perfect)}, METRICS, 1, out=tmp_path)
+    def test_another_model_has_values_of_its_own(self, tmp_path: Path) -> None:
+        first = evaluate(
+            Looks(), self.images(), {"given": square(perfect)}, METRICS, 1, out=tmp_path, model_name="looks"
+        )
+        other = square(perfect, outside=0.5)
+        found = evaluate(
+            Looks(outside=0.5), self.images(), {"given": other}, METRICS, 1, out=tmp_path, model_name="looks"
+        )
+        assert other.explained == 8
+        assert (found.values != first.values).any()
+
+    def test_another_model_that_looks_the_same(self, tmp_path: Path) -> None:
+        """Neither its weights nor its attributes tell, and its probabilities do."""
+
+        class Hidden(Looks):
+            _factor = 1.0
+
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return super().forward(self._factor * images)
+
+        options: dict[str, Any] = {"metrics": ["complexity"], "targets": 1, "out": tmp_path, "model_name": "hidden"}
+        evaluate(Hidden(), self.images(), {"given": Given(Hidden(), perfect, output_kind="probabilities")}, **options)
+        Hidden._factor = 0.5
         with pytest.raises(ValueError, match=r"The folder has values of another model: it gave class 1 of '0'"):
             evaluate(
-                Looks(outside=0.5), self.images(), {"given": square(perfect, outside=0.5)}, METRICS, 1, out=tmp_path
+                Hidden(), self.images(), {"given": Given(Hidden(), perfect, output_kind="probabilities")}, **options
             )
-
-    def test_a_file_of_something_else(self, tmp_path: Path) -> None:
-        (tmp_path / "values.jsonl").write_text("image,value\n")
-        with pytest.raises(ValueError, match=r"Line 1 of .*values.jsonl is no entry of an evaluation"):
-            Store(tmp_path)
 
     def test_failures_are_tried_again(self, model: Any, shapes: dict[str, Any], tmp_path: Path) -> None:
         images = shapes["images"].copy()
         images[2, 0, 0, 0] = np.nan
         for _ in range(2):
-            found = evaluate(model, images, ["grad-cam"], METRICS, shapes["target"], out=tmp_path)
+            found = evaluate(model, images, ["grad-cam"], METRICS, shapes["target"], out=tmp_path, model_name="looks")
             assert [each.image for each in found.problems] == ["2"]
-
-
-class TestFingerprints:
-    def test_options_count(self, model: Any) -> None:
-        prints = [
-            fingerprint(each)
-            for each in (
-                GradCAM(model),
-                ScoreCAM(model),
-                ScoreCAM(model, budget=8),
-                ScoreCAM(model, baseline="blur"),
-                ScoreCAM(model, baseline=np.zeros(3)),
-                ScoreCAM(model, baseline=np.ones(3)),
-                ScoreCAM(model, channel_weights="probability"),
-                FusionCAM(model),
-                FusionCAM(model, percentile=20),
-                FusionCAM(model, variant="calibrated"),
-                FusionCAM(model, region=ScoreCAM(model, budget=8)),
-                ScoreCAM(model, "features"),
-                ScoreCAM(model, "features.7"),
-            )
-        ]
-        assert len(set(prints)) == len(prints)
-        assert fingerprint(ScoreCAM(model)) == fingerprint(ScoreCAM(model, batch_size=3, progress=True))
-
-    def test_digests_are_those_of_the_numbers(self) -> None:
-        images = white(2)
-        images[1] *= 0.5
-        assert len(set(digest(images))) == 2
-        assert digest(images) == digest(torch.from_numpy(images))
-
-    def test_store(self, tmp_path: Path) -> None:
-        key = Key("digest", 3, "method", "metric")
-        Store(tmp_path).add({key: Entry(0.5, [1.0, 0.0], [0.0, 1.0])})
-        assert Store(tmp_path)[key].value == 0.5
-        assert key not in Store(None)
 
 
 class TestTables:
@@ -379,4 +373,7 @@ class TestMasks:
         np.testing.assert_array_equal(mask, expected)
         with pytest.raises(ValueError, match=r"has shape \(20, 20\), and its image \(24, 24\)"):
             ground_truth.of(["cat"], (24, 24))
-        assert ground_truth.fingerprint("cat") != ground_truth.fingerprint("dog")
+        words = Fingerprints()
+        assert ground_truth.fingerprint("dog", 1, words) == "no mask"
+        other = GroundTruth(tmp_path, Preprocessing(size=(20, 20), crop_fraction=0.5))
+        assert len({each.fingerprint("cat", 0, words) for each in (ground_truth, other)}) == 2

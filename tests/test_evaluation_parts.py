@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fusioncam_core.data.labels import read_labels
-from fusioncam_core.evaluation.statistics import RESAMPLES, compare, interval
+from fusioncam_core.evaluation import statistics
+from fusioncam_core.evaluation.statistics import LEVEL, RESAMPLES, SEED, compare, interval
 
 
 class TestStatistics:
@@ -36,6 +38,44 @@ class TestStatistics:
         values = np.random.default_rng(2).random(30)
         assert interval(values) == interval(values)
         assert RESAMPLES >= 1000
+
+    @pytest.mark.parametrize("n", [1, 2, 7, 1000])
+    def test_chunks_are_what_one_draw_gives(self, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        values = np.random.default_rng(n).normal(size=n)
+        drawn = np.random.default_rng(SEED).integers(0, n, (RESAMPLES, n))
+        expected = np.quantile(values[drawn].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        for at_once in (2**21, 3000, 1):
+            monkeypatch.setattr(statistics, "_ends", {})
+            monkeypatch.setattr(statistics, "DRAWN_AT_ONCE", at_once)
+            found = interval(values)
+            np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-15)
+
+    def test_memory_does_not_grow_with_the_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(statistics, "RESAMPLES", 500)
+        values = np.random.default_rng(4).random(50_000)
+        tracemalloc.start()
+        try:
+            interval(values)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 64 * 2**20, "all draws at once are 400 MB here, and 8 GB with all resamples"
+
+    def test_equal_values_are_resampled_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        counted: list[int] = []
+        original = statistics._resampled
+        monkeypatch.setattr(statistics, "_ends", {})
+        monkeypatch.setattr(statistics, "_resampled", lambda known: counted.append(len(known)) or original(known))
+        values = np.array([0.5, np.nan, 0.25])
+        assert interval(values) == interval(values.copy()) == interval(np.array([0.5, 0.25]))
+        assert counted == [2]
+
+    def test_no_more_are_remembered_than_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(statistics, "_ends", {})
+        monkeypatch.setattr(statistics, "KEPT", 2)
+        for value in (0.1, 0.2, 0.3):
+            interval(np.array([value]))
+        assert len(statistics._ends) == 2
 
     def test_comparison(self) -> None:
         first, second = np.array([0.1, 0.5, 0.3, np.nan, 0.9]), np.array([0.2, 0.4, 0.3, 0.1, np.nan])

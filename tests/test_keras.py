@@ -11,6 +11,7 @@ import pytest
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
 from fusioncam_core.arrays.namespaces import indices_like, to_numpy
 from fusioncam_core.errors import EvidenceWarning
+from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.outputs import ClassScores
 from libraries import framework
@@ -726,3 +727,19 @@ def test_the_product_of_the_maps_of_two_layers(tiny: np.ndarray) -> None:
     low, high = (limit(product, axis=(1, 2), keepdims=True) for limit in (np.min, np.max))
     united = to_numpy(GradCAM(model, names, combine="product")(tiny, 1).maps)
     np.testing.assert_allclose(united, (product - low) / (high - low), atol=1e-5)
+
+
+class TestFingerprints:
+    """By which an evaluation knows a model again."""
+
+    def net(self, mean: float = 0.0, activation: str = "relu") -> Any:
+        parts = [layers.BatchNormalization(), layers.Conv2D(2, 3, activation=activation, kernel_initializer="ones")]
+        model = keras.Sequential([keras.Input((4, 4, 3)), *parts])
+        parts[0].moving_mean.assign(mean * np.ones(3))
+        return model
+
+    def test_equal_models_have_equal_ones(self) -> None:
+        nets = [self.net(), self.net(), self.net(mean=1e-4), self.net(activation="gelu")]
+        words = [Fingerprints().model(adapt_model(each)) for each in nets]
+        assert words[0] == words[1]
+        assert len(set(words)) == 3

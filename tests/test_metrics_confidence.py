@@ -33,7 +33,7 @@ def test_by_hand(library: Library, metric: Callable[..., Any], expected: list[fl
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
-    [(drop, [np.nan, 0.5, 0.5]), (increase, [np.nan, 0, 0]), (gain, [0.5, np.nan, 0])],
+    [(drop, [np.nan, 0.5, 0.5]), (increase, [1, 0, 0]), (gain, [0.5, np.nan, 0])],
 )
 def test_where_there_is_nothing_to_lose_or_gain(library: Library, metric: Any, expected: list[float]) -> None:
     plain, masked = floats(library, [0, 1, 0.5], [0.5, 0.5, 0.25])

@@ -31,6 +31,8 @@ from libraries import framework
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from given_maps import SHARE, SIDE, Given, Looks, inverted, perfect, white  # noqa: E402
 
 PROBABILITIES: dict[str, Any] = {"output_kind": "probabilities"}
@@ -54,6 +56,18 @@ def right() -> Given:
 @pytest.fixture
 def wrong() -> Given:
     return Given(Looks(), inverted, **PROBABILITIES)
+
+
+class Largest(TorchDispatchMode):
+    """How many elements the largest array has that is made meanwhile."""
+
+    pixels = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        found = function(*arguments, **(keywords or {}))
+        if isinstance(found, torch.Tensor):
+            self.pixels = max(self.pixels, found.untyped_storage().nbytes() // found.element_size())
+        return found
 
 
 class TestOneSquare:
@@ -137,6 +151,21 @@ class TestOneSquare:
         still = Given(Looks(), perfect, **PROBABILITIES)
         assert value(MaxSensitivity(samples=2), still) == [0, 0]
 
+    @pytest.mark.filterwarnings("ignore::fusioncam_core.errors.EmptyMapWarning")
+    def test_sensitivity_of_nothing(self) -> None:
+        empty = Given(Looks(), lambda images: 0 * perfect(images), **PROBABILITIES)
+        assert value(MaxSensitivity(samples=2), empty) == [0, 0]
+        calls = iter(range(3))
+        # The map of the plain images is zero, those of the noisy ones are not.
+        moving = Given(Looks(), lambda images: min(next(calls), 1) * perfect(images), **PROBABILITIES)
+        assert np.isnan(value(MaxSensitivity(samples=2), moving)).all()
+
+    def test_infidelity_makes_no_array_of_all_samples(self) -> None:
+        seen = explained(Given(Looks(), perfect, batch_size=4, **PROBABILITIES), white(4))
+        with Largest() as made:
+            Infidelity(samples=100).measure(seen)
+        assert made.pixels == 100 * SIDE**2, "the squares themselves; with the batch's axis it was four times that"
+
     @pytest.mark.parametrize(
         ("metric", "best", "worst"),
         [(PointingGame(), 1, 0), (EnergyInMask(), 1, 0), (IoU(), 1, 0), (MaskAUC(), 1, 0)],
@@ -172,7 +201,7 @@ class TestAConstantModel:
     def test_without_a_probability(self) -> None:
         cam = Given(Looks(constant=0.0), perfect, **PROBABILITIES)
         assert np.isnan(value(AverageDrop(), cam)).all()
-        assert np.isnan(value(AverageIncrease(), cam)).all()
+        assert value(AverageIncrease(), cam) == [0, 0], "it stays at 0, and could have risen"
         certain = Given(Looks(constant=1.0), perfect, **PROBABILITIES)
         assert np.isnan(value(AverageGain(), certain)).all()
 

@@ -114,6 +114,10 @@ class TestMaxSensitivity:
         maps, perturbed = arrays(library, MAPS * scale, PERTURBATIONS * scale)
         assert_close(library.compile(max_sensitivity)(maps, perturbed), expected, maps, atol=1e-5)
 
+    def test_zeros_that_stay_did_not_move(self, library: Library) -> None:
+        maps, perturbed = arrays(library, np.zeros((2, 1, 2)), [[[[0, 0]], [[0, 0]]], [[[0, 0]], [[0, 1]]]])
+        assert_close(library.compile(max_sensitivity)(maps, perturbed), [0, np.nan], maps)
+
     def test_undefined_for_that_map_alone(self, library: Library) -> None:
         maps, perturbed = MAPS[0].copy(), PERTURBATIONS[:, 0].copy()
         maps[0], perturbed[3, 1, 2, 2] = 0, np.nan

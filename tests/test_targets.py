@@ -77,6 +77,10 @@ class TestTargetFunctions:
         assert_close(DetectionScore((0, 0, 2, 2), 0)(outputs), [0.9], boxes)
         assert_close(DetectionScore((0, 0, 2, 2), 1)(outputs), [0.4], boxes)
 
+    def test_a_detector_that_finds_nothing(self, library: Library) -> None:
+        boxes, scores = (library.asarray(np.zeros((2, 0, last), dtype=np.float32)) for last in (4, 3))
+        assert_close(DetectionScore((0, 0, 2, 2), 0)({"boxes": boxes, "logits": scores}), [0, 0], boxes)
+
 
 class TestOnPyTorch:
     @pytest.fixture

@@ -175,6 +175,11 @@ class JaxAdapter(ModelAdapter):
         named = ((self._network.weight_name(path), leaf) for path, leaf in leaves if is_floating(leaf))
         return {name: leaf for name, leaf in named if name is not None}
 
+    def state(self) -> dict[str, jax.Array]:
+        leaves = jax.tree_util.tree_leaves_with_path(self._current())
+        others = ((path, leaf) for path, leaf in leaves if self._network.weight_name(path) is None)
+        return {jax.tree_util.keystr(path): leaf for path, leaf in others if is_floating(leaf)}
+
     @contextlib.contextmanager
     def with_weights(self, weights: Mapping[str, jax.Array]) -> Iterator[None]:
         def exchanged(path: Any, leaf: Any) -> Any:

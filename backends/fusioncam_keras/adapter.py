@@ -41,7 +41,7 @@ from fusioncam_core.models.session import Within, in_session
 from fusioncam_core.models.structure import is_container
 from fusioncam_keras.endings import Listener, as_logits
 from fusioncam_keras.engine import Captured, Engine, OutOfReachError, Transform
-from fusioncam_keras.state import keep_attributes
+from fusioncam_keras.state import keep_attributes, plain_attributes
 from fusioncam_keras.survey import (
     Call,
     Candidate,
@@ -151,6 +151,19 @@ class KerasAdapter(ModelAdapter):
     def weights(self) -> dict[str, Any]:
         named = self._named_variables()
         return {name: self._engine.kept(keras.ops.convert_to_tensor(variable)) for name, variable in named.items()}
+
+    def state(self) -> dict[str, Any]:
+        trained = {id(variable) for variable in self._named_variables().values()}
+        others = (
+            variable
+            for variable in self._model.variables
+            if id(variable) not in trained and keras.backend.is_float_dtype(variable.dtype)
+        )
+        values = {
+            f"{number}/{each.name}": self._engine.kept(keras.ops.convert_to_tensor(each))
+            for number, each in enumerate(others)
+        }
+        return {**values, **plain_attributes([self._model, *(part for _, part in self._parts)])}
 
     @contextlib.contextmanager
     def with_weights(self, weights: Mapping[str, Any]) -> Iterator[None]:

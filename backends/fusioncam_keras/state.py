@@ -64,3 +64,24 @@ def _put_back(now: dict[str, Any], before: dict[str, Any]) -> None:
             dict.__setitem__(now, name, value)
     for name in [name for name in list(now) if name not in before]:
         dict.pop(now, name, None)
+
+
+def plain_attributes(parts: list[Any]) -> dict[str, Any]:
+    """Of every part its class, and its attributes that are numbers, words, tuples of them or functions by their names.
+
+    Private attributes are left out, and what Keras counts and notes: names, and whether a part was built.
+    """
+    found: dict[str, Any] = {}
+    for number, part in enumerate(parts):
+        found[f"{number}:"] = type(part).__qualname__
+        for attribute, value in sorted(vars(part).items()):
+            told = getattr(value, "__name__", None) if callable(value) else value
+            if not attribute.startswith("_") and attribute not in ("name", "built") and _is_told(told):
+                found[f"{number}:{attribute}"] = told
+    return found
+
+
+def _is_told(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_told, value))
+    return isinstance(value, bool | int | float | str | None)

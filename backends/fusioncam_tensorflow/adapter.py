@@ -108,6 +108,11 @@ class PairAdapter(ModelAdapter):
     def weights(self) -> dict[str, tf.Tensor]:
         return {name: variable.read_value() for name, variable in self._named_variables().items()}
 
+    def state(self) -> dict[str, tf.Tensor]:
+        trained = {variable.ref() for variable in self._named_variables().values()}
+        others = (each for each in self._variables if each.dtype.is_floating and each.ref() not in trained)
+        return {f"{number}/{each.name}": each.read_value() for number, each in enumerate(others)}
+
     @contextlib.contextmanager
     def with_weights(self, weights: Mapping[str, tf.Tensor]) -> Iterator[None]:
         variables = self._named_variables()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -43,7 +44,7 @@ from fusioncam_torch import dtypes, namespace, precision, reach
 from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.layouts import Layouts
 from fusioncam_torch.signatures import about_inputs
-from fusioncam_torch.state import begin_inference, exchange
+from fusioncam_torch.state import begin_inference, exchange, plain_attributes
 from fusioncam_torch.switches import EAGER, NO_CUDNN, STAYING_ON, Switch, is_compiled
 from fusioncam_torch.taps import Replacement, Tap
 
@@ -126,6 +127,12 @@ class TorchAdapter(ModelAdapter):
     def weights(self) -> dict[str, torch.Tensor]:
         named = self._parameters().items()
         return {name: parameter.detach() for name, parameter in named if parameter.is_floating_point()}
+
+    def state(self) -> dict[str, Any]:
+        trained = {id(each) for each in self._parameters().values() if each.is_floating_point()}
+        tensors = itertools.chain(self._module.named_parameters(), self._module.named_buffers())
+        others = {reach.plain_name(name): each.detach() for name, each in tensors if id(each) not in trained}
+        return {**others, **plain_attributes(self._module)}
 
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
         return {reach.plain_name(name): parameter for name, parameter in self._module.named_parameters()}

@@ -54,6 +54,28 @@ def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
     _set_training(training, False)
 
 
+def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
+    """Of every module its class, and its attributes that are numbers, words or tuples of them: strides, temperatures.
+
+    Of a recorded module its code, which holds what were attributes. Modes and private attributes are left out.
+    """
+    found: dict[str, Any] = {}
+    for name, part in module.named_modules():
+        found[f"{name}:"] = type(part).__qualname__
+        if isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule):
+            found[f"{name}:code"] = getattr(part, "code", "")  # which scripted containers do not have
+        for attribute, value in vars(part).items():
+            if attribute != "training" and not attribute.startswith("_") and _is_told(value):
+                found[f"{name}:{attribute}"] = value
+    return found
+
+
+def _is_told(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_told, value))
+    return isinstance(value, bool | int | float | str | None)
+
+
 def _stop_observing(modules: list[torch.nn.Module]) -> None:
     """Modules that fake a quantisation keep the range that they have seen so far, by a buffer of theirs that says so.
 

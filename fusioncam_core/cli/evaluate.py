@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusioncam_core.cli.common import add_common, load, say
+from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
-from fusioncam_core.evaluation.runner import METHODS, evaluate
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.evaluation.results import Evaluation
+from fusioncam_core.evaluation.runner import METHODS, WAIT, ZERO, evaluate
 from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 
@@ -27,7 +29,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add(
         "--labels", metavar="HOW", help="the explained classes: names, folders or a CSV file (default: the top classes)"
     )
-    add("--masks", metavar="DIR", help="pictures of the objects' masks, called like the photographs")
+    add("--masks", metavar="DIR", help="pictures of the objects' masks, called like the photographs in their folder")
     add("--reference", metavar="METHOD", help="what others are compared with (default: fusion-cam)")
     add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
     add(
@@ -38,6 +40,14 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
+    add("--model-name", metavar="NAME", help="of a model without weights of its own: what its values are kept by")
+    add(
+        "--wait",
+        type=float,
+        default=WAIT,
+        metavar="SECONDS",
+        help="for another evaluation that fills the folder (default: %(default)g)",
+    )
     add("--no-progress", action="store_true", help="no progress bar")
     add_common(parser, run)
 
@@ -51,13 +61,30 @@ def run(arguments: argparse.Namespace) -> int:
 
     Values are kept in the output folder as they come: the same command goes on where an interrupted one was.
     """
+    try:
+        found = _evaluated(arguments)
+    except KeyboardInterrupt as error:
+        told = getattr(error, "__notes__", [])
+        if not told:  # nothing was begun
+            raise
+        complain(f"interrupted: {told[0]}; the same command goes on")
+        return 130
+    written = found.save(arguments.out)
+    say("\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"]), sys.stdout)
+    return 1 if _left_out(found) else 0
+
+
+def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     loaded, preprocessing = load(arguments.model)
     require("matplotlib.figure", "Drawing pictures")
-    files = [file for given in arguments.photographs for file in _files(Path(given))]
+    given = [Path(each) for each in arguments.photographs]
+    files = [file for each in given for file in _files(each, Path(arguments.out))]
+    # The photographs of a folder are named in it; unless our own pictures lie there, which are none of them.
+    whole = len(given) == 1 and given[0].is_dir() and files == photographs(given[0])
     targets = None if arguments.labels is None else read_labels(arguments.labels, files, loaded.class_names)
-    found = evaluate(
+    return evaluate(
         loaded.model,
-        files,
+        given[0] if whole else files,
         arguments.methods or METHODS,
         arguments.metrics or FAITHFULNESS,
         targets,
@@ -66,16 +93,35 @@ def run(arguments: argparse.Namespace) -> int:
         masks=arguments.masks,
         out=arguments.out,
         preprocessing=preprocessing,
+        model_name=arguments.model_name,
+        wait=arguments.wait,
         progress=False if arguments.no_progress else None,
         task=loaded.task,
         output_kind=loaded.output_kind,
         batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
         **({} if arguments.budget is None else {"budget": arguments.budget}),
     )
-    written = found.save(arguments.out)
-    say("\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"]), sys.stdout)
-    return 1 if any(problem.method is None for problem in found.problems) else 0
 
 
-def _files(path: Path) -> list[Path]:
-    return photographs(path) if path.is_dir() else [path]
+def _left_out(found: Evaluation) -> bool:
+    """Whether an image or a value is missing for another reason than that the metric has none for such an image."""
+    undefined = {metric.name: metric.undefined for metric in found.metrics}
+    return any(
+        problem.reason != (ZERO if problem.metric is None else undefined[problem.metric]) for problem in found.problems
+    )
+
+
+def _files(path: Path, out: Path) -> list[Path]:
+    """The photographs that are given by a path, without the pictures in the output folder, where it lies in there.
+
+    Raises:
+        InvalidValueError: if that is the output folder itself.
+    """
+    if not path.is_dir():
+        return [path]
+    if path.resolve() == out.resolve():
+        raise InvalidValueError(
+            f"--out {out} is the folder of the photographs: expected another one, so that no picture of ours is taken "
+            "for one of them."
+        )
+    return [file for file in photographs(path) if out.resolve() not in file.resolve().parents]

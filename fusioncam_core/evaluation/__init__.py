@@ -1,6 +1,7 @@
-"""Methods compared on images by metrics: `evaluate`, and what it returns."""
+"""Methods compared on images by metrics: `evaluate`, what it returns, and names for what has no value of its own."""
 
+from fusioncam_core.evaluation.fingerprints import named
 from fusioncam_core.evaluation.results import Evaluation
 from fusioncam_core.evaluation.runner import evaluate
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "named"]

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
-import numpy as np
-
-from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.models.inputs import Inputs, leaves
-from fusioncam_core.models.structure import Shared, found
+from fusioncam_core.evaluation.lock import claimed
 
 FILE = "values.jsonl"
+
+FORMAT = 2
+"""Of the file, in its first line. Files without one are of releases that kept values by less than what they are of."""
+
+HEADER = json.dumps({"fusioncam": "evaluation", "format": FORMAT}).encode() + b"\n"
+
+_LONGEST_HEADER = 200
+"""As much of a file is looked at to know whether it is ours."""
 
 PROBABILITY_TOLERANCE = 1e-3
 """A model whose probabilities differ by more than this from those on record is another one."""
 
+PLAIN = "probability"
+"""What the plain images' probabilities are called on record."""
+
+MAP = "map"
+"""What is to be said of a map, whatever the metric, is called so."""
+
 
 class Key(NamedTuple):
-    """What a value belongs to: the digest of an image and its target, the method and the metric with their options."""
+    """What a value belongs to: an image and its target, the method with its model, and the metric, by their digests."""
 
     image: str
     target: int
@@ -30,7 +44,7 @@ class Key(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A value, None where it is undefined, with the curve it is the area of, and why there is none."""
+    """A value, None where it is undefined, with the curve it is the area of, and what is to be said of it."""
 
     value: float | None
     curve: list[float] | None = None
@@ -38,30 +52,51 @@ class Entry(NamedTuple):
     reason: str | None = None
 
 
+@contextlib.contextmanager
+def opened(folder: Path | None, wait: float) -> Iterator[Store]:
+    """The store of a folder, which no other process has meanwhile.
+
+    Args:
+        folder: is made if it is not there; None keeps nothing beyond the context.
+        wait: how many seconds to wait for a process that has the folder.
+
+    Raises:
+        InvalidValueError: if the folder's file is not one of ours; nothing in the folder has changed then.
+        FolderInUseError: if another process has the folder still.
+        MissingExtra: if filelock is not installed.
+    """
+    if folder is None:
+        yield Store(None)
+        return
+    require_ours(folder / FILE)
+    with claimed(folder, wait):
+        yield Store(folder)
+
+
 class Store:
     """The entries by their keys, in memory, and in a folder if there is one.
 
     Args:
-        folder: is made if it is not there; None keeps nothing.
+        folder: of the file, whose last line is left off if it was not finished; None keeps nothing.
 
     Raises:
-        ValueError: if the folder's file is not one of entries.
+        InvalidValueError: if the folder's file is not one of ours, or a line of it is no entry.
     """
 
     def __init__(self, folder: Path | None):
         self._entries: dict[Key, Entry] = {}
         self._path = None if folder is None else folder / FILE
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        if self._path is not None and self._path.exists():
+        if self._path is not None:
+            require_ours(self._path)
             self._read(self._path)
 
     def _read(self, path: Path) -> None:
-        lines = path.read_bytes().split(b"\n")
+        content = path.read_bytes() if path.exists() else HEADER[:-1]
         # What follows the last line break was being written when the run was interrupted.
-        if lines.pop():
-            path.write_bytes(b"".join(line + b"\n" for line in lines))
-        for number, line in enumerate(lines, 1):
+        whole, _, rest = content.rpartition(b"\n")
+        if rest:
+            _replace(path, whole + b"\n" if whole else HEADER)
+        for number, line in enumerate(whole.split(b"\n")[1:], 2):
             try:
                 key, entry = json.loads(line)
                 self._entries[Key(*key)] = Entry(*entry)
@@ -76,41 +111,63 @@ class Store:
     def __getitem__(self, key: Key) -> Entry:
         return self._entries[key]
 
+    @property
+    def count(self) -> int:
+        """How many values of metrics there are."""
+        return sum(key.metric not in (PLAIN, MAP) for key in self._entries)
+
     def get(self, key: Key) -> Entry | None:
         """The entry, or None."""
         return self._entries.get(key)
 
-    def add(self, entries: dict[Key, Entry]) -> None:
-        """Keep entries, on disk at once."""
-        self._entries |= entries
-        if self._path is not None and entries:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps([key, entry]) + "\n" for key, entry in entries.items())
+    def add(self, entries: Mapping[Key, Entry]) -> None:
+        """Keep those that are not there yet, on disk at once: a process that is killed afterwards has kept them."""
+        new = {key: entry for key, entry in entries.items() if key not in self._entries}
+        if self._path is not None and new:
+            _append(self._path, "".join(json.dumps([key, entry]) + "\n" for key, entry in new.items()).encode())
+        self._entries |= new
 
 
-def digest(inputs: Inputs) -> list[str]:
-    """A digest of each image's inputs (B, ...), those that it shares among them: equal for equal numbers, on every
-    framework."""
-    arrays = [np.ascontiguousarray(to_numpy(each)) for each in leaves(inputs)]
-    shared = [each.array if isinstance(each, Shared) else each for _, each in found(inputs)]
-    common = b"".join(to_numpy(each).tobytes() for each in shared if not any(each is own for own in leaves(inputs)))
-    return [
-        hashlib.sha256(b"".join(array[row].tobytes() for array in arrays) + common).hexdigest()[:16]
-        for row in range(len(arrays[0]))
-    ]
+def require_ours(path: Path) -> None:
+    """Nothing, if there is no such file, or it is one of ours; no more than its first line is read.
+
+    Raises:
+        InvalidValueError: if it is not.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.exists() or not stat.S_ISREG(path.stat().st_mode):
+        raise InvalidValueError(f"{path} is no file of an evaluation: give another folder.")
+    with path.open("rb") as file:
+        first = file.readline(_LONGEST_HEADER)
+    if first != HEADER:
+        raise InvalidValueError(
+            f"{path} was not written by an evaluation of this format: expected the first line "
+            f"{HEADER.decode().strip()}, got {first[:60].decode(errors='backslashreplace').strip()!r}. It is left as "
+            "it is: give another folder, or remove it."
+        )
 
 
-def fingerprint(thing: Any) -> str:
-    """An explainer or a metric with its options, in words: what differs in them has another fingerprint."""
-    from fusioncam_core.explainers.base import Explainer
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside the file and rename: at any time there is the old content or the new one."""
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    with beside.open("xb") as file:
+        _write(file, content)
+    beside.replace(path)
 
-    if isinstance(thing, Explainer):
-        options = {**thing.get_params(), "layer": None if thing.get_params()["layer"] is None else thing.layer_names}
-        ignored = ("model", "progress", "batch_size")
-        words = {name: fingerprint(value) for name, value in options.items() if name not in ignored}
-        return f"{thing.name}({', '.join(f'{name}={value}' for name, value in sorted(words.items()))})"
-    if hasattr(thing, "shape"):
-        return "array:" + hashlib.sha256(np.ascontiguousarray(to_numpy(thing)).tobytes()).hexdigest()[:16]
-    if callable(thing):
-        return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
-    return repr(thing)
+
+def _append(path: Path, content: bytes) -> None:
+    """All of it at the end of the file; an error of the system says of which file."""
+    try:
+        with path.open("ab") as file:
+            _write(file, content)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    """All of it, on disk when this returns."""
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())

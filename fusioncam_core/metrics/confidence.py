@@ -37,14 +37,14 @@ def increase(plain: Array, masked: Array) -> Array:
     """Increase in confidence: 1 where `o > p`, else 0; higher is better.
 
     Chattopadhyay et al., Grad-CAM++ (arXiv 1710.11063); its "% increase in confidence" is the mean over
-    a data set, times 100.
+    a data set, times 100. Nothing is divided by `p`: where it is 0, any probability under the map is an increase.
 
     Args:
         plain: `p` (...), the probability of the class for the image.
         masked: `o` (...), the probability for the image under its map; of a shape that broadcasts with it.
 
     Returns:
-        (...) of zeros and ones in the input's dtype; NaN where `p` is 0 or a probability is NaN.
+        (...) of zeros and ones in the input's dtype; NaN where a probability is NaN.
 
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
@@ -55,7 +55,7 @@ def increase(plain: Array, masked: Array) -> Array:
 
 
 def _increase(p: Array, o: Array, *, xp: Namespace) -> Array:
-    return defined(xp.astype(o > p, p.dtype), (p > 0) & known(o, xp=xp), p, xp=xp)
+    return defined(xp.astype(o > p, p.dtype), known(p, xp=xp) & known(o, xp=xp), p, xp=xp)
 
 
 def gain(plain: Array, masked: Array) -> Array:

@@ -34,13 +34,15 @@ class AverageDrop(Metric):
 
 @dataclass(frozen=True)
 class AverageIncrease(Metric):
-    """Average increase: of how many images the probability rises under the map (Grad-CAM++, arXiv 1710.11063)."""
+    """Average increase: of how many images the probability rises under the map (Grad-CAM++, arXiv 1710.11063).
+
+    It is defined at probability 0 as well, from which it can only rise.
+    """
 
     name = "average-increase"
     title = "Average increase"
     paper = "arXiv 1710.11063"
     better = "higher"
-    undefined = "the class has probability 0, or the map holds NaN"
 
     def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """1 where `o > p`."""

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fusioncam_core.arrays.checks import require_count
-from fusioncam_core.arrays.namespaces import Array, constant_like, indices_like
+from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, indices_like
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
 from fusioncam_core.metrics.imputation import impute
 from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.metrics.removal import area, ranks, removal_counts
-from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
+from fusioncam_core.metrics.robustness import _expected, _squared_error, max_sensitivity
 from fusioncam_core.models.masking import Baseline, drawn_for_one, with_channels_back, with_channels_first
 
 GRAIN = 1e-5
@@ -192,8 +192,19 @@ class Infidelity(Metric):
         owners = np.tile(np.arange(batch), self.samples)
         left = explained.under(owners, lambda chosen: 1 - xp.take(squares, chosen // batch, axis=0), self.baseline)
         lost = xp.expand_dims(explained.plain, axis=0) - xp.reshape(left, (self.samples, batch))
-        taken = xp.broadcast_to(xp.expand_dims(squares, axis=1), (self.samples, batch, *explained.size))
-        return Measured(infidelity(explained.maps, taken, lost, normalise=True, spatial_ndim=len(explained.size)))
+        expected, known = self._expected(explained, squares)
+        return Measured(_squared_error(expected, known, lost, True, explained.maps, xp=xp))
+
+    def _expected(self, explained: ExplainedBatch, squares: Array) -> tuple[Array, Array]:
+        """What the maps say is lost with each square (samples, B), and where they are finite.
+
+        One square at a time: what is held besides the squares is as large as the batch, whatever the samples.
+        """
+        xp, shape = explained.xp, tuple(explained.maps.shape)
+        each = (xp.broadcast_to(squares[number, ...], (1, *shape)) for number in range(self.samples))
+        sums = [_expected(explained.maps, taken, len(explained.size), xp=xp) for taken in each]
+        expected, known = (xp.concat(list(rows), axis=0) for rows in zip(*sums, strict=True))
+        return expected, known
 
 
 @functools.lru_cache(maxsize=4)
@@ -212,7 +223,7 @@ def _squares(samples: int, size: tuple[int, ...], sides: tuple[float, float], se
 class MaxSensitivity(Metric):
     """Max-sensitivity (arXiv 1901.09392): how far a map moves under noise too small to see.
 
-    One more explanation of every image for each sample.
+    One more explanation of every image for each sample. A map of zeros that stays one did not move: 0.
 
     Attributes:
         samples: noisy images, with the same noise for all images.
@@ -228,7 +239,7 @@ class MaxSensitivity(Metric):
     title = "Max-sensitivity"
     paper = "arXiv 1901.09392"
     better = "lower"
-    undefined = "the map is zero or holds NaN"
+    undefined = "the map is zero and does not stay so, or one of its maps holds NaN"
 
     def __post_init__(self) -> None:
         require_count(self.samples, "samples")
@@ -239,12 +250,20 @@ class MaxSensitivity(Metric):
         axes = tuple(range(1, images.ndim))
         extent = xp.max(images, axis=axes, keepdims=True) - xp.min(images, axis=axes, keepdims=True)
         generator = np.random.default_rng(self.seed)
-        moved = []
+        furthest: Array | None = None
         for _ in range(self.samples):
             noise = drawn_for_one(
                 lambda shape: generator.uniform(-self.radius, self.radius, shape),
                 images.shape[1:],
                 explained.channel_axis,
             )
-            moved.append(explained.explain(images + extent * constant_like(noise, images, xp)))
-        return Measured(max_sensitivity(explained.maps, xp.stack(moved, axis=0), spatial_ndim=len(explained.size)))
+            moved = xp.expand_dims(explained.explain(images + extent * constant_like(noise, images, xp)), axis=0)
+            one = max_sensitivity(explained.maps, moved, spatial_ndim=len(explained.size))
+            furthest = one if furthest is None else _larger(furthest, one, xp)
+        return Measured(furthest)
+
+
+def _larger(first: Array, second: Array, xp: Namespace) -> Array:
+    """The larger value of each pair, NaN where one of them is."""
+    larger = xp.where(second > first, second, first)
+    return xp.where(second == second, larger, second)

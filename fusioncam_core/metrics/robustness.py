@@ -55,13 +55,25 @@ def infidelity(
 def _infidelity(
     attributions: Array, perturbations: Array, changes: Array, normalise: bool, spatial_ndim: int, *, xp: Namespace
 ) -> Array:
+    expected, known = _expected(attributions, perturbations, spatial_ndim, xp=xp)
+    return _squared_error(expected, known, changes, normalise, attributions, xp=xp)
+
+
+def _expected(attributions: Array, perturbations: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array]:
+    """`I . A` (n, ...) of perturbations (n, ..., *spatial), in float32 at least, and where both are finite (n, ...)."""
     phi, whole = finite_maps(attributions, spatial_ndim, xp=xp)
     taken, one = finite_maps(perturbations, spatial_ndim, xp=xp)
+    return xp.sum(taken * phi, axis=spatial_axes(spatial_ndim)), whole & one
+
+
+def _squared_error(
+    expected: Array, known: Array, changes: Array, normalise: bool, like: Array, *, xp: Namespace
+) -> Array:
+    """The mean over (n, ...) of what was expected, less what changed, squared; NaN but where all of it is known."""
     other = xp.isfinite(changes)
     lost = widened(xp.where(other, changes, xp.zeros_like(changes)), xp=xp)
-    expected = xp.sum(taken * phi, axis=spatial_axes(spatial_ndim))
     expected = _best_scale(expected, lost, xp=xp) * expected if normalise else expected
-    return defined(xp.mean((expected - lost) ** 2, axis=0), whole & xp.all(one & other, axis=0), attributions, xp=xp)
+    return defined(xp.mean((expected - lost) ** 2, axis=0), xp.all(known & other, axis=0), like, xp=xp)
 
 
 def _best_scale(expected: Array, lost: Array, *, xp: Namespace) -> Array:
@@ -78,14 +90,17 @@ def max_sensitivity(maps: Array, perturbed: Array, *, spatial_ndim: int = 2) -> 
     Yeh et al., On the (In)fidelity and Sensitivity of Explanations (arXiv 1901.09392), section 3, sampled; the
     division, by which the maps' unit does not matter, is that of their code and captum. Lower is better.
 
+    A map of zeros that stays one did not move: 0, as for any constant explanation. One that moves has no unit to
+    compare with: NaN, where captum has the norm of the difference.
+
     Args:
         maps: `A(x)` (..., *spatial), floating.
         perturbed: `A(x + d)` (n, ..., *spatial): the maps of perturbed inputs.
         spatial_ndim: how many of the last axes are space.
 
     Returns:
-        (...), not below 0; NaN where a map is zero (captum has the norm of the difference there), or one of its maps
-        holds NaN or infinity.
+        (...), not below 0; NaN where a map is zero and one of its perturbed maps is not, or one of its maps holds NaN
+        or infinity.
 
     Raises:
         TypeError: if the maps are not floating or of different libraries.
@@ -103,8 +118,9 @@ def _max_sensitivity(maps: Array, perturbed: Array, spatial_ndim: int, *, xp: Na
     # In the unit of the map's largest value the squares of small values do not underflow.
     largest = _over_space(xp.max(xp.abs(plain), axis=spatial_axes(spatial_ndim)), spatial_ndim, xp=xp)
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))
-    distances = _norm((moved - plain) / unit, spatial_ndim, xp=xp)
-    shares = quotient(xp.max(distances, axis=0), _norm(plain / unit, spatial_ndim, xp=xp), xp=xp)
+    furthest = xp.max(_norm((moved - plain) / unit, spatial_ndim, xp=xp), axis=0)
+    shares = quotient(furthest, _norm(plain / unit, spatial_ndim, xp=xp), xp=xp)
+    shares = xp.where(furthest > 0, shares, xp.zeros_like(shares))
     return defined(shares, whole & xp.all(one, axis=0), maps, xp=xp)
 
 

@@ -354,6 +354,18 @@ class HasWeights(Protocol):
         """
 
 
+@runtime_checkable
+class HasState(Protocol):
+    """An adapter that tells what else, beside the weights, decides what its model computes."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Arrays that are not trained, such as running averages, and plain values, such as a layer's stride.
+
+        What differs from run to run of one model at inference, such as the state of a random generator, is not among
+        them.
+        """
+
+
 # --- what backends share
 
 

@@ -14,6 +14,7 @@ from fusioncam_core.errors import CannotRunError
 from fusioncam_core.models.adapter import (
     Capture,
     Ending,
+    HasState,
     HasWeights,
     LayerCapture,
     LayerInfo,
@@ -217,6 +218,10 @@ class _WithWeights(FixedBatch):
         """As for the model."""
         exchanged: AbstractContextManager[None] = self._inner.with_weights(weights)  # type: ignore[attr-defined]
         return exchanged
+
+    def state(self) -> Mapping[str, Any]:
+        """The model's, if its adapter tells."""
+        return self._inner.state() if isinstance(self._inner, HasState) else {}
 
 
 def _whole(array: Array) -> Array:

@@ -148,7 +148,8 @@ class DetectionScore:
     """How strongly a detector still finds one object: the best of overlap times class score -> (n,).
 
     The similarity of D-RISE (arXiv 2006.03204, equation 4) with the class score in place of the whole vector:
-    the maximum over all candidates of `IoU(box, candidate) * score of the class`.
+    the maximum over all candidates of `IoU(box, candidate) * score of the class`. Without candidates it is 0: nothing
+    is found any more.
 
     Attributes:
         box: the object's (x0, y0, x1, y1).
@@ -167,7 +168,9 @@ class DetectionScore:
         candidates = unpack(outputs, self.boxes)
         scores = unpack(outputs, self.class_scores)[..., self.index]
         xp = array_namespace(candidates)
-        return xp.max(scores * self._overlap(candidates, xp), axis=1)
+        found = scores * self._overlap(candidates, xp)
+        # The sum of no candidates is 0, and still depends on the outputs, as a gradient needs it.
+        return xp.max(found, axis=1) if candidates.shape[1] else xp.sum(found, axis=1)
 
     def _overlap(self, candidates: Array, xp: Namespace) -> Array:
         """(n, N) intersections over unions of the candidates (n, N, 4) with the box."""

@@ -23,7 +23,7 @@ import pytest
 
 from fusioncam_core import AblationCAM, Explanation, FusionCAM, GradCAM, ModelAdapter, adapt_model
 from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
-from fusioncam_core.models.adapter import HasWeights, LayerCapture
+from fusioncam_core.models.adapter import HasState, HasWeights, LayerCapture
 from fusioncam_core.models.fixed_batch import AsItIs
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.masking import masked_step
@@ -220,6 +220,16 @@ class AdapterContract:
     def test_all_weights_are_listed(self, model: Any, shapes_weights: dict[str, Any]) -> None:
         listed = Counter(np.size(to_numpy(each)) for each in self.weighted(model).weights().values())
         assert Counter(each.size for each in shapes_weights.values()) <= listed
+
+    def test_what_else_the_model_computes_with_stays_the_same(self, model: Any, shapes: dict[str, Any]) -> None:
+        adapter = self.weighted(model)
+        assert isinstance(self.adapter(model), HasState)
+        before = {name: self.plain(value) for name, value in adapter.state().items()}
+        adapter.forward(prepare(adapter, self.images(shapes), None))
+        assert {name: self.plain(value) for name, value in adapter.state().items()} == before
+
+    def plain(self, value: Any) -> Any:
+        return to_numpy(value).tolist() if hasattr(value, "shape") else value
 
     def test_other_weights_for_a_while(self, model: Any, shapes: dict[str, Any]) -> None:
         adapter, beside = self.weighted(model), self.adapter(model)
