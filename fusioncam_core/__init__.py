@@ -10,6 +10,7 @@ from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.arrays.words import blur, normalise, percentile, resize, softmax
 from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import (
+    CannotWriteError,
     EmptyMapWarning,
     FusionCamError,
     FusionCamWarning,
@@ -19,6 +20,7 @@ from fusioncam_core.errors import (
     MemoryWarning,
     MissingExtra,
     PreprocessingWarning,
+    SkippedImageWarning,
     UnconnectedError,
     UnknownNameError,
     UnreadableImageWarning,
@@ -69,6 +71,7 @@ from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.files import load_arrays
 
 __all__ = [
     "EXPLAINERS",
@@ -78,6 +81,7 @@ __all__ = [
     "AblationCAM",
     "BinaryLogit",
     "BlackBox",
+    "CannotWriteError",
     "Capture",
     "ClassLogit",
     "Contrast",
@@ -111,6 +115,7 @@ __all__ = [
     "Regression",
     "ScoreCAM",
     "SegmentationLogit",
+    "SkippedImageWarning",
     "SmoothGradCAMPlusPlus",
     "UnconnectedError",
     "UnionCAM",
@@ -136,6 +141,7 @@ __all__ = [
     "hires_cam",
     "is_cam",
     "layer_cam",
+    "load_arrays",
     "load_model",
     "normalise",
     "percentile",

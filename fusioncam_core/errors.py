@@ -45,6 +45,14 @@ class UnconnectedError(InvalidValueError):
     """The scores do not depend on a layer's output."""
 
 
+class CannotWriteError(FusionCamError, OSError):
+    """A file could not be written: `filename`, and why in `strerror`. Nothing of its image's or evaluation's is there."""
+
+
+class PhotographError(InvalidValueError):
+    """Something is wrong with one photograph, and with no other."""
+
+
 class FusionCamWarning(UserWarning):
     """The base of all warnings that fusioncam gives."""
 
@@ -65,8 +73,12 @@ class PreprocessingWarning(FusionCamWarning):
     """How a model's inputs were prepared in training is not known, and was guessed."""
 
 
-class UnreadableImageWarning(FusionCamWarning):
-    """A file among many that is no photograph: it is left out."""
+class SkippedImageWarning(FusionCamWarning):
+    """An image among many that could not be explained: it is left out."""
+
+
+class UnreadableImageWarning(SkippedImageWarning):
+    """A file among many that is no photograph, or that preprocessing could not cope with: it is left out."""
 
 
 _PASSED_OVER = ("fusioncam_", "contextlib", "functools")

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fusioncam_core.errors import UnknownNameError
 from fusioncam_core.evaluation.statistics import Comparison, Interval, compare, interval
 from fusioncam_core.metrics.metric import Metric
+from fusioncam_core.results.writing import MARK, TABLE, identities, require_free, software, write_files
 
 Values = npt.NDArray[np.float64]
 
@@ -141,9 +142,7 @@ class Evaluation:
     def to_csv(self) -> str:
         """`rows` as a table of comma-separated values; an undefined value is empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, ("image", "target", "probability", "method", "metric", "value"), lineterminator="\n"
-        )
+        writer = csv.DictWriter(text, TABLE, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows())
         return text.getvalue()
@@ -160,6 +159,7 @@ class Evaluation:
             for metric in self.metrics
         }
         whole = {
+            MARK: "evaluation",  # first, where it is looked for
             "model": self.model,
             "images": len(self.images),
             "reference": self.reference,
@@ -178,34 +178,56 @@ class Evaluation:
             "worse": versus.worse,
         }
 
-    def save(self, directory: str | Path, *, pictures: bool = True) -> list[Path]:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        pictures: bool = True,
+        overwrite: bool = True,
+        inputs: Iterable[str | Path] = (),
+    ) -> list[Path]:
         """Write values.csv, summary.json, summary.txt, and pictures: ranking.png and curves.png.
+
+        They are written together: all of them, or after an error none. A file of one of these names that is no
+        evaluation of ours is never replaced.
 
         Args:
             directory: is made if it is not there.
             pictures: False leaves them out.
+            overwrite: whether the files of an earlier evaluation are replaced, as where one goes on in its folder.
+            inputs: the photographs that were read, which are never replaced, even where they are pictures of ours.
 
         Returns:
             The files written; curves.png only where a metric follows curves.
 
         Raises:
+            ValueError: if a file is in the way; nothing is written then.
+            OSError: if a file cannot be written; the error names it.
             MissingExtra: if matplotlib is not installed.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {"values.csv": self.to_csv(), "summary.json": self.to_json() + "\n", "summary.txt": f"{self}\n"}
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        written = [folder / name for name in texts]
-        if pictures:
+        folder, kept = Path(directory), identities(inputs)
+        names = self._file_names(pictures)
+        require_free((folder / name for name in names), "evaluation", overwrite=overwrite, inputs=kept)
+        contents = {folder / name: self._content(name) for name in names}
+        return write_files(contents, "evaluation", overwrite=overwrite, inputs=kept)
+
+    def _file_names(self, pictures: bool) -> list[str]:
+        drawn = ["ranking.png", *(["curves.png"] if self.curves else [])] if pictures else []
+        return ["values.csv", "summary.json", "summary.txt", *drawn]
+
+    def _content(self, name: str) -> bytes:
+        """One of the files."""
+        if name.endswith(".png"):
             from fusioncam_core.evaluation.plots import curves_png, ranking_png
 
-            drawn = {"ranking.png": ranking_png(self), "curves.png": curves_png(self) if self.curves else None}
-            for name, content in drawn.items():
-                if content is not None:
-                    (folder / name).write_bytes(content)
-                    written.append(folder / name)
-        return written
+            return ranking_png(self) if name == "ranking.png" else curves_png(self)
+        texts = {
+            "values.csv": self.to_csv,
+            "summary.json": lambda: f"{self.to_json()}\n",
+            "summary.txt": lambda: f"{software('evaluation')}\n{self}\n",
+        }
+        # Bytes of a photograph's name that are no UTF-8 are written as escapes.
+        return texts[name]().encode("utf-8", "backslashreplace")
 
 
 def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
