@@ -46,7 +46,7 @@ class UnconnectedError(InvalidValueError):
 
 
 class CannotWriteError(FusionCamError, OSError):
-    """A file could not be written: `filename`, and why in `strerror`. Nothing of its image's or evaluation's is there."""
+    """A file could not be written: `filename` says which, `strerror` why. What belongs with it is not there either."""
 
 
 class PhotographError(InvalidValueError):

@@ -188,18 +188,21 @@ class TestSave:
         given = explanation(targets=3)
         save_explanation(given, tmp_path, ["a"], pictures=False)
         with np.load(tmp_path / "a.npz") as arrays:
-            assert sorted(arrays) == sorted(["maps", "targets", "scores", "probabilities", *PARTS, *WEIGHTS])
+            own = [*(f"parts/{name}" for name in PARTS), *(f"weights/{name}" for name in WEIGHTS)]
+            assert sorted(arrays) == sorted(["fusioncam", "maps", "targets", "scores", "probabilities", *own])
             assert arrays["maps"].dtype == np.float32
             assert np.array_equal(arrays["maps"], given.maps[0])
-            assert np.array_equal(arrays["region"], given.parts["region"][0])
+            assert np.array_equal(arrays["parts/region"], given.parts["region"][0])
             assert arrays["targets"].tolist() == [1, 0, 2]
-            assert arrays["weight_region"].tolist() == [np.float32(0.2727)] * 3
+            assert arrays["weights/weight_region"].tolist() == [np.float32(0.2727)] * 3
 
     def test_numbers(self, tmp_path):
         save_explanation(explanation(targets=2), tmp_path, ["a"], class_names=CLASS_NAMES, pictures=False)
         numbers = {"score": 2.5, "probability": 0.7, "weights": WEIGHTS}
         assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+            "fusioncam": "explanation",
             "name": "a",
+            "index": None,
             "method": "fusion-cam",
             "layer": "features.3",
             "input_shape": [3, 4, 6],
@@ -264,8 +267,15 @@ class TestSave:
         [
             ({"names": ["a"]}, "There are 2 images, but 1 names"),
             ({"names": ["a", "a"]}, "The name 'a' comes twice: one image would overwrite the other"),
-            ({"names": ["a", "../b"]}, r"'\.\./b' is not a plain file name"),
-            ({"names": ["a", ""]}, "'' is not a plain file name"),
+            ({"names": ["a", "A"]}, "The name 'A' comes twice"),
+            ({"names": ["\u00e4", "a\u0308"]}, "comes twice"),
+            ({"names": ["a", "../b"]}, r"'\.\./b' is not the name of a file below a folder"),
+            ({"names": ["a", "b/../../c"]}, "is not the name of a file below a folder"),
+            ({"names": ["a", "/b"]}, "'/b' is not the name of a file below a folder"),
+            ({"names": ["a", "."]}, "'.' is not the name of a file below a folder"),
+            ({"names": ["a", "b\0c"]}, "is not the name of a file below a folder"),
+            ({"names": ["a", "\ud800"]}, "is no name that a file can have"),
+            ({"names": ["a", ""]}, "'' is not the name of a file below a folder"),
             ({"class_names": ["a"]}, "The model has 3 classes, but there are 1 class names"),
             ({"photographs": [flat((1, 2, 3))]}, "There are 2 images, but 1 photographs"),
             ({"photographs": [np.zeros((4, 4, 3))] * 2}, r"got dtype float64 and shape \(4, 4, 3\)"),
@@ -275,6 +285,7 @@ class TestSave:
     def test_bad_options(self, tmp_path, options, message):
         with pytest.raises(ValueError, match=message):
             save_explanation(explanation(batch=2), tmp_path, **options)
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("spatial", [(6,), (2, 3, 4, 5)])
     def test_other_dimensions_are_saved_without_a_picture(self, tmp_path, spatial):

@@ -119,7 +119,8 @@ class TestPhotographs:
     def test_a_folder(self, cam: GradCAM, folder: Path, preprocessing: Preprocessing) -> None:
         with pytest.warns(UnreadableImageWarning, match=r"broken.png is not an image Pillow can read. It is left out"):
             explanations = list(cam.explain_many(folder, preprocessing=preprocessing))
-        assert [each.names for each in explanations] == [("a",), ("b",), ("c",)]
+        assert [each.names for each in explanations] == [("a",), ("b",), ("inner/c",)]
+        assert [each.indices for each in explanations] == [(0,), (1,), (3,)], "the broken one has its place"
         written = explanations[1].numpy().save(folder / "out", pictures=False)
         assert {path.name for path in written} == {"b.npz", "b.json"}
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.names import Distinct, folded
 from fusioncam_core.results.figures import (
+    Pixels,
     _check_class_names,
     _check_drawable,
     _input_picture,
@@ -117,13 +118,13 @@ def save_explanation(
     check_savable(explanation, class_names, pictures=pictures)
     if photographs is not None and len(photographs) != count:
         raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
+    pixels = [None] * count if photographs is None or not pictures else [_pixels(each) for each in photographs]
     inputs = inputs | identities(explanation.files)
     paths = [_paths(directory, name, pictures) for name in names]
     require_free([path for own in paths for path in own], "explanation", overwrite=overwrite, inputs=inputs)
     written: list[Path] = []
     for index, own in enumerate(paths):
-        photograph = None if photographs is None else photographs[index]
-        contents = _contents(explanation, index, names[index], photograph, class_names, pictures=pictures)
+        contents = _contents(explanation, index, names[index], pixels[index], class_names, pictures=pictures)
         files = dict(zip(own, contents, strict=True))
         written += write_files(files, "explanation", overwrite=overwrite, inputs=inputs)
     return written
@@ -223,7 +224,7 @@ def _contents(
     explanation: Explanation,
     index: int,
     name: str,
-    photograph: Any,
+    photograph: Pixels | None,
     class_names: Sequence[str] | None,
     *,
     pictures: bool,
@@ -233,9 +234,11 @@ def _contents(
     return [*drawn, _arrays(explanation, index), _numbers(explanation, index, name, class_names)]
 
 
-def _picture(explanation: Explanation, index: int, photograph: Any, class_names: Sequence[str] | None) -> bytes:
+def _picture(
+    explanation: Explanation, index: int, photograph: Pixels | None, class_names: Sequence[str] | None
+) -> bytes:
     parts = {name: title for name, title in explanation.titles.items() if name in explanation.parts}
-    pixels = _input_picture(explanation, index) if photograph is None else _pixels(photograph)
+    pixels = _input_picture(explanation, index) if photograph is None else photograph
     titles = [
         _input_title(explanation) if photograph is None else "Photograph",
         *parts.values(),

@@ -97,7 +97,7 @@ def refusal(path: Path, kind: Kind, *, overwrite: bool, inputs: AbstractSet[Iden
         return f"{path} is one of the files that are read: results are never written over those."
     if not is_ours(path, kind):
         return f"{path} is there already, and is no {kind} that fusioncam has written: it is left as it is."
-    return None if overwrite else f"{path} is there already: replace it with overwrite=True, or give another name."
+    return None if overwrite else f"{path} is there already: it is replaced only with overwrite=True (--overwrite)."
 
 
 def require_free(
