@@ -6,7 +6,7 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,8 +71,8 @@ class Group:
         """Some of the images."""
         inputs = rows_of(self.inputs, start, stop)
         labels = None if self.labels is None else self.labels[start:stop]
-        names, places, files = (each[start:stop] for each in (self.names, self.places, self.files))
-        return Group(inputs, labels, names, places, files)
+        own = slice(start, stop)
+        return Group(inputs, labels, self.names[own], self.places[own], self.files[own])
 
     @property
     def words(self) -> list[str]:
@@ -196,7 +196,7 @@ def photographs(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise InvalidValueError(f"{folder} is not a folder.")
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTOGRAPHS and not path.is_dir())
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTOGRAPHS and not os.path.isdir(path))
     if not found:
         raise InvalidValueError(
             f"There is no photograph in {folder}: files ending in {', '.join(PHOTOGRAPHS)} are looked for."
@@ -323,7 +323,7 @@ def _joined_inputs(inputs: Sequence[Inputs]) -> Inputs:
     return array_namespace(*inputs).concat(list(inputs), axis=0)
 
 
-def prefetched(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+def prefetched(items: Iterable[Item], ahead: int) -> Generator[Item, None, None]:
     """The items, `ahead` of which are made in another thread while the one before them is used.
 
     The thread ends with the items, or when this iterator is closed. Where the items keep it waiting then, such as those
@@ -366,6 +366,7 @@ class _Reader(threading.Thread):
                 except StopIteration:
                     break
                 self._made.put(((item,), None))
+                del item  # images are large: the queue's alone
             self._made.put((None, None))
         except BaseException as error:  # noqa: BLE001 - a source may raise anything; it is raised where the items are used
             self._made.put((None, error))

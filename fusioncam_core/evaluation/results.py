@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,10 @@ from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.results.writing import MARK, TABLE, identities, require_free, software, write_files
 
 Values = npt.NDArray[np.float64]
+
+
+_WRITTEN, _DRAWN = ("values.csv", "summary.json", "summary.txt"), ("ranking.png", "curves.png")
+"""What the files of an evaluation are called."""
 
 
 class Problem(NamedTuple):
@@ -205,15 +209,9 @@ class Evaluation:
             OSError: if a file cannot be written; the error names it.
             MissingExtra: if matplotlib is not installed.
         """
-        folder, kept = Path(directory), identities(inputs)
-        names = self._file_names(pictures)
-        require_free((folder / name for name in names), "evaluation", overwrite=overwrite, inputs=kept)
-        contents = {folder / name: self._content(name) for name in names}
-        return write_files(contents, "evaluation", overwrite=overwrite, inputs=kept)
-
-    def _file_names(self, pictures: bool) -> list[str]:
-        drawn = ["ranking.png", *(["curves.png"] if self.curves else [])] if pictures else []
-        return ["values.csv", "summary.json", "summary.txt", *drawn]
+        drawn = [name for name in _DRAWN if name != "curves.png" or self.curves] if pictures else []
+        contents = {Path(directory) / name: self._content(name) for name in (*_WRITTEN, *drawn)}
+        return write_files(contents, "evaluation", overwrite=overwrite, inputs=identities(inputs))
 
     def _content(self, name: str) -> bytes:
         """One of the files."""
@@ -221,13 +219,32 @@ class Evaluation:
             from fusioncam_core.evaluation.plots import curves_png, ranking_png
 
             return ranking_png(self) if name == "ranking.png" else curves_png(self)
-        texts = {
+        texts: dict[str, Callable[[], str]] = {
             "values.csv": self.to_csv,
             "summary.json": lambda: f"{self.to_json()}\n",
             "summary.txt": lambda: f"{software('evaluation')}\n{self}\n",
         }
         # Bytes of a photograph's name that are no UTF-8 are written as escapes.
         return texts[name]().encode("utf-8", "backslashreplace")
+
+
+def require_place(
+    directory: str | Path, *, pictures: bool = True, overwrite: bool = True, inputs: Iterable[str | Path] = ()
+) -> None:
+    """Look whether `Evaluation.save` can write into a folder, before the work of an evaluation is done.
+
+    Args:
+        directory: and the others, as for `Evaluation.save`.
+        pictures: whether there will be any.
+        overwrite: whether the files of an earlier evaluation are replaced.
+        inputs: the photographs.
+
+    Raises:
+        ValueError: if a file is in the way; it is named.
+    """
+    names = (*_WRITTEN, *(_DRAWN if pictures else ()))
+    paths = [Path(directory) / name for name in names]
+    require_free(paths, "evaluation", overwrite=overwrite, inputs=identities(inputs))
 
 
 def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:

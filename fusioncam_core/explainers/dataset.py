@@ -89,8 +89,8 @@ def _of_group(
 
 
 def _with_its_place(single: Explanation, place: int, name: str | None, file: str | None) -> Explanation:
-    named = {"names": () if name is None else (name,), "files": () if file is None else (file,)}
-    return replace(single, indices=(place,), **named)
+    names, files = (() if each is None else (each,) for each in (name, file))
+    return replace(single, indices=(place,), names=names, files=files)
 
 
 def _tell(error: Exception, image: str, on_error: OnError) -> None:

@@ -299,7 +299,8 @@ def rows_shown(photograph: Pixels) -> int:
 
 def _ratio(photograph: Pixels) -> float:
     """A panel's height over its width: the photograph's, unless that is extreme."""
-    return min(max(photograph.shape[0] / photograph.shape[1], 1 / _PROPORTIONS), _PROPORTIONS)
+    height, width = photograph.shape[:2]
+    return float(min(max(height / width, 1 / _PROPORTIONS), _PROPORTIONS))
 
 
 def _panel_width(ratio: float) -> float:

@@ -197,8 +197,8 @@ def load_arrays(path: str | Path) -> SavedArrays:
         OSError: it cannot be read.
     """
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file) as entries:
+            arrays = {name: entries[name] for name in entries.files}
     except (zipfile.BadZipFile, ValueError, TypeError, AttributeError, EOFError) as error:  # or one array, or none
         raise InvalidValueError(f"Expected the arrays of an explanation, got {os.fspath(path)!r}: {error}") from error
     found = arrays.get(MARK)
@@ -207,7 +207,8 @@ def load_arrays(path: str | Path) -> SavedArrays:
             f"Expected the arrays of an explanation in layout {LAYOUT}, got {os.fspath(path)!r} with "
             f"{', '.join(sorted(arrays)) or 'none'}."
         )
-    return SavedArrays(*(arrays[name] for name in MAIN), parts=_under(PARTS, arrays), weights=_under(WEIGHTS, arrays))
+    maps, targets, scores, probabilities = (arrays[name] for name in MAIN)
+    return SavedArrays(maps, targets, scores, probabilities, _under(PARTS, arrays), _under(WEIGHTS, arrays))
 
 
 def _under(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -39,6 +39,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 _HEAD = 4096  # bytes at a file's beginning that tell what it is
 
+_ENTRIES = 32  # of a PNG, among the first of which ours is
+
 
 def software(kind: Kind) -> str:
     """What a picture of ours says that it was drawn by."""
@@ -227,9 +229,9 @@ def _is_our_picture(file: IO[bytes], kind: Kind) -> bool:
     """Whether the entries before the pixels say so."""
     if file.read(len(_PNG)) != _PNG:
         return False
-    while len(head := file.read(8)) == 8:
-        length, name = struct.unpack(">I4s", head)
-        if name == b"IDAT":
+    for _ in range(_ENTRIES):
+        length, name = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+        if name in (b"IDAT", bytes(4)):
             return False
         if name == b"tEXt" and length < _HEAD:
             if file.read(length) == f"{SOFTWARE}\0{software(kind)}".encode():
