@@ -48,6 +48,9 @@ class UnconnectedError(InvalidValueError):
 class CannotWriteError(FusionCamError, OSError):
     """A file could not be written: `filename` says which, `strerror` why. What belongs with it is not there either."""
 
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
 
 class PhotographError(InvalidValueError):
     """Something is wrong with one photograph, and with no other."""

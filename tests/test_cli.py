@@ -188,8 +188,8 @@ class TestEvaluate:
         (workplace / "photos").mkdir()
         shutil.copy("noise.png", "photos/ranking.png")
         before = (workplace / "photos" / "ranking.png").read_bytes()
-        assert main(["evaluate", "photos", *model(), *self.METHODS, "--out", "photos"]) == 2
-        assert "photos/ranking.png is there already, and is no evaluation" in errors(capsys)[0]
+        assert main(["evaluate", "photos/ranking.png", *model(), *self.METHODS, "--out", "photos"]) == 2
+        assert "photos/ranking.png is " in errors(capsys)[0]
         assert (workplace / "photos" / "ranking.png").read_bytes() == before
         assert not (workplace / "photos" / "summary.json").exists()
 
@@ -291,6 +291,15 @@ class TestExplain:
                 "noise-2-2.npz",
                 "noise-3-2.npz",
             }
+
+    def test_no_number_makes_another_photographs_name(self, workplace):
+        (workplace / "maps").mkdir()
+        (workplace / "maps" / "noise.png").write_bytes(b"theirs")
+        shutil.copy("turned.png", "noise-2.png")
+        command = ["explain", "noise.png", "noise-2.png", *model(), "--method", "grad-cam", "--out", "maps"]
+        assert main(command) == 0
+        written = {path.name: load_arrays(path) for path in (workplace / "maps").glob("*.npz")}
+        assert set(written) == {"noise-3.npz", "noise-2.npz"}
 
     @pytest.mark.filterwarnings("default")
     def test_once_more(self, workplace, capsys):

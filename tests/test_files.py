@@ -260,6 +260,7 @@ class TestWriting:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert caught.value.filename == str(tmp_path / "b.json")
         assert caught.value.errno == errno.EFBIG
+        assert str(caught.value) == f"{tmp_path / 'b.json'}: File too large"
         assert list(tmp_path.iterdir()) == []
 
     def test_an_interrupt_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fusioncam_core.evaluation.results import Evaluation, require_place
+from fusioncam_core.metrics.metric import find_metric
 from fusioncam_core.models.adapter import LayerInfo
 from fusioncam_core.results.explanation import Explanation, join
 from fusioncam_core.results.figures import Row, figure, overlay, overlay_png, png
@@ -430,6 +432,69 @@ def _photograph_colours(path):
     left = 200 * (0.08 + 0.36)
     row = (pixels.shape[0] + 200 * (0.24 - 0.08)) / 2
     return [pixels[round(row), round(left + 200 * 2.1 * share)].tolist() for share in (0.2, 0.8)]
+
+
+class TestSaveEvaluation:
+    @pytest.fixture
+    def found(self):
+        return Evaluation(
+            model="Net",
+            images=("cat/001", os.fsdecode(b"\xff")),
+            targets=np.array([1, 2]),
+            probabilities=np.array([0.5, 0.6]),
+            methods=("grad-cam", "fusion-cam"),
+            metrics=(find_metric("average-drop"),),
+            values=np.array([[[0.1, 0.2]], [[0.3, 0.4]]]),
+            curves={},
+            fractions={},
+            reference="fusion-cam",
+        )
+
+    def contents(self, folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def test_its_own_earlier_files_are_replaced(self, found, tmp_path):
+        found.save(tmp_path)
+        before = self.contents(tmp_path)
+        other = replace(found, model="Other")
+        other.save(tmp_path)
+        assert self.contents(tmp_path).keys() == before.keys()
+        assert json.loads((tmp_path / "summary.json").read_text())["model"] == "Other"
+        with pytest.raises(ValueError, match=r"values\.csv is there already: it is replaced only with overwrite=True"):
+            found.save(tmp_path, overwrite=False)
+        assert json.loads((tmp_path / "summary.json").read_text())["model"] == "Other"
+
+    def test_a_name_that_is_no_utf8_is_written_as_an_escape(self, found, tmp_path):
+        found.save(tmp_path, pictures=False)
+        assert "\\udcff,2,0.6,grad-cam,average-drop,0.2\n" in (tmp_path / "values.csv").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("name", ["values.csv", "summary.json", "summary.txt", "ranking.png"])
+    @pytest.mark.parametrize("content", [b"", b"theirs", b"image,target\n1,2\n", b'{"model": "Net"}'])
+    def test_a_strangers_file_keeps_all_from_being_written(self, found, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(
+            ValueError, match=f"{name} is there already, and is no evaluation that fusioncam has written"
+        ):
+            require_place(tmp_path)
+        with pytest.raises(
+            ValueError, match=f"{name} is there already, and is no evaluation that fusioncam has written"
+        ):
+            found.save(tmp_path)
+        assert self.contents(tmp_path) == {name: content}
+
+    def test_an_explanation_is_no_evaluation(self, found, tmp_path):
+        explanation().save(tmp_path, ["ranking"])
+        before = self.contents(tmp_path)
+        with pytest.raises(ValueError, match=r"ranking\.png is there already, and is no evaluation"):
+            found.save(tmp_path)
+        assert self.contents(tmp_path) == before
+
+    def test_a_photograph_that_is_an_evaluations_picture(self, found, tmp_path):
+        found.save(tmp_path)
+        before = self.contents(tmp_path)
+        with pytest.raises(ValueError, match=r"ranking\.png is one of the files that are read"):
+            replace(found, model="Other").save(tmp_path, inputs=[tmp_path / "ranking.png"])
+        assert self.contents(tmp_path) == before
 
 
 class TestNotebook:

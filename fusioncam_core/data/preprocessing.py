@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusioncam_core.arrays.namespaces import to_numpy
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.models.structure import is_array
 
@@ -184,6 +184,8 @@ def prepared_photograph(photograph: Image, preprocessing: Callable[[Any], Any], 
     """
     try:
         array = preprocessing(photograph)
+    except FusionCamError as error:
+        raise InvalidValueError(f"{path}: {error}") from error
     except Exception as error:  # the user's own may raise anything, and it is about this photograph alone
         raise InvalidValueError(f"{path}: preprocessing raised {type(error).__name__}: {error}") from error
     if not is_array(array):
