@@ -165,15 +165,27 @@ class _Work:
         return True
 
     def _report(self, path: str, name: str, explanation: Explanation, photograph: Any) -> list[str]:
-        out, overwrite = self._arguments.out, self._arguments.overwrite
         seen = [self._preprocessing.window(photograph)] if isinstance(self._preprocessing, Preprocessing) else None
-        own, reason = free_name(out, name, overwrite=overwrite, inputs=self._kept, reserved=self._reserved)
-        written = save_explanation(
-            explanation, out, [own], seen, self._loaded.class_names, overwrite=overwrite, inputs=self._kept
-        )
+        written, reason = self._written(name, explanation, seen)
         self._kept |= identities(written)
         *lines, files = photograph_report(path, explanation, self._loaded.class_names, written)
         return [*lines, files if reason is None else f"{files}; numbered, since {reason.rstrip('.')}"]
+
+    def _written(self, name: str, explanation: Explanation, seen: list[Any] | None) -> tuple[list[Path], str | None]:
+        """The files, under the first name that is free; and why that is not the photograph's own."""
+        out = self._arguments.out
+        own, reason = self._free(name)
+        limits = {"overwrite": self._arguments.overwrite, "inputs": self._kept}
+        try:
+            return save_explanation(explanation, out, [own], seen, self._loaded.class_names, **limits), reason
+        except InvalidValueError:
+            if self._free(name)[0] == own:
+                raise
+        return self._written(name, explanation, seen)  # another command was faster: the next name
+
+    def _free(self, name: str) -> tuple[str, str | None]:
+        limits = {"overwrite": self._arguments.overwrite, "inputs": self._kept, "reserved": self._reserved}
+        return free_name(self._arguments.out, name, **limits)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,8 @@ def save_explanation(
       targets the first are drawn: about as many as fit in 60 inches.
     - NAME.npz: `maps`, `targets`, `scores`, `probabilities`, every part as `parts/PART` and every weight as
       `weights/WEIGHT`, without the batch axis; `fusioncam`, the number of this layout. `load_arrays` reads it.
-    - NAME.json: the method, the layer, and for every target its class, name, score, probability and weights.
+    - NAME.json: the image's name and its place in the source, the method, the layer, and for every target its class,
+      name, score, probability and weights; `fusioncam` says that it is an explanation.
 
     A name may have folders in it, as in `cat/001`: they are made below the directory. A name of more than 250 bytes
     is shortened, with a digest of the whole. The files of one image are written together: all of them, or after an
