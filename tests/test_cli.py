@@ -93,6 +93,10 @@ def of_one_size():
     return model, lambda photograph: torch.rand(3, *photograph.size[::-1])
 
 
+def without_input():
+    return net(), lambda photograph: None
+
+
 def not_a_model():
     return "weights.pt", preprocessing
 """
@@ -474,6 +478,10 @@ class TestErrors:
             (["explain", "noise.png", *model("not_a_model")], "error: No plugin adapts a model of type builtins.str"),
             (["layers", *model("bare")], "error: 'python:tiny_models:bare' gives a model without its preprocessing"),
             (["explain", "noise.png", *model("too_few_names")], "error: The model has 7 classes, but there are 2"),
+            (
+                ["explain", "noise.png", "turned.png", *model("without_input")],
+                "error: noise.png: expected an array from preprocessing, got None",
+            ),
             (["explain", "noise.png", *model(), "--out", "noise.png"], "error: noise.png: File exists"),
         ],
     )

@@ -132,36 +132,50 @@ class _Work:
         with _warnings_named(path):
             try:
                 photograph = read_photograph(path)
-                image = prepared_photograph(photograph, self._preprocessing, path)
             except InvalidValueError as error:
                 raise PhotographError(str(error)) from error
-            explanation = self._explanation(image, path)
+            explanation = self._explanation(photograph, path)
             check_savable(explanation, self._loaded.class_names)
             try:
                 return self._report(path, name, explanation, photograph)
             except (InvalidValueError, CannotWriteError) as error:
                 raise PhotographError(f"{path}: {in_words(error)}") from error
 
-    def _explanation(self, image: Any, path: str) -> Explanation:
-        targets = self._arguments.targets
-        wanted = np.asarray(targets if len(targets) == 1 else [targets]) if isinstance(targets, list) else targets
+    def _explanation(self, photograph: Any, path: str) -> Explanation:
         try:
-            explanation = self._explainer(image[np.newaxis], wanted).numpy()
+            image = prepared_photograph(photograph, self._preprocessing, path)
+        except InvalidValueError as error:
+            if self._works or self._succeeds(self._prepared_noise):
+                raise PhotographError(str(error)) from error
+            raise
+        try:
+            explanation = self._explained(image)
         except (ValueError, RuntimeError) as error:
-            if self._works or self._works_on_noise(wanted):
+            if self._works or self._succeeds(lambda: self._explained(self._prepared_noise())):
                 raise PhotographError(f"{path}: {error}") from error
             raise
         self._works = True
         return replace(explanation, files=(os.path.abspath(path),))
 
-    def _works_on_noise(self, targets: Any) -> bool:
-        """Whether a made-up photograph can be explained: then nothing is wrong with the model and the arguments."""
+    def _explained(self, image: Any) -> Explanation:
+        targets = self._arguments.targets
+        wanted = np.asarray(targets if len(targets) == 1 else [targets]) if isinstance(targets, list) else targets
+        return self._explainer(image[np.newaxis], wanted).numpy()
+
+    def _prepared_noise(self) -> Any:
+        """The input of a photograph that is made up: what fails for it too is the model's or the arguments' fault."""
         noise = np.random.default_rng(0).integers(0, 256, (*_NOISE, 3), dtype=np.uint8)
         picture = require("PIL.Image", "Reading photographs").fromarray(noise)
-        try:
-            self._explainer(prepared_photograph(picture, self._preprocessing, "noise")[np.newaxis], targets)
-        except (ValueError, TypeError, RuntimeError):
-            return False
+        return prepared_photograph(picture, self._preprocessing, "noise")
+
+    @staticmethod
+    def _succeeds(work: Callable[[], Any]) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what nobody asked to have explained
+            try:
+                work()
+            except (ValueError, TypeError, RuntimeError):
+                return False
         return True
 
     def _report(self, path: str, name: str, explanation: Explanation, photograph: Any) -> list[str]:
