@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train(model)
     images, _, inside = drawn_images(4, seed=1)
     explanation = explain(model, images)
-    written = explanation.save(options.out, class_names=CLASSES)
+    written = explanation.save(options.out, class_names=CLASSES, overwrite=True)
     for line in report(explanation, inside):
         print(line)
     print(f"wrote {written[0].parent}")

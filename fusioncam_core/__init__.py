@@ -10,6 +10,7 @@ from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.arrays.words import blur, normalise, percentile, resize, softmax
 from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import (
+    CannotWriteError,
     EmptyMapWarning,
     FolderInUseError,
     FusionCamError,
@@ -20,6 +21,7 @@ from fusioncam_core.errors import (
     MemoryWarning,
     MissingExtra,
     PreprocessingWarning,
+    SkippedImageWarning,
     UnconnectedError,
     UnknownNameError,
     UnreadableImageWarning,
@@ -70,6 +72,7 @@ from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.files import load_arrays
 
 __all__ = [
     "EXPLAINERS",
@@ -79,6 +82,7 @@ __all__ = [
     "AblationCAM",
     "BinaryLogit",
     "BlackBox",
+    "CannotWriteError",
     "Capture",
     "ClassLogit",
     "Contrast",
@@ -113,6 +117,7 @@ __all__ = [
     "Regression",
     "ScoreCAM",
     "SegmentationLogit",
+    "SkippedImageWarning",
     "SmoothGradCAMPlusPlus",
     "UnconnectedError",
     "UnionCAM",
@@ -138,6 +143,7 @@ __all__ = [
     "hires_cam",
     "is_cam",
     "layer_cam",
+    "load_arrays",
     "load_model",
     "normalise",
     "percentile",

@@ -49,6 +49,17 @@ class FolderInUseError(FusionCamError, TimeoutError):
     """Another process fills the folder that a result was to be kept in, and did not finish while it was waited for."""
 
 
+class CannotWriteError(FusionCamError, OSError):
+    """A file could not be written: `filename` says which, `strerror` why. What belongs with it is not there either."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+class PhotographError(InvalidValueError):
+    """Something is wrong with one photograph, and with no other."""
+
+
 class FusionCamWarning(UserWarning):
     """The base of all warnings that fusioncam gives."""
 
@@ -69,8 +80,12 @@ class PreprocessingWarning(FusionCamWarning):
     """How a model's inputs were prepared in training is not known, and was guessed."""
 
 
-class UnreadableImageWarning(FusionCamWarning):
-    """A file among many that is no photograph: it is left out."""
+class SkippedImageWarning(FusionCamWarning):
+    """An image among many that could not be explained: it is left out."""
+
+
+class UnreadableImageWarning(SkippedImageWarning):
+    """A file among many that is no photograph, or that preprocessing could not cope with: it is left out."""
 
 
 _PASSED_OVER = ("fusioncam_", "contextlib", "functools")

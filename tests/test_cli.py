@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 
@@ -13,8 +15,8 @@ import pytest
 from PIL import Image
 
 from absence import hide
+from fusioncam_core import load_arrays
 from fusioncam_core.cli import main
-from fusioncam_core.cli.explain import unique_names
 from fusioncam_core.explainers import EXPLAINERS
 from fusioncam_core.metrics import Deletion
 from fusioncam_core.plugins.loading import load_model
@@ -83,6 +85,36 @@ def dead():
     model = net()
     nn.init.zeros_(model[-1].weight)
     return model, preprocessing
+
+
+def of_the_size():
+    # Fails of dark photographs, gives nothing of narrow ones and NaN of small ones.
+    def prepare(photograph):
+        width, height = photograph.size
+        if photograph.getextrema() == ((0, 0), (0, 0), (0, 0)):
+            raise KeyError("dark")
+        if width < 5:
+            return None
+        array = torch.rand(3, height, width)
+        return array * float("nan") if height < 5 else array
+
+    return net(), prepare
+
+
+def of_one_size():
+    # Preprocessing scales nothing, and the model takes 40 pixels across (and those of a made-up photograph) only.
+    class Only(nn.Module):
+        def forward(self, images):
+            if images.shape[-1] not in (40, 256):
+                raise RuntimeError("40 pixels across, please")
+            return images
+
+    model = nn.Sequential(Only(), *net())
+    return model, lambda photograph: torch.rand(3, *photograph.size[::-1])
+
+
+def without_input():
+    return net(), lambda photograph: None
 
 
 def not_a_model():
@@ -234,6 +266,15 @@ class TestEvaluate:
         assert "shows no weights" in errors(capsys)[0]
         assert main([*command, "--model-name", "brightness"]) == 0
 
+    def test_over_a_photograph_of_a_results_name(self, workplace, capsys):
+        (workplace / "photos").mkdir()
+        shutil.copy("noise.png", "photos/ranking.png")
+        before = (workplace / "photos" / "ranking.png").read_bytes()
+        assert main(["evaluate", "photos/ranking.png", *model(), *self.METHODS, "--out", "photos"]) == 2
+        assert "photos/ranking.png is " in errors(capsys)[0]
+        assert (workplace / "photos" / "ranking.png").read_bytes() == before
+        assert not (workplace / "photos" / "summary.json").exists()
+
     def test_unknown_metric(self, workplace, capsys):
         assert main(["evaluate", "noise.png", *model(), "--metrics", "beauty"]) == 2
         assert "A metric is one of 'average-drop'" in errors(capsys)[0]
@@ -262,7 +303,7 @@ class TestExplain:
         with np.load(workplace / "fusioncam-out" / "noise.npz") as arrays:
             assert arrays["maps"].shape == (3, 12, 16)
             np.testing.assert_allclose(arrays["maps"], expected.maps[0], atol=1e-6)
-            np.testing.assert_allclose(arrays["weight_region"], expected.weights["weight_region"][0], rtol=1e-3)
+            np.testing.assert_allclose(arrays["weights/weight_region"], expected.weights["weight_region"][0], rtol=1e-3)
         numbers = json.loads((workplace / "fusioncam-out" / "noise.json").read_text())
         assert [(target["class"], target["name"]) for target in numbers["targets"]] == [
             (5, "f"),
@@ -275,7 +316,7 @@ class TestExplain:
         with np.load(workplace / "fusioncam-out" / "noise.npz") as arrays:
             assert arrays["maps"].shape == (12, 16)
             assert arrays["targets"] == 5
-            assert "weight_region" not in arrays
+            assert [name for name in arrays if "/" in name] == []
 
     def test_layer(self, workplace):
         assert main(["explain", "noise.png", *model(), "--layer", "0.1", "--method", "grad-cam"]) == 0
@@ -288,7 +329,7 @@ class TestExplain:
     def test_percentile_is_passed_on(self, workplace):
         assert main(["explain", "noise.png", *model(), "--percentile", "100"]) == 0
         with np.load(workplace / "fusioncam-out" / "noise.npz") as arrays:
-            assert np.unique(arrays["denoised"]).tolist() == [0.0, 1.0]  # the greatest value alone remains
+            assert np.unique(arrays["parts/denoised"]).tolist() == [0.0, 1.0]  # the greatest value alone remains
 
     def test_preprocessing_by_a_function(self, workplace):
         assert main(["explain", "noise.png", *model("pair"), "--method", "grad-cam"]) == 0
@@ -299,13 +340,97 @@ class TestExplain:
     def test_equal_names_do_not_overwrite_each_other(self, workplace, capsys):
         (workplace / "sub").mkdir()
         Image.open("turned.png").save("sub/noise.jpg")
-        assert main(["explain", "noise.png", "sub/noise.jpg", *model(), "--method", "grad-cam"]) == 0
-        names = {path.name for path in (workplace / "fusioncam-out").glob("*.png")}
-        assert names == {"noise.png", "noise-2.png"}
+        Image.open("turned.png").save("noise.jpg")
+        assert main(["explain", "noise.png", "sub/noise.jpg", "noise.jpg", *model(), "--method", "grad-cam"]) == 0
+        out = workplace / "fusioncam-out"
+        names = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+        assert names == {"noise.png", "sub/noise.png", "noise-2.png"}
 
-    def test_unique_names(self):
-        paths = ["a/x.png", "b/x.jpg", "x-2.png", "c/X.png", "y.tar.gz"]
-        assert unique_names(paths) == ["x", "x-2", "x-2-2", "X-3", "y.tar"]
+    def test_into_the_folder_of_the_photographs(self, workplace, capsys):
+        before = (workplace / "noise.png").read_bytes()
+        assert main(["explain", "noise.png", *model(), "--method", "grad-cam", "--out", "."]) == 0
+        assert (workplace / "noise.png").read_bytes() == before
+        assert {path.name for path in workplace.glob("noise*")} == {f"noise-2.{e}" for e in ("png", "npz", "json")} | {
+            "noise.png"
+        }
+        line = capsys.readouterr().out.splitlines()[-2]
+        assert line == (
+            "  wrote noise-2.png, .npz, .json; numbered, since noise.png is one of the files that are read: results "
+            "are never written over those"
+        )
+
+    def test_photographs_that_are_named_like_numbered_ones(self, workplace):
+        before = {}
+        for name in ("noise.png", "noise-2.png", "noise-3.png"):
+            Image.open("turned.png").save(name)
+            before[name] = (workplace / name).read_bytes()
+        photographs = [*before, "--out", ".", "--overwrite", "--method", "grad-cam"]
+        for _ in range(2):
+            assert main(["explain", *photographs, *model()]) == 0
+            assert {name: (workplace / name).read_bytes() for name in before} == before
+            assert {path.name for path in workplace.glob("*.npz")} == {
+                "noise-4.npz",
+                "noise-2-2.npz",
+                "noise-3-2.npz",
+            }
+
+    def test_no_number_makes_another_photographs_name(self, workplace):
+        (workplace / "maps").mkdir()
+        (workplace / "maps" / "noise.png").write_bytes(b"theirs")
+        shutil.copy("turned.png", "noise-2.png")
+        command = ["explain", "noise.png", "noise-2.png", *model(), "--method", "grad-cam", "--out", "maps"]
+        assert main(command) == 0
+        written = {path.name: load_arrays(path) for path in (workplace / "maps").glob("*.npz")}
+        assert set(written) == {"noise-3.npz", "noise-2.npz"}
+
+    def test_a_command_that_is_faster(self, workplace, monkeypatch):
+        """It writes its files between our look and our move."""
+        others = {f"noise.{ending}": b"theirs" for ending in ("png", "npz", "json")}
+        link = os.link
+
+        def slow(temporary, target):
+            for name, content in others.items():
+                (workplace / "maps" / name).write_bytes(content)
+            link(temporary, target)
+
+        monkeypatch.setattr(os, "link", slow)
+        assert main(["explain", "noise.png", *model(), "--method", "grad-cam", "--out", "maps"]) == 0
+        found = {path.name: path.read_bytes() for path in (workplace / "maps").iterdir()}
+        assert {name: found.pop(name) for name in others} == others
+        assert set(found) == {"noise-2.png", "noise-2.npz", "noise-2.json"}
+
+    @pytest.mark.filterwarnings("default")
+    def test_once_more(self, workplace, capsys):
+        command = ["explain", "noise.png", *model(), "--method", "grad-cam", "--out", "maps"]
+        assert main([*command, "--targets", "1"]) == 0
+        before = {path.name: path.read_bytes() for path in (workplace / "maps").iterdir()}
+        capsys.readouterr()
+        assert main([*command, "--targets", "2"]) == 0
+        assert "  wrote maps/noise-2.png, .npz, .json; numbered, since maps/noise.png is there already" in (
+            capsys.readouterr().out
+        )
+        assert {name: (workplace / "maps" / name).read_bytes() for name in before} == before
+        assert main([*command, "--targets", "3", "--overwrite"]) == 0
+        assert len(list((workplace / "maps").iterdir())) == 6
+        assert [load_arrays(f"maps/{name}.npz").targets for name in ("noise", "noise-2")] == [3, 2]
+
+    @pytest.mark.parametrize("ending", ["png", "npz", "json"])
+    def test_a_strangers_file_in_the_folder(self, workplace, ending):
+        (workplace / "maps").mkdir()
+        (workplace / "maps" / f"noise.{ending}").write_bytes(b"theirs")
+        command = ["explain", "noise.png", *model(), "--method", "grad-cam", "--out", "maps", "--overwrite"]
+        assert main(command) == 0
+        assert main(command) == 0
+        names = {path.name for path in (workplace / "maps").iterdir()}
+        assert names == {f"noise.{ending}", "noise-2.png", "noise-2.npz", "noise-2.json"}
+        assert (workplace / "maps" / f"noise.{ending}").read_bytes() == b"theirs"
+
+    def test_an_earlier_result_as_a_photograph(self, workplace):
+        command = [*model(), "--method", "grad-cam", "--out", "maps", "--overwrite"]
+        assert main(["explain", "noise.png", *command]) == 0
+        before = (workplace / "maps" / "noise.png").read_bytes()
+        assert main(["explain", "maps/noise.png", *command]) == 0
+        assert (workplace / "maps" / "noise.png").read_bytes() == before
 
     @pytest.mark.filterwarnings("default")
     def test_warnings_name_the_photograph(self, capsys):
@@ -326,6 +451,76 @@ class TestBrokenPhotographs:
             "fusioncam: gone.png: there is no such file.",
         ]
         assert {path.name for path in (workplace / "fusioncam-out").glob("*.png")} == {"noise.png"}
+
+    def test_names_that_file_systems_hardly_take(self, workplace, capsys):
+        for name in (b"..jpg", b"\xff\xfe.png", b"x" * 251 + b".png", b"two\nlines.png", b"p.PNG"):
+            shutil.copy("noise.png", name)
+        names = [os.fsdecode(name) for name in os.listdir(b".") if name.lower().endswith((b"png", b"jpg"))]
+        assert main(["explain", *sorted(names), *model(), "--method", "grad-cam", "--out", "maps"]) == 0
+        assert errors(capsys) == []
+        written = [os.fsencode(path.stem) for path in (workplace / "maps").glob("*.npz")]
+        (cut,) = [name for name in written if name.startswith(b"xxx")]
+        assert cut[:233] == b"x" * 233
+        assert sorted(written) == sorted([b"..jpg", b"\xff\xfe", cut, b"two\nlines", b"p", b"noise", b"turned"])
+
+    def test_each_is_told_in_one_line_and_the_others_are_explained(self, workplace, capsys):
+        Image.new("RGB", (20, 20)).save("dark.png")
+        Image.new("RGB", (20, 2), (9, 9, 9)).save("small.png")
+        Image.new("RGB", (2, 20), (9, 9, 9)).save("narrow.png")
+        Image.new("F", (20, 20), float("nan")).save("nan.tif")
+        os.mkfifo("pipe.png")
+        broken = ["dark.png", "small.png", "narrow.png", "nan.tif", "pipe.png"]
+        assert main(["explain", *broken, "noise.png", *model("of_the_size"), "--method", "grad-cam"]) == 1
+        lines = errors(capsys)
+        assert lines == [
+            "fusioncam: dark.png: preprocessing raised KeyError: 'dark'",
+            "fusioncam: small.png: expected finite numbers from preprocessing, got NaN or infinity.",
+            "fusioncam: narrow.png: expected an array from preprocessing, got None.",
+            "fusioncam: nan.tif cannot be read as a photograph: An image of mode 'F' has values of no known range; "
+            "scale it to 0..255 first.",
+            "fusioncam: pipe.png cannot be read as a photograph: expected a file, got a pipe.",
+        ]
+        assert {path.name for path in (workplace / "fusioncam-out").glob("*.npz")} == {"noise.npz"}
+
+    @pytest.mark.parametrize("order", [["odd.png", "noise.png"], ["noise.png", "odd.png"]])
+    def test_one_that_the_model_does_not_take(self, workplace, capsys, order):
+        Image.new("RGB", (30, 20)).save("odd.png")
+        command = ["explain", *order, *model("of_one_size"), "--method", "grad-cam", "--layer", "2"]
+        assert main(command) == 1
+        (line,) = errors(capsys)
+        assert line.startswith("fusioncam: odd.png: ")
+        assert {path.name for path in (workplace / "fusioncam-out").glob("*.npz")} == {"noise.npz"}
+
+    def test_files_that_cannot_be_written(self, workplace, capsys):
+        (workplace / "maps").mkdir()
+        (workplace / "maps" / "b").write_bytes(b"theirs")
+        for name in ("a", "b"):
+            (workplace / name).mkdir()
+            shutil.copy("noise.png", f"{name}/noise.png")
+        command = ["explain", "b/noise.png", "a/noise.png", *model(), "--method", "grad-cam", "--out", "maps"]
+        assert main(command) == 1
+        assert errors(capsys) == ["fusioncam: b/noise.png: maps/b/noise.png: File exists"]
+        names = sorted(path.name for path in (workplace / "maps").rglob("*.*"))
+        assert names == ["noise.json", "noise.npz", "noise.png"]
+
+    def test_a_disk_that_is_full(self, workplace, capsys):
+        """Files may have 2 kB: an error in the middle of writing."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        try:
+            assert main(["explain", "noise.png", "turned.png", *model(), "--method", "grad-cam"]) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert errors(capsys) == [
+            f"fusioncam: {name}.png: fusioncam-out/{name}.png: File too large" for name in ("noise", "turned")
+        ]
+        assert list((workplace / "fusioncam-out").iterdir()) == []
+
+    def test_more_pixels_than_pillows_limit(self, capsys, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 40 - 1)
+        assert main(["explain", "noise.png", *model()]) == 1
+        (line,) = errors(capsys)
+        assert line.startswith("fusioncam: noise.png cannot be read as a photograph: expected at most 959 pixels")
 
     def test_none_readable(self, capsys):
         assert main(["explain", "gone.png", *model()]) == 1
@@ -361,6 +556,10 @@ class TestErrors:
             (["explain", "noise.png", *model("not_a_model")], "error: No plugin adapts a model of type builtins.str"),
             (["layers", *model("bare")], "error: 'python:tiny_models:bare' gives a model without its preprocessing"),
             (["explain", "noise.png", *model("too_few_names")], "error: The model has 7 classes, but there are 2"),
+            (
+                ["explain", "noise.png", "turned.png", *model("without_input")],
+                "error: noise.png: expected an array from preprocessing, got None",
+            ),
             (["explain", "noise.png", *model(), "--out", "noise.png"], "error: noise.png: File exists"),
         ],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fusioncam_core.evaluation.results import Evaluation, require_place
+from fusioncam_core.metrics.metric import find_metric
 from fusioncam_core.models.adapter import LayerInfo
-from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.explanation import Explanation, join
 from fusioncam_core.results.figures import Row, figure, overlay, overlay_png, png
-from fusioncam_core.results.files import save_explanation
+from fusioncam_core.results.files import MAIN, load_arrays, save_explanation
 from fusioncam_core.results.terminal import layer_table, photograph_report
 
 CLASS_NAMES = ("cat", "dog", "a name that is far too long for any panel of this width $x^2$")
@@ -65,6 +68,13 @@ def explanation(batch=1, targets=None, method="fusion-cam", spatial=(4, 6), imag
         weights={name: np.float32(value) * ones for name, value in WEIGHTS.items()} if fused else {},
         titles=TITLES[method],
     )
+
+
+def many_targets(count):
+    """The arrays of `explanation` that have a row a target, with so many of them."""
+    ones = np.ones((1, count), dtype=np.float32)
+    maps = np.zeros((1, count, 4, 6), dtype=np.float32)
+    return {"targets": ones.astype(int), "scores": ones, "probabilities": ones, "maps": maps}
 
 
 def flat(colour, height=40, width=40):
@@ -125,6 +135,13 @@ class TestFigure:
     def test_extreme_proportions_change_the_width(self, height, width, inches):
         drawn = figure(self.rows(1, height, width), ["P", "A", "B", "C"])
         assert drawn.axes[0].get_window_extent().width / drawn.dpi == pytest.approx(inches)
+
+    @pytest.mark.parametrize(("height", "width", "ratio"), [(5000, 10, 10), (10, 5000, 0.1), (1, 65000, 0.1)])
+    def test_no_panel_is_longer_than_ten_times_its_width(self, height, width, ratio):
+        drawn = figure(self.rows(1, height, width), ["P", "A", "B", "C"])
+        box = drawn.axes[0].get_window_extent()
+        assert box.height / box.width == pytest.approx(ratio)
+        assert max(drawn.get_size_inches()) < 20
 
     def test_nothing_overlaps_and_nothing_leaves_the_picture(self):
         drawn = figure(
@@ -188,18 +205,21 @@ class TestSave:
         given = explanation(targets=3)
         save_explanation(given, tmp_path, ["a"], pictures=False)
         with np.load(tmp_path / "a.npz") as arrays:
-            assert sorted(arrays) == sorted(["maps", "targets", "scores", "probabilities", *PARTS, *WEIGHTS])
+            own = [*(f"parts/{name}" for name in PARTS), *(f"weights/{name}" for name in WEIGHTS)]
+            assert sorted(arrays) == sorted(["fusioncam", "maps", "targets", "scores", "probabilities", *own])
             assert arrays["maps"].dtype == np.float32
             assert np.array_equal(arrays["maps"], given.maps[0])
-            assert np.array_equal(arrays["region"], given.parts["region"][0])
+            assert np.array_equal(arrays["parts/region"], given.parts["region"][0])
             assert arrays["targets"].tolist() == [1, 0, 2]
-            assert arrays["weight_region"].tolist() == [np.float32(0.2727)] * 3
+            assert arrays["weights/weight_region"].tolist() == [np.float32(0.2727)] * 3
 
     def test_numbers(self, tmp_path):
         save_explanation(explanation(targets=2), tmp_path, ["a"], class_names=CLASS_NAMES, pictures=False)
         numbers = {"score": 2.5, "probability": 0.7, "weights": WEIGHTS}
         assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+            "fusioncam": "explanation",
             "name": "a",
+            "index": None,
             "method": "fusion-cam",
             "layer": "features.3",
             "input_shape": [3, 4, 6],
@@ -223,6 +243,17 @@ class TestSave:
         # inches: margin, label, panels with gaps, bar and its labels; title, panels with gaps, margin
         assert width == int(200 * (0.08 + 0.36 + panels * (2.1 + 0.06) + 0.1 + 0.42))
         assert height == int(200 * (0.24 + rows * 2.1 + (rows - 1) * 0.06 + 0.08))
+
+    @pytest.mark.parametrize(("height", "width", "rows"), [(40, 40, 27), (5000, 10, 4)])
+    def test_of_many_targets_as_many_are_drawn_as_fit(self, tmp_path, height, width, rows):
+        given = replace(explanation(targets=3, method="grad-cam"), **many_targets(200))
+        save_explanation(given, tmp_path, ["a"], [flat((1, 2, 3), height, width)])
+        drawn = _pixels(tmp_path / "a.png").shape[0] / 200
+        panel = 2.1 if rows == 27 else 14
+        assert drawn == pytest.approx(0.24 + rows * panel + (rows - 1) * 0.06 + 0.08, abs=0.01)
+        assert drawn < 61
+        assert load_arrays(tmp_path / "a.npz").maps.shape == (200, 4, 6)
+        assert len(json.loads((tmp_path / "a.json").read_text())["targets"]) == 200
 
     def test_photograph_is_drawn(self, tmp_path):
         save_explanation(explanation(method="grad-cam"), tmp_path, ["a"], [Image.new("RGB", (90, 60), (255, 0, 9))])
@@ -264,8 +295,15 @@ class TestSave:
         [
             ({"names": ["a"]}, "There are 2 images, but 1 names"),
             ({"names": ["a", "a"]}, "The name 'a' comes twice: one image would overwrite the other"),
-            ({"names": ["a", "../b"]}, r"'\.\./b' is not a plain file name"),
-            ({"names": ["a", ""]}, "'' is not a plain file name"),
+            ({"names": ["a", "A"]}, "The name 'A' comes twice"),
+            ({"names": ["\u00e4", "a\u0308"]}, "comes twice"),
+            ({"names": ["a", "../b"]}, r"'\.\./b' is not the name of a file below a folder"),
+            ({"names": ["a", "b/../../c"]}, "is not the name of a file below a folder"),
+            ({"names": ["a", "/b"]}, "'/b' is not the name of a file below a folder"),
+            ({"names": ["a", "."]}, "'.' is not the name of a file below a folder"),
+            ({"names": ["a", "b\0c"]}, "is not the name of a file below a folder"),
+            ({"names": ["a", "\ud800"]}, "is no name that a file can have"),
+            ({"names": ["a", ""]}, "'' is not the name of a file below a folder"),
             ({"class_names": ["a"]}, "The model has 3 classes, but there are 1 class names"),
             ({"photographs": [flat((1, 2, 3))]}, "There are 2 images, but 1 photographs"),
             ({"photographs": [np.zeros((4, 4, 3))] * 2}, r"got dtype float64 and shape \(4, 4, 3\)"),
@@ -275,6 +313,106 @@ class TestSave:
     def test_bad_options(self, tmp_path, options, message):
         with pytest.raises(ValueError, match=message):
             save_explanation(explanation(batch=2), tmp_path, **options)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_photograph_that_does_not_fit_leaves_nothing_of_the_others(self, tmp_path):
+        with pytest.raises(ValueError, match="got dtype float64"):
+            save_explanation(explanation(batch=2), tmp_path, photographs=[flat((1, 2, 3)), np.zeros((4, 4, 3))])
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "name", ["maps", "targets", "scores", "probabilities", "file", "fusioncam", "a/b", "allow_pickle"]
+    )
+    def test_parts_and_weights_of_any_name_replace_nothing(self, tmp_path, name):
+        part, weight = np.full((1, 4, 6), 0.5, np.float32), np.float32([0.25])
+        given = replace(explanation(), parts={name: part}, weights={name: weight})
+        save_explanation(given, tmp_path, ["a"], pictures=False)
+        found = load_arrays(tmp_path / "a.npz")
+        np.testing.assert_array_equal(found.maps, given.maps[0])
+        assert (found.targets, found.scores, found.probabilities) == (1, 2.5, np.float32(0.7))
+        assert list(found.parts) == list(found.weights) == [name]
+        np.testing.assert_array_equal(found.parts[name], part[0])
+        assert found.weights[name] == 0.25
+
+    @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY"])
+    def test_loading_what_is_no_explanation(self, tmp_path, content):
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"Expected the arrays of an explanation, got .*a\.npz"):
+            load_arrays(tmp_path / "a.npz")
+
+    def test_loading_other_arrays(self, tmp_path):
+        np.save(tmp_path / "a.npy", np.zeros(3))
+        np.savez(tmp_path / "b.npz", maps=np.zeros(3))
+        np.savez(tmp_path / "c.npz", fusioncam=np.asarray(99), **dict.fromkeys(MAIN, np.zeros(3)))
+        for name in ("a.npy", "b.npz", "c.npz"):
+            with pytest.raises(ValueError, match="Expected the arrays of an explanation"):
+                load_arrays(tmp_path / name)
+
+    def test_nothing_is_replaced_unasked(self, tmp_path):
+        given = explanation(method="grad-cam")
+        given.save(tmp_path)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        other = replace(given, layer="other")
+        with pytest.raises(ValueError, match=r"image-0\.png is there already: it is replaced only with overwrite=True"):
+            other.save(tmp_path)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        other.save(tmp_path, overwrite=True)
+        assert json.loads((tmp_path / "image-0.json").read_text())["layer"] == "other"
+        assert {path.name for path in tmp_path.iterdir()} == set(before)
+
+    @pytest.mark.parametrize("ending", ["png", "npz", "json"])
+    def test_what_others_have_written_is_never_replaced(self, tmp_path, ending):
+        (tmp_path / f"a.{ending}").write_bytes(b"theirs")
+        with pytest.raises(ValueError, match=rf"a\.{ending} is there already, and is no explanation"):
+            explanation().save(tmp_path, ["a"], overwrite=True)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {f"a.{ending}": b"theirs"}
+
+    def test_one_name_that_is_taken_keeps_all_from_being_written(self, tmp_path):
+        (tmp_path / "b.json").write_bytes(b"theirs")
+        with pytest.raises(ValueError, match=r"b\.json is there already"):
+            explanation(batch=2).save(tmp_path, ["a", "b"], pictures=False)
+        assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+
+    def test_the_image_itself_is_never_replaced_even_if_we_drew_it(self, tmp_path):
+        explanation().save(tmp_path, ["a"])
+        before = (tmp_path / "a.png").read_bytes()
+        given = replace(explanation(), names=("a",), files=(str(tmp_path / "a.png"),))
+        with pytest.raises(ValueError, match=r"a\.png is one of the files that are read"):
+            given.save(tmp_path, overwrite=True)
+        assert (tmp_path / "a.png").read_bytes() == before
+
+    def test_names_with_folders(self, tmp_path):
+        given = replace(explanation(batch=2), names=("cat/001", "dog/001"), indices=(0, 7))
+        written = given.save(tmp_path / "out", pictures=False)
+        names = [path.relative_to(tmp_path / "out").as_posix() for path in written]
+        assert names == ["cat/001.npz", "cat/001.json", "dog/001.npz", "dog/001.json"]
+        numbers = json.loads((tmp_path / "out" / "dog" / "001.json").read_text())
+        assert (numbers["name"], numbers["index"]) == ("dog/001", 7)
+
+    def test_places_in_the_source_where_there_are_no_names(self, tmp_path):
+        given = replace(explanation(batch=2), indices=(41, 9999))
+        written = given.save(tmp_path, pictures=False)
+        assert [path.name for path in written] == [f"image-{n}.{e}" for n in (41, 9999) for e in ("npz", "json")]
+
+    @pytest.mark.parametrize(
+        "name",
+        ["x" * 300, "\u00e4" * 200, os.fsdecode(b"\xff\xfe"), os.fsdecode(b"\xff" * 251), "..jpg", "a\nb", "\x1b[2J"],
+        ids=ascii,
+    )
+    def test_names_that_file_systems_hardly_take(self, tmp_path, name):
+        written = save_explanation(explanation(), tmp_path, [name])
+        assert sorted(written) == sorted(tmp_path.iterdir())
+        assert len(written) == 3
+        assert json.loads(written[2].read_bytes())["name"] == name
+
+    def test_everything_comes_apart_and_together(self):
+        given = replace(explanation(batch=2), names=("a", "b"), indices=(3, 4), files=("/a.png", "/b.png"))
+        singles = list(given.split())
+        assert [(each.names, each.indices, each.files) for each in singles] == [
+            (("a",), (3,), ("/a.png",)),
+            (("b",), (4,), ("/b.png",)),
+        ]
+        assert replace(join(singles, np), evaluations=9) == given
 
     @pytest.mark.parametrize("spatial", [(6,), (2, 3, 4, 5)])
     def test_other_dimensions_are_saved_without_a_picture(self, tmp_path, spatial):
@@ -294,6 +432,69 @@ def _photograph_colours(path):
     left = 200 * (0.08 + 0.36)
     row = (pixels.shape[0] + 200 * (0.24 - 0.08)) / 2
     return [pixels[round(row), round(left + 200 * 2.1 * share)].tolist() for share in (0.2, 0.8)]
+
+
+class TestSaveEvaluation:
+    @pytest.fixture
+    def found(self):
+        return Evaluation(
+            model="Net",
+            images=("cat/001", os.fsdecode(b"\xff")),
+            targets=np.array([1, 2]),
+            probabilities=np.array([0.5, 0.6]),
+            methods=("grad-cam", "fusion-cam"),
+            metrics=(find_metric("average-drop"),),
+            values=np.array([[[0.1, 0.2]], [[0.3, 0.4]]]),
+            curves={},
+            fractions={},
+            reference="fusion-cam",
+        )
+
+    def contents(self, folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def test_its_own_earlier_files_are_replaced(self, found, tmp_path):
+        found.save(tmp_path)
+        before = self.contents(tmp_path)
+        other = replace(found, model="Other")
+        other.save(tmp_path)
+        assert self.contents(tmp_path).keys() == before.keys()
+        assert json.loads((tmp_path / "summary.json").read_text())["model"] == "Other"
+        with pytest.raises(ValueError, match=r"values\.csv is there already: it is replaced only with overwrite=True"):
+            found.save(tmp_path, overwrite=False)
+        assert json.loads((tmp_path / "summary.json").read_text())["model"] == "Other"
+
+    def test_a_name_that_is_no_utf8_is_written_as_an_escape(self, found, tmp_path):
+        found.save(tmp_path, pictures=False)
+        assert "\\udcff,2,0.6,grad-cam,average-drop,0.2\n" in (tmp_path / "values.csv").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("name", ["values.csv", "summary.json", "summary.txt", "ranking.png"])
+    @pytest.mark.parametrize("content", [b"", b"theirs", b"image,target\n1,2\n", b'{"model": "Net"}'])
+    def test_a_strangers_file_keeps_all_from_being_written(self, found, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(
+            ValueError, match=f"{name} is there already, and is no evaluation that fusioncam has written"
+        ):
+            require_place(tmp_path)
+        with pytest.raises(
+            ValueError, match=f"{name} is there already, and is no evaluation that fusioncam has written"
+        ):
+            found.save(tmp_path)
+        assert self.contents(tmp_path) == {name: content}
+
+    def test_an_explanation_is_no_evaluation(self, found, tmp_path):
+        explanation().save(tmp_path, ["ranking"])
+        before = self.contents(tmp_path)
+        with pytest.raises(ValueError, match=r"ranking\.png is there already, and is no evaluation"):
+            found.save(tmp_path)
+        assert self.contents(tmp_path) == before
+
+    def test_a_photograph_that_is_an_evaluations_picture(self, found, tmp_path):
+        found.save(tmp_path)
+        before = self.contents(tmp_path)
+        with pytest.raises(ValueError, match=r"ranking\.png is one of the files that are read"):
+            replace(found, model="Other").save(tmp_path, inputs=[tmp_path / "ranking.png"])
+        assert self.contents(tmp_path) == before
 
 
 class TestNotebook:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import Explanation, FusionCAM, GradCAM, Preprocessing, ScoreCAM
+from fusioncam_core import Explanation, FusionCAM, GradCAM, Preprocessing, ScoreCAM, load_arrays
 from fusioncam_core.arrays.namespaces import to_numpy
-from fusioncam_core.data.sources import prefetched
-from fusioncam_core.errors import UnreadableImageWarning
+from fusioncam_core.data import sources
+from fusioncam_core.data.sources import prefetched, regrouped
+from fusioncam_core.errors import EmptyMapWarning, InvalidValueError, SkippedImageWarning, UnreadableImageWarning
 from libraries import framework
 
 torch = pytest.importorskip("torch")
@@ -119,9 +124,93 @@ class TestPhotographs:
     def test_a_folder(self, cam: GradCAM, folder: Path, preprocessing: Preprocessing) -> None:
         with pytest.warns(UnreadableImageWarning, match=r"broken.png is not an image Pillow can read. It is left out"):
             explanations = list(cam.explain_many(folder, preprocessing=preprocessing))
-        assert [each.names for each in explanations] == [("a",), ("b",), ("c",)]
+        assert [each.names for each in explanations] == [("a",), ("b",), ("inner/c",)]
+        assert [each.indices for each in explanations] == [(0,), (1,), (3,)], "the broken one has its place"
         written = explanations[1].numpy().save(folder / "out", pictures=False)
         assert {path.name for path in written} == {"b.npz", "b.json"}
+
+    def test_files_of_one_name_in_two_folders(
+        self, cam: GradCAM, folder: Path, preprocessing: Preprocessing, tmp_path: Path
+    ) -> None:
+        image = pytest.importorskip("PIL.Image")
+        for number, name in enumerate(("cat/001.png", "dog/001.png", "dog/001.jpg", "dog/001.PNG")):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            image.new("RGB", (48, 48), (60 * number, 10, 10)).save(tmp_path / name)
+        files = [tmp_path / name for name in ("cat/001.png", "dog/001.png", "dog/001.jpg", "dog/001.PNG")]
+        explanations = list(cam.explain_many(files, preprocessing=preprocessing))
+        assert [each.names[0] for each in explanations] == ["cat/001", "dog/001", "dog/001-2", "dog/001-3"]
+        assert [each.files[0] for each in explanations] == [str(file) for file in files]
+        written = [path for each in explanations for path in each.save(tmp_path / "out", pictures=False)]
+        assert len(set(written)) == 8
+        for each in explanations:
+            saved = load_arrays(tmp_path / "out" / f"{each.names[0]}.npz")
+            np.testing.assert_array_equal(saved.maps, each.numpy().maps[0])
+
+    def test_into_the_folder_of_the_photographs(self, cam: GradCAM, folder: Path, preprocessing: Preprocessing) -> None:
+        pytest.importorskip("matplotlib")
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.warns(UnreadableImageWarning):
+            _, explanation, _ = cam.explain_many(folder, preprocessing=preprocessing)
+        with pytest.raises(ValueError, match=r"b\.png is one of the files that are read"):
+            explanation.save(folder, overwrite=True)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+    def test_files_that_come_one_by_one(self, cam: GradCAM, folder: Path, preprocessing: Preprocessing) -> None:
+        files = (folder / name for name in ("b.png", "inner/c.jpg", "b.png"))
+        explanations = list(cam.explain_many(files, preprocessing=preprocessing))
+        whole = folder.as_posix().lstrip("/")
+        assert [each.names[0] for each in explanations] == [f"{whole}/b", f"{whole}/inner/c", f"{whole}/b-2"]
+
+    def test_what_is_no_file_is_not_opened(self, cam: GradCAM, folder: Path, preprocessing: Preprocessing) -> None:
+        os.mkfifo(folder / "pipe.png")
+        (folder / "called_like.png").mkdir()
+        with pytest.warns(UnreadableImageWarning) as caught:
+            explanations = list(cam.explain_many(folder, preprocessing=preprocessing))
+        assert [each.names[0] for each in explanations] == ["a", "b", "inner/c"]
+        told = [str(warning.message) for warning in caught]
+        assert len(told) == 2
+        assert told[1].endswith("pipe.png cannot be read as a photograph: expected a file, got a pipe. It is left out.")
+
+    @pytest.mark.filterwarnings("error")
+    def test_more_pixels_than_pillows_limit(
+        self, cam: GradCAM, folder: Path, preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        image = pytest.importorskip("PIL.Image")
+        monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", 60 * 80)
+        image.new("RGB", (81, 60)).save(folder / "large.png")
+        with pytest.warns(UnreadableImageWarning) as caught:
+            explanations = list(cam.explain_many(folder, preprocessing=preprocessing))
+        assert [each.names[0] for each in explanations] == ["a", "b", "inner/c"]
+        assert "large.png cannot be read as a photograph: expected at most 4800 pixels" in str(caught[1].message)
+        assert "81 x 60 = 4860" in str(caught[1].message)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (lambda photograph: None, r"a\.PNG: expected an array from preprocessing, got None"),
+            (lambda photograph: "x", r"a\.PNG: expected an array from preprocessing, got a builtins\.str"),
+            (lambda photograph: {}["mean"], r"a\.PNG: preprocessing raised KeyError: 'mean'"),
+            (lambda photograph: np.full((3, 48, 48), np.nan), r"a\.PNG: expected finite numbers from preprocessing"),
+        ],
+    )
+    @pytest.mark.parametrize("prefetch", [0, 2])
+    def test_preprocessing_that_fails(
+        self, cam: GradCAM, folder: Path, preprocessing: Preprocessing, given: Any, message: str, prefetch: int
+    ) -> None:
+        calls: list[int] = []
+
+        def fails_once(photograph: Any) -> Any:
+            calls.append(1)
+            return given(photograph) if len(calls) == 1 else preprocessing(photograph)
+
+        files = [folder / name for name in ("a.PNG", "b.png", "inner/c.jpg")]
+        with pytest.raises(ValueError, match=message):
+            list(cam.explain_many(files, preprocessing=fails_once, prefetch=prefetch))
+        calls.clear()
+        with pytest.warns(SkippedImageWarning, match=message) as caught:
+            explanations = list(cam.explain_many(files, preprocessing=fails_once, prefetch=prefetch, on_error="skip"))
+        assert [(each.names[0], each.indices) for each in explanations] == [("b", (1,)), ("inner/c", (2,))]
+        assert len(caught) == 1
 
     def test_a_list_of_files(self, cam: GradCAM, folder: Path, preprocessing: Preprocessing) -> None:
         (explanation,) = cam.explain_many([str(folder / "b.png")], 2, preprocessing=preprocessing)
@@ -144,6 +233,66 @@ class TestPhotographs:
             list(cam.explain_many(tmp_path / "absent", preprocessing=preprocessing))
         with pytest.raises(ValueError, match="There is no photograph in"):
             list(cam.explain_many(tmp_path, preprocessing=preprocessing))
+
+
+class TestOneOfAGroup:
+    """What is wrong with one image is told of that one, by its place in the source, and the others are explained."""
+
+    @pytest.fixture
+    def images(self, shapes: dict[str, Any]) -> np.ndarray:
+        images: np.ndarray = shapes["images"].copy()
+        images[4] = np.nan
+        return images
+
+    def test_raise(self, cam: GradCAM, images: np.ndarray) -> None:
+        found = cam.explain_many(images)
+        assert [next(found).indices for _ in range(4)] == [(0,), (1,), (2,), (3,)]
+        with pytest.raises(InvalidValueError, match=r"Image 4 of the source: NaN or infinity in the "):
+            next(found)
+
+    def test_skip(self, cam: GradCAM, images: np.ndarray, shapes: dict[str, Any]) -> None:
+        with pytest.warns(SkippedImageWarning, match="Image 4 of the source is left out: NaN or infinity") as caught:
+            explanations = list(cam.explain_many(images, on_error="skip"))
+        assert len(caught) == 1
+        assert [each.indices for each in explanations] == [(n,) for n in (0, 1, 2, 3, 5, 6, 7)]
+        expected = np.delete(to_numpy(cam(shapes["images"]).maps), 4, axis=0)
+        np.testing.assert_allclose(maps(explanations), expected, atol=1e-6)
+
+    def test_an_error_of_the_model_itself_gets_a_note(self, shapes: dict[str, Any]) -> None:
+        class Fails(torch.nn.Conv2d):
+            def forward(self, images: Any) -> Any:
+                if torch.any(images > 50):
+                    raise RuntimeError("by the model")
+                return super().forward(images)
+
+        images = shapes["images"].copy()
+        images[5, 0, 0, 0] = 60
+        model = torch.nn.Sequential(Fails(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        cam = GradCAM(model, "1", batch_size=4)
+        cam.layers(shapes["images"][:1])
+        with pytest.raises(Exception, match="by the model") as caught:
+            list(cam.explain_many(images))
+        notes = getattr(caught.value, "__notes__", [])
+        assert "image 5 of the source" in f"{caught.value} {notes}".casefold()
+        with pytest.warns(SkippedImageWarning, match="Image 5 of the source is left out"):
+            explanations = list(cam.explain_many(images, on_error="skip"))
+        assert [each.indices[0] for each in explanations] == [0, 1, 2, 3, 4, 6, 7]
+
+    def test_warnings_name_the_image_of_the_source(self, shapes: dict[str, Any]) -> None:
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        )
+        images = shapes["images"] + 1
+        images[5] = 0
+        with pytest.warns(EmptyMapWarning) as caught:
+            list(GradCAM(model, "1", batch_size=4).explain_many(images, 0))
+        named = [re.findall("image [0-9]+", str(warning.message)) for warning in caught]
+        assert ["image 5"] in named
+        assert ["image 1"] not in named
+
+    def test_an_unknown_word(self, cam: GradCAM, shapes: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="on_error is 'raise' or 'skip': got 'ignore'"):
+            cam.explain_many(shapes["images"], on_error="ignore")  # type: ignore[arg-type]
 
 
 class TestTargets:
@@ -194,6 +343,45 @@ class TestGroups:
                 single.weights["weight_region"][0], whole.weights["weight_region"][row], atol=1e-5
             )
 
+    def test_a_loaders_images_are_counted_over_all_its_batches(
+        self, cam: GradCAM, shapes: dict[str, Any], tmp_path: Path
+    ) -> None:
+        loader = torch.utils.data.DataLoader(torch.from_numpy(shapes["images"]), batch_size=2)
+        for each in cam.explain_many(loader):
+            each.save(tmp_path, pictures=False)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {f"image-{place}.{ending}" for place in range(8) for ending in ("npz", "json")}
+
+    def test_images_are_joined_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not the waiting ones anew for each that comes."""
+        joined: list[int] = []
+        concatenate = sources._joined
+
+        def counted(groups: Any) -> Any:
+            joined.append(sum(len(each.names) for each in groups))
+            return concatenate(groups)
+
+        monkeypatch.setattr(sources, "_joined", counted)
+        single = [sources.Group(np.full((1, 2), n), None, (None,), (n,)) for n in range(1000)]
+        found = list(regrouped(single, 100))
+        assert [group.places for group in found] == [tuple(range(n, n + 100)) for n in range(0, 1000, 100)]
+        np.testing.assert_array_equal(np.concatenate([group.inputs for group in found])[:, 0], np.arange(1000))
+        assert sum(joined) == 1000
+
+    @pytest.mark.parametrize("sizes", [[3, 3, 3], [7], [1, 6], [2, 2, 2, 1], [5, 1, 5]])
+    def test_groups_of_any_sizes_are_cut_alike(self, sizes: list[int]) -> None:
+        starts = np.cumsum([0, *sizes])[:-1]
+        groups = [
+            sources.Group(np.arange(a, a + n)[:, None], np.arange(a, a + n), ("x",) * n, tuple(range(a, a + n)))
+            for a, n in zip(starts.tolist(), sizes, strict=True)
+        ]
+        found = list(regrouped(groups, 3))
+        whole, rest = divmod(sum(sizes), 3)
+        assert [len(group.names) for group in found] == [3] * whole + [rest] * (rest > 0)
+        for one in found:
+            assert one.inputs[:, 0].tolist() == list(one.places) == one.labels.tolist()
+        assert [place for group in found for place in group.places] == list(range(sum(sizes)))
+
     def test_another_frameworks_loader(self, shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
         framework("jax")
         from jax_models import tapped_function
@@ -225,6 +413,46 @@ class TestReadingAhead:
         assert next(source) == 0
         source.close()  # type: ignore[attr-defined]
         assert len(made) <= 5
+
+    def test_closing_does_not_wait_for_a_source_that_does(self, cam: GradCAM, shapes: dict[str, Any]) -> None:
+        gate, ended = threading.Event(), threading.Event()
+
+        def batches() -> Iterator[Any]:
+            try:
+                yield shapes["images"][:3]
+                gate.wait(60)
+                yield shapes["images"][3:6]
+            finally:
+                ended.set()
+
+        found = cam.explain_many(batches())
+        assert next(found).indices == (0,)
+        start = time.monotonic()
+        found.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - start < 5
+        gate.set()
+        assert ended.wait(5), "the source is closed once it lets go"
+
+    def test_the_thread_ends_with_the_items_and_with_closing(self) -> None:
+        def readers() -> list[threading.Thread]:
+            return [each for each in threading.enumerate() if each.name == "fusioncam reader"]
+
+        before = len(readers())
+        assert list(prefetched(range(3), 2)) == [0, 1, 2]
+        source = prefetched(itertools.count(), 2)
+        assert next(source) == 0
+        source.close()
+        assert len(readers()) == before
+
+    def test_an_exit_of_the_source_arrives(self) -> None:
+        def items() -> Iterator[int]:
+            yield 1
+            raise SystemExit(0)
+
+        source = prefetched(items(), 2)
+        assert next(source) == 1
+        with pytest.raises(SystemExit):
+            next(source)
 
     def test_an_error_arrives(self) -> None:
         def items() -> Iterator[int]:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusioncam_core.cli.common import add_common, complain, load, say
-from fusioncam_core.data.preprocessing import Preprocessing, read_photograph
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.cli.common import add_common, complain, in_words, load, say
+from fusioncam_core.data.preprocessing import Preprocessing, prepared_photograph, read_photograph
+from fusioncam_core.errors import CannotWriteError, InvalidValueError, PhotographError
 from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.extras import require
+from fusioncam_core.names import folded, names_of_files
 from fusioncam_core.plugins.loaded_model import LoadedModel
-from fusioncam_core.results.files import save_explanation
+from fusioncam_core.results.files import check_savable, free_name, save_explanation
 from fusioncam_core.results.terminal import photograph_report
+from fusioncam_core.results.writing import Identity, identities
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
@@ -31,6 +36,10 @@ _FUSION_OPTIONS = ("percentile", "contributions", "variant")
 _LIMITS = ("budget", "tolerance")
 
 
+_NOISE = (256, 256)
+"""Pixels of the photograph that is made up to see whether the model and the arguments work."""
+
+
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     add = parser.add_argument
@@ -40,6 +49,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     listed = "`fusioncam methods` lists them (default: %(default)s)"
     add("--method", default="fusion-cam", metavar="METHOD", help=listed)
     add("--out", default="fusioncam-out", metavar="DIR", help="where the files go (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace earlier explanations there (default: number the names)")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
     add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
@@ -61,25 +71,146 @@ def _targets(text: str) -> list[int] | str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Explain photographs: print the top classes and the contributions, write pictures, maps and numbers."""
+    """Explain photographs: print the top classes and the contributions, write pictures, maps and numbers.
+
+    The files are called like the photographs, below the folder that holds all of these. None replaces a photograph or
+    anything else that fusioncam has not written; earlier explanations are replaced with --overwrite only.
+    """
     loaded, preprocessing = load(arguments.model)
     explainer = _explainer(arguments, loaded)
     require("matplotlib.figure", "Drawing pictures")  # fail before the long work, not after it
     Path(arguments.out).mkdir(parents=True, exist_ok=True)
+    work = _Work(arguments, loaded, preprocessing, explainer)
     broken = 0
-    for path, name in zip(arguments.photographs, unique_names(arguments.photographs), strict=True):
+    for path, name in zip(arguments.photographs, work.names, strict=True):
         try:
-            photograph = read_photograph(path)
-        except ValueError as error:
+            lines = work.explain(path, name)
+        except PhotographError as error:
             complain(str(error))
             broken += 1
-            continue
-        explanation = _call(explainer, preprocessing(photograph), arguments.targets, path)
-        seen = [preprocessing.window(photograph)] if isinstance(preprocessing, Preprocessing) else None
-        written = save_explanation(explanation, arguments.out, [name], seen, loaded.class_names)
-        lines = photograph_report(path, explanation, loaded.class_names, written)
-        say("\n".join(lines) + "\n", sys.stdout)
+        else:
+            say("\n".join(lines) + "\n", sys.stdout)
     return 1 if broken else 0
+
+
+class _Work:
+    """The photographs of one command.
+
+    Args:
+        arguments: of the command.
+        loaded: the model.
+        preprocessing: of its photographs.
+        explainer: of the model.
+
+    Attributes:
+        names: of the photographs, for the files.
+    """
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        loaded: LoadedModel,
+        preprocessing: Callable[[Any], Any],
+        explainer: Explainer,
+    ):
+        self.names = names_of_files(arguments.photographs)
+        self._reserved = frozenset(map(folded, self.names))
+        self._arguments = arguments
+        self._loaded = loaded
+        self._preprocessing = preprocessing
+        self._explainer = explainer
+        self._kept: set[Identity] = set(identities(arguments.photographs))
+        self._works = False
+
+    def explain(self, path: str, name: str) -> list[str]:
+        """Explain one photograph and write its files: the lines that report it.
+
+        Raises:
+            ValueError: `PhotographError`, if something is wrong with this photograph or its files; others if something
+                is wrong with the model or the arguments.
+        """
+        with _warnings_named(path):
+            try:
+                photograph = read_photograph(path)
+            except InvalidValueError as error:
+                raise PhotographError(str(error)) from error
+            explanation = self._explanation(photograph, path)
+            check_savable(explanation, self._loaded.class_names)
+            try:
+                return self._report(path, name, explanation, photograph)
+            except (InvalidValueError, CannotWriteError) as error:
+                raise PhotographError(f"{path}: {in_words(error)}") from error
+
+    def _explanation(self, photograph: Any, path: str) -> Explanation:
+        try:
+            image = prepared_photograph(photograph, self._preprocessing, path)
+        except InvalidValueError as error:
+            if self._works or self._succeeds(self._prepared_noise):
+                raise PhotographError(str(error)) from error
+            raise
+        try:
+            explanation = self._explained(image)
+        except (ValueError, RuntimeError) as error:
+            if self._works or self._succeeds(lambda: self._explained(self._prepared_noise())):
+                raise PhotographError(f"{path}: {error}") from error
+            raise
+        self._works = True
+        return replace(explanation, files=(os.path.abspath(path),))
+
+    def _explained(self, image: Any) -> Explanation:
+        targets = self._arguments.targets
+        wanted = np.asarray(targets if len(targets) == 1 else [targets]) if isinstance(targets, list) else targets
+        return self._explainer(image[np.newaxis], wanted).numpy()
+
+    def _prepared_noise(self) -> Any:
+        """The input of a photograph that is made up: what fails for it too is the model's or the arguments' fault."""
+        noise = np.random.default_rng(0).integers(0, 256, (*_NOISE, 3), dtype=np.uint8)
+        picture = require("PIL.Image", "Reading photographs").fromarray(noise)
+        return prepared_photograph(picture, self._preprocessing, "noise")
+
+    @staticmethod
+    def _succeeds(work: Callable[[], Any]) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what nobody asked to have explained
+            try:
+                work()
+            except (ValueError, TypeError, RuntimeError):
+                return False
+        return True
+
+    def _report(self, path: str, name: str, explanation: Explanation, photograph: Any) -> list[str]:
+        seen = [self._preprocessing.window(photograph)] if isinstance(self._preprocessing, Preprocessing) else None
+        written, reason = self._written(name, explanation, seen)
+        self._kept |= identities(written)
+        *lines, files = photograph_report(path, explanation, self._loaded.class_names, written)
+        return [*lines, files if reason is None else f"{files}; numbered, since {reason.rstrip('.')}"]
+
+    def _written(self, name: str, explanation: Explanation, seen: list[Any] | None) -> tuple[list[Path], str | None]:
+        """The files, under the first name that is free; and why that is not the photograph's own."""
+        out = self._arguments.out
+        own, reason = self._free(name)
+        limits = {"overwrite": self._arguments.overwrite, "inputs": self._kept}
+        try:
+            return save_explanation(explanation, out, [own], seen, self._loaded.class_names, **limits), reason
+        except InvalidValueError:
+            if self._free(name)[0] == own:
+                raise
+        return self._written(name, explanation, seen)  # another command was faster: the next name
+
+    def _free(self, name: str) -> tuple[str, str | None]:
+        limits = {"overwrite": self._arguments.overwrite, "inputs": self._kept, "reserved": self._reserved}
+        return free_name(self._arguments.out, name, **limits)
+
+
+@contextlib.contextmanager
+def _warnings_named(path: str) -> Iterator[None]:
+    """Say what is warned about a photograph with its name, also if an error ends it."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        finally:
+            for warning in caught:
+                complain(f"{path}: warning: {warning.message}")
 
 
 def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
@@ -102,31 +233,3 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
         **options,
         **limits,
     )
-
-
-def _call(explainer: Explainer, image: Any, targets: list[int] | str | None, path: str) -> Explanation:
-    """Explain one image; what is warned about it is said with its name."""
-    wanted = np.asarray(targets if len(targets) == 1 else [targets]) if isinstance(targets, list) else targets
-    with warnings.catch_warnings(record=True) as caught:
-        explanation = explainer(image[np.newaxis], wanted).numpy()
-    for warning in caught:
-        complain(f"{path}: warning: {warning.message}")
-    return explanation
-
-
-def unique_names(paths: Iterable[str]) -> list[str]:
-    """The files' names without folder and ending; a repeated one gets a number, as in `cat`, `cat-2`.
-
-    Names that differ only in capitals count as repeated: some file systems do not tell them apart.
-    """
-    names: list[str] = []
-    taken: set[str] = set()
-    for path in paths:
-        name = stem = Path(path).stem
-        number = 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names

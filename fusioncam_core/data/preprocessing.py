@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+import stat
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError
 from fusioncam_core.extras import require
+from fusioncam_core.models.structure import is_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
+
+_BROKEN = (SyntaxError, IndexError, TypeError, struct.error)
+"""What Pillow's readers raise of a file that is not of their format, or damaged."""
+
+_OTHER_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 _Channels = Literal["first", "last"]
 _Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -89,21 +105,99 @@ class Preprocessing:
 def read_photograph(path: str | PathLike[str]) -> Image:
     """Read an image file with Pillow: upright as its EXIF orientation says, RGB, 8 bits per channel.
 
+    Only regular files are opened: reading from a pipe or a device may never end. Files with more pixels than Pillow
+    takes without a warning (`PIL.Image.MAX_IMAGE_PIXELS`) are not decoded.
+
+    Args:
+        path: of the file.
+
     Raises:
-        ValueError: there is no such file, it is not an image, it is damaged, or its values have no known range.
+        ValueError: there is no such file, it is not an image, it is damaged or too large, or its values have no known
+            range.
         MissingExtra: Pillow is not installed.
     """
     pillow = require("PIL.Image", "Reading photographs")
     try:
-        with pillow.open(path) as image:
-            image.load()
-            return upright(image)
+        _require_regular(path)
+        with open(path, "rb") as file:
+            image = _identified(file, path)
+            if image is not None:
+                image.load()
+                return upright(image)
     except FileNotFoundError as error:
         raise InvalidValueError(f"{path}: there is no such file.") from error
-    except pillow.UnidentifiedImageError as error:
-        raise InvalidValueError(f"{path} is not an image Pillow can read.") from error
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+    except (*_BROKEN, OSError, ValueError, EOFError, MemoryError, pillow.DecompressionBombError) as error:
         raise InvalidValueError(f"{path} cannot be read as a photograph: {error}") from error
+    raise InvalidValueError(f"{path} is not an image Pillow can read.")
+
+
+def _require_regular(path: str | PathLike[str]) -> None:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((word for is_it, word in _OTHER_KINDS if is_it(mode)), "something else")
+        raise InvalidValueError(f"expected a file, got {kind}.")
+
+
+def _identified(file: BinaryIO, path: str | PathLike[str]) -> Image | None:
+    """What `PIL.Image.open` gives, without its warning of large images; None if it is no image.
+
+    That one names no file, and catching it would meddle with the warnings of other threads.
+    """
+    pillow = require("PIL.Image", "Reading photographs")
+    pillow.init()
+    beginning = file.read(16)
+    for name in pillow.ID:
+        factory, accept = pillow.OPEN[name]
+        accepted = accept is None or accept(beginning)
+        if not accepted or isinstance(accepted, str):  # a word says what is missing to read the format
+            continue
+        file.seek(0)
+        try:
+            image: Image = factory(file, os.fspath(path))
+        except _BROKEN:
+            continue
+        _require_bounded(image, pillow.MAX_IMAGE_PIXELS)
+        return image
+    return None
+
+
+def _require_bounded(image: Image, limit: int | None) -> None:
+    pixels = image.width * image.height
+    if limit is not None and pixels > limit:
+        raise InvalidValueError(
+            f"expected at most {limit} pixels, Pillow's limit against files that unpack to fill the memory, got "
+            f"{image.width} x {image.height} = {pixels}. Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS."
+        )
+
+
+def prepared_photograph(photograph: Image, preprocessing: Callable[[Any], Any], path: str | PathLike[str]) -> Any:
+    """The input that preprocessing makes of a photograph.
+
+    Args:
+        photograph: as `read_photograph` gives it.
+        preprocessing: of the user, or a `Preprocessing`.
+        path: of the photograph, for messages.
+
+    Raises:
+        ValueError: whatever preprocessing raised, with the photograph's name; or what it returned is no array of
+            finite numbers.
+    """
+    try:
+        array = preprocessing(photograph)
+    except FusionCamError as error:
+        raise InvalidValueError(f"{path}: {error}") from error
+    except Exception as error:  # the user's own may raise anything, and it is about this photograph alone
+        raise InvalidValueError(f"{path}: preprocessing raised {type(error).__name__}: {error}") from error
+    if not is_array(array):
+        raise InvalidValueError(f"{path}: expected an array from preprocessing, got {_kind_of(array)}.")
+    values = to_numpy(array)
+    if values.dtype.kind in "fc" and not np.isfinite(values).all():
+        raise InvalidValueError(f"{path}: expected finite numbers from preprocessing, got NaN or infinity.")
+    return array
+
+
+def _kind_of(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 def upright(photograph: Image) -> Image:

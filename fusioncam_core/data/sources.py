@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
-from fusioncam_core.data.preprocessing import read_photograph
+from fusioncam_core.data.preprocessing import prepared_photograph, read_photograph
 from fusioncam_core.errors import InvalidValueError, UnreadableImageWarning, warn
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, map_leaves, marked, rows_of, steps
 from fusioncam_core.models.structure import Path as InputPath
 from fusioncam_core.models.structure import Shared, at, entries, is_array, is_container, rebuilt, split
+from fusioncam_core.names import Distinct, name_as_given, names_of_files
 
 if TYPE_CHECKING:
     from fusioncam_core.models.adapter import ModelAdapter
@@ -35,6 +37,10 @@ FROM_LABELS = "labels"
 """The targets that are the labels of the source."""
 
 
+PATIENCE = 0.5
+"""Seconds for which an iterator that is closed waits for the item that is being made."""
+
+
 Item = TypeVar("Item")
 
 
@@ -45,14 +51,16 @@ class Group:
     Attributes:
         inputs: of the model, (n, ...).
         labels: (n, ...) that came with them, or None.
-        names: of the files they came from, or as many None.
+        names: of the files they came from, as `fusioncam_core.names` makes them, or as many None.
         places: in the source, files that could not be read counted.
+        files: the paths of the files they came from, or as many None; () if there are none at all.
     """
 
     inputs: Inputs
     labels: np.ndarray[Any, Any] | None
     names: tuple[str | None, ...]
     places: tuple[int, ...]
+    files: tuple[str | None, ...] = ()
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -63,7 +71,18 @@ class Group:
         """Some of the images."""
         inputs = rows_of(self.inputs, start, stop)
         labels = None if self.labels is None else self.labels[start:stop]
-        return Group(inputs, labels, self.names[start:stop], self.places[start:stop])
+        own = slice(start, stop)
+        return Group(inputs, labels, self.names[own], self.places[own], self.files[own])
+
+    @property
+    def words(self) -> list[str]:
+        """What each of the images is called in messages: its place in the source, and its name if it has one."""
+        return [image_words(*each) for each in zip(self.places, self.names, strict=True)]
+
+
+def image_words(place: int, name: str | None) -> str:
+    """What an image of a source is called in messages."""
+    return f"image {place}" if name is None else f"image {place} ({name})"
 
 
 class SourceTargets:
@@ -118,8 +137,13 @@ def read(
     preprocessing: Callable[[Any], Any] | None,
     size: int,
     unreadable: Unreadable = warn_of_unreadable,
+    *,
+    strict: bool = False,
 ) -> Iterator[Group]:
     """The groups that a source comes in.
+
+    Photographs have the names that `names_of_files` gives them: below the folder that is the source, or the deepest
+    folder that holds all files of a list. Of those that come one by one the paths are taken as they were given.
 
     Args:
         source: as for `Explainer.explain_many`.
@@ -129,21 +153,33 @@ def read(
         preprocessing: of photographs.
         size: of the groups, where the source is one array.
         unreadable: told of files that are left out.
+        strict: whether an error of preprocessing is raised, rather than told of as if the file could not be read.
     """
-    if isinstance(source, str | Path):
-        source = photographs(source)
-    elif hasattr(source, "shape"):
-        source = _slices(source, size)
     place = 0
-    for batch in source:
-        if isinstance(batch, str | Path):
-            inputs, count, labels, name = _photograph(batch, preprocessing, unreadable), 1, None, Path(batch).stem
+    for batch, name in _named(_slices(source, size) if hasattr(source, "shape") else source):
+        if name is not None:
+            inputs, count, labels = _photograph(batch, name, preprocessing, unreadable, strict), 1, None
         else:
             inputs, labels = _batch(batch, adapter, masked_input, shared)
-            count, name = batch_length(inputs), None
+            count = batch_length(inputs)
         if inputs is not None:
-            yield Group(inputs, labels, (name,) * count, tuple(range(place, place + count)))
+            file = None if name is None else os.path.abspath(batch)
+            yield Group(inputs, labels, (name,) * count, tuple(range(place, place + count)), (file,) * count)
         place += count
+
+
+def _named(source: Any) -> Iterator[tuple[Any, str | None]]:
+    """What a source yields; files with their names."""
+    if isinstance(source, str | Path):
+        found = photographs(source)
+        yield from zip(found, names_of_files(found, source), strict=True)
+        return
+    if isinstance(source, list | tuple):
+        names = iter(names_of_files([each for each in source if isinstance(each, str | Path)]))
+        yield from ((each, next(names) if isinstance(each, str | Path) else None) for each in source)
+        return
+    take = Distinct()
+    yield from ((each, take(name_as_given(each)) if isinstance(each, str | Path) else None) for each in source)
 
 
 def _slices(array: Any, size: int) -> Iterator[Any]:
@@ -160,7 +196,7 @@ def photographs(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise InvalidValueError(f"{folder} is not a folder.")
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTOGRAPHS)
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTOGRAPHS and not os.path.isdir(path))
     if not found:
         raise InvalidValueError(
             f"There is no photograph in {folder}: files ending in {', '.join(PHOTOGRAPHS)} are looked for."
@@ -168,8 +204,10 @@ def photographs(folder: str | Path) -> list[Path]:
     return found
 
 
-def _photograph(path: str | Path, preprocessing: Callable[[Any], Any] | None, unreadable: Unreadable) -> Inputs | None:
-    """(1, ...) one input, or None if the file is no photograph."""
+def _photograph(
+    path: str | Path, name: str, preprocessing: Callable[[Any], Any] | None, unreadable: Unreadable, strict: bool
+) -> Inputs | None:
+    """(1, ...) one input, or None if the file is no photograph, or preprocessing failed."""
     if preprocessing is None:
         raise InvalidValueError(
             "Photographs came without their preprocessing: give preprocessing=, as a model's loader does."
@@ -177,9 +215,15 @@ def _photograph(path: str | Path, preprocessing: Callable[[Any], Any] | None, un
     try:
         photograph = read_photograph(path)
     except ValueError as error:
-        unreadable(Path(path).stem, str(error))
+        unreadable(name, str(error))
         return None
-    return preprocessing(photograph)[np.newaxis]
+    try:
+        return prepared_photograph(photograph, preprocessing, path)[np.newaxis]
+    except InvalidValueError as error:
+        if strict:
+            raise
+        unreadable(name, str(error))
+        return None
 
 
 def _batch(
@@ -227,16 +271,20 @@ def _own(values: Any, adapter: ModelAdapter) -> Any:
 def regrouped(groups: Iterable[Group], size: int) -> Iterator[Group]:
     """The same images in groups of `size`, or fewer where their shapes change and at the end."""
     waiting: list[Group] = []
+    count = 0
     for group in groups:
         if waiting and not _fits(group, waiting[0]):
             yield _joined(waiting)
-            waiting = []
+            waiting, count = [], 0
         waiting.append(group)
+        count += len(group.names)
+        if count < size:  # joined once they are enough: not anew for every image
+            continue
         joined = _joined(waiting)
-        whole = len(joined.names) // size * size
+        whole = count // size * size
         for start in range(0, whole, size):
             yield joined.rows(start, start + size)
-        waiting = [joined.rows(whole, len(joined.names))] if whole < len(joined.names) else []
+        waiting, count = ([joined.rows(whole, count)], count - whole) if whole < count else ([], 0)
     if waiting:
         yield _joined(waiting)
 
@@ -262,6 +310,7 @@ def _joined(groups: Sequence[Group]) -> Group:
         np.concatenate(labels) if len(labels) == len(groups) else None,
         tuple(itertools.chain.from_iterable(each.names for each in groups)),
         tuple(itertools.chain.from_iterable(each.places for each in groups)),
+        tuple(itertools.chain.from_iterable(each.files for each in groups)),
     )
 
 
@@ -274,21 +323,72 @@ def _joined_inputs(inputs: Sequence[Inputs]) -> Inputs:
     return array_namespace(*inputs).concat(list(inputs), axis=0)
 
 
-def prefetched(items: Iterable[Item], ahead: int) -> Iterator[Item]:
-    """The items, `ahead` of which are made in another thread while the one before them is used."""
+def prefetched(items: Iterable[Item], ahead: int) -> Generator[Item, None, None]:
+    """The items, `ahead` of which are made in another thread while the one before them is used.
+
+    The thread ends with the items, or when this iterator is closed. Where the items keep it waiting then, such as those
+    of a network, it is left behind, and ends when the next one comes; it does not keep the process alive.
+    """
     if not ahead:
         yield from items
         return
-    iterator, end = iter(items), object()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: deque[Future[Any]] = deque(pool.submit(next, iterator, end) for _ in range(ahead))
+    reader = _Reader(items, ahead)
+    reader.start()
+    try:
+        while (found := reader.take()) is not None:
+            yield from found
+    finally:
+        reader.close()
+
+
+class _Reader(threading.Thread):
+    """Makes items in a thread of its own, a number of them ahead.
+
+    Args:
+        items: made one after the other.
+        ahead: how many wait at most.
+    """
+
+    def __init__(self, items: Iterable[Any], ahead: int):
+        super().__init__(name="fusioncam reader", daemon=True)
+        self._items = items
+        self._free = threading.Semaphore(ahead)
+        self._made: queue.SimpleQueue[tuple[tuple[Any, ...] | None, BaseException | None]] = queue.SimpleQueue()
+        self._closed = threading.Event()
+
+    def run(self) -> None:
+        """Put the items into the queue, then None, or the error that ended them."""
         try:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(pool.submit(next, iterator, end))
-                yield item
-        finally:
-            for each in waiting:
-                each.cancel()
+            iterator = iter(self._items)
+            while self._goes_on():
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    break
+                self._made.put(((item,), None))
+                del item  # images are large: the queue's alone
+            self._made.put((None, None))
+        except BaseException as error:  # noqa: BLE001 - a source may raise anything; it is raised where the items are used
+            self._made.put((None, error))
+
+    def _goes_on(self) -> bool:
+        """Wait until one more item is wanted; False if none ever is."""
+        self._free.acquire()
+        return not self._closed.is_set()
+
+    def take(self) -> tuple[Any, ...] | None:
+        """The next item alone in a tuple, or None after the last."""
+        item, error = self._made.get()
+        if error is not None:
+            raise error
+        self._free.release()
+        return item
+
+    def close(self) -> None:
+        """Want no more items; wait for the one that is being made, but not for long."""
+        self._closed.set()
+        self._free.release()
+        self.join(PATIENCE)
 
 
 def length(source: Any) -> int | None:

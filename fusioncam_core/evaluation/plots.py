@@ -41,7 +41,7 @@ def ranking_png(evaluation: Evaluation) -> bytes:
         axes.tick_params(labelsize=_FONT)
         axes.grid(axis="x", color="0.9")
         axes.set_axisbelow(True)
-    return png(figure)
+    return png(figure, "evaluation")
 
 
 def curves_png(evaluation: Evaluation) -> bytes:
@@ -61,7 +61,7 @@ def curves_png(evaluation: Evaluation) -> bytes:
         axes.set_ylabel("probability", fontsize=_FONT)
         axes.tick_params(labelsize=_FONT)
         axes.legend(fontsize=_FONT - 1, frameon=False)
-    return png(figure)
+    return png(figure, "evaluation")
 
 
 def _figure(rows: int, height: float) -> Figure:

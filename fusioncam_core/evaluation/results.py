@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,13 @@ import numpy.typing as npt
 from fusioncam_core.errors import UnknownNameError
 from fusioncam_core.evaluation.statistics import Comparison, Interval, compare, interval
 from fusioncam_core.metrics.metric import Metric
+from fusioncam_core.results.writing import MARK, TABLE, identities, require_free, software, write_files
 
 Values = npt.NDArray[np.float64]
+
+
+_WRITTEN, _DRAWN = ("values.csv", "summary.json", "summary.txt"), ("ranking.png", "curves.png")
+"""What the files of an evaluation are called."""
 
 
 class Problem(NamedTuple):
@@ -141,9 +146,7 @@ class Evaluation:
     def to_csv(self) -> str:
         """`rows` as a table of comma-separated values; an undefined value is empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, ("image", "target", "probability", "method", "metric", "value"), lineterminator="\n"
-        )
+        writer = csv.DictWriter(text, TABLE, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows())
         return text.getvalue()
@@ -160,6 +163,7 @@ class Evaluation:
             for metric in self.metrics
         }
         whole = {
+            MARK: "evaluation",  # first, where it is looked for
             "model": self.model,
             "images": len(self.images),
             "reference": self.reference,
@@ -178,34 +182,69 @@ class Evaluation:
             "worse": versus.worse,
         }
 
-    def save(self, directory: str | Path, *, pictures: bool = True) -> list[Path]:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        pictures: bool = True,
+        overwrite: bool = True,
+        inputs: Iterable[str | Path] = (),
+    ) -> list[Path]:
         """Write values.csv, summary.json, summary.txt, and pictures: ranking.png and curves.png.
+
+        They are written together: all of them, or after an error none. A file of one of these names that is no
+        evaluation of ours is never replaced.
 
         Args:
             directory: is made if it is not there.
             pictures: False leaves them out.
+            overwrite: whether the files of an earlier evaluation are replaced, as where one goes on in its folder.
+            inputs: the photographs that were read, which are never replaced, even where they are pictures of ours.
 
         Returns:
             The files written; curves.png only where a metric follows curves.
 
         Raises:
+            ValueError: if a file is in the way; nothing is written then.
+            OSError: if a file cannot be written; the error names it.
             MissingExtra: if matplotlib is not installed.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {"values.csv": self.to_csv(), "summary.json": self.to_json() + "\n", "summary.txt": f"{self}\n"}
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        written = [folder / name for name in texts]
-        if pictures:
+        drawn = [name for name in _DRAWN if name != "curves.png" or self.curves] if pictures else []
+        contents = {Path(directory) / name: self._content(name) for name in (*_WRITTEN, *drawn)}
+        return write_files(contents, "evaluation", overwrite=overwrite, inputs=identities(inputs))
+
+    def _content(self, name: str) -> bytes:
+        """One of the files."""
+        if name.endswith(".png"):
             from fusioncam_core.evaluation.plots import curves_png, ranking_png
 
-            drawn = {"ranking.png": ranking_png(self), "curves.png": curves_png(self) if self.curves else None}
-            for name, content in drawn.items():
-                if content is not None:
-                    (folder / name).write_bytes(content)
-                    written.append(folder / name)
-        return written
+            return ranking_png(self) if name == "ranking.png" else curves_png(self)
+        texts: dict[str, Callable[[], str]] = {
+            "values.csv": self.to_csv,
+            "summary.json": lambda: f"{self.to_json()}\n",
+            "summary.txt": lambda: f"{software('evaluation')}\n{self}\n",
+        }
+        # Bytes of a photograph's name that are no UTF-8 are written as escapes.
+        return texts[name]().encode("utf-8", "backslashreplace")
+
+
+def require_place(
+    directory: str | Path, *, pictures: bool = True, overwrite: bool = True, inputs: Iterable[str | Path] = ()
+) -> None:
+    """Look whether `Evaluation.save` can write into a folder, before the work of an evaluation is done.
+
+    Args:
+        directory: and the others, as for `Evaluation.save`.
+        pictures: whether there will be any.
+        overwrite: whether the files of an earlier evaluation are replaced.
+        inputs: the photographs.
+
+    Raises:
+        ValueError: if a file is in the way; it is named.
+    """
+    names = (*_WRITTEN, *(_DRAWN if pictures else ()))
+    paths = [Path(directory) / name for name in names]
+    require_free(paths, "evaluation", overwrite=overwrite, inputs=identities(inputs))
 
 
 def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:

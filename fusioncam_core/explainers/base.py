@@ -15,8 +15,13 @@ from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValue
 from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.dataset import explain_many
-from fusioncam_core.explainers.diagnostics import OutputCheck, warn_of_empty_maps, warn_of_zero_gradients
+from fusioncam_core.explainers.dataset import OnError, explain_many
+from fusioncam_core.explainers.diagnostics import (
+    OutputCheck,
+    images_from,
+    warn_of_empty_maps,
+    warn_of_zero_gradients,
+)
 from fusioncam_core.explainers.options import (
     BUDGET,
     COMBINES,
@@ -297,6 +302,7 @@ class Explainer(Value, ABC):
         preprocessing: Callable[[Any], Any] | None = None,
         prefetch: int = 2,
         progress: bool | None = None,
+        on_error: OnError = "raise",
     ) -> Iterator[Explanation]:
         """Explain images from wherever they come, one after the other.
 
@@ -313,17 +319,30 @@ class Explainer(Value, ABC):
             preprocessing: of photographs: from a Pillow image to one input, as a `LoadedModel` has it.
             prefetch: how many groups are read ahead; 0 for none, without a thread.
             progress: a bar that counts images: True, False, or None to show it when somebody watches a terminal.
+            on_error: what becomes of an image that cannot be explained, or whose preprocessing raises: "raise" ends
+                with an error that names it, "skip" leaves it out with a `SkippedImageWarning` that does. The others of
+                its group are explained one by one.
 
         Yields:
-            The explanation of each image in turn, with an axis of one image: maps (1, *spatial) or (1, K, *spatial).
-            Those of photographs have the files' names. A file that is no photograph is left out, with an
-            `UnreadableImageWarning` that names it.
+            The explanation of each image in turn, with an axis of one image: maps (1, *spatial) or (1, K, *spatial),
+            and in `indices` its place in the source. Those of photographs have `names`: the files' paths below the
+            folder, or below the deepest folder that holds all files of a list, without their ending; no two are alike
+            (see `fusioncam_core.names`). So `save` gives each image files of its own. A file that is no photograph is
+            left out, with an `UnreadableImageWarning` that names it.
 
         Raises:
-            TypeError, ValueError: as for a call; for a folder without photographs, or photographs without
-                preprocessing; for labels or targets that are missing.
+            TypeError, ValueError: as for a call, with the image's place in the source and its name; for a folder
+                without photographs, or photographs without preprocessing; for labels or targets that are missing.
         """
-        return explain_many(self, source, targets, preprocessing=preprocessing, prefetch=prefetch, progress=progress)
+        return explain_many(
+            self,
+            source,
+            targets,
+            preprocessing=preprocessing,
+            prefetch=prefetch,
+            progress=progress,
+            on_error=on_error,
+        )
 
     @in_session
     def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
@@ -376,7 +395,8 @@ class Explainer(Value, ABC):
 
         def explain(span: Span) -> Explanation:
             start, stop = span.start, span.start + span.count
-            return self._explain_rows(rows_of(inputs, start, stop), wanted.rows(start, stop), progress)
+            with images_from(start, stop):
+                return self._explain_rows(rows_of(inputs, start, stop), wanted.rows(start, stop), progress)
 
         parts = [part for part, _ in ModelBatching(self.adapter, size).over(batch_length(inputs), explain)]
         explanation = join(parts, self.adapter.namespace)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from fusioncam_core import errors
+from fusioncam_core.arrays.checks import require_word
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.data.sources import SourceTargets, length, prefetched, read, regrouped
+from fusioncam_core.data.sources import Group, SourceTargets, length, prefetched, read, regrouped
+from fusioncam_core.errors import SkippedImageWarning, warn
+from fusioncam_core.explainers.diagnostics import images_called
 from fusioncam_core.results.explanation import Explanation
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
+
+OnError = Literal["raise", "skip"]
+"""What becomes of an image that cannot be explained."""
 
 
 def explain_many(
@@ -22,15 +30,75 @@ def explain_many(
     preprocessing: Callable[[Any], Any] | None,
     prefetch: int,
     progress: bool | None,
+    on_error: OnError,
 ) -> Iterator[Explanation]:
     """As `Explainer.explain_many`."""
+    require_word(on_error, "on_error", OnError)
+    return _explained(explainer, source, targets, preprocessing, prefetch, progress, on_error)
+
+
+def _explained(
+    explainer: Explainer,
+    source: Any,
+    targets: Any,
+    preprocessing: Callable[[Any], Any] | None,
+    prefetch: int,
+    progress: bool | None,
+    on_error: OnError,
+) -> Iterator[Explanation]:
     adapter = explainer.adapter
     size = adapter.execution.batch_size if explainer.batch_size == "auto" else int(explainer.batch_size)
-    groups = regrouped(read(source, adapter, explainer.masked_input, explainer.shared, preprocessing, size), size)
+    images = read(
+        source,
+        adapter,
+        explainer.masked_input,
+        explainer.shared,
+        preprocessing,
+        size,
+        strict=on_error == "raise",
+    )
     wanted = SourceTargets(targets)
-    with progress_bar(length(source), f"{explainer.title}, images", progress) as advance:
-        for group in prefetched(groups, prefetch):
-            explanation = explainer._call(group.inputs, wanted.of(group), progress=False)
-            for name, single in zip(group.names, explanation.split(), strict=True):
-                yield single if name is None else replace(single, names=(name,))
+    bar = progress_bar(length(source), f"{explainer.title}, images", progress)
+    with bar as advance, contextlib.closing(prefetched(regrouped(images, size), prefetch)) as groups:
+        for group in groups:
+            for single in _of_group(explainer, group, wanted, on_error):
+                if single is not None:
+                    yield single
                 advance(1)
+
+
+def _of_group(
+    explainer: Explainer, group: Group, wanted: SourceTargets, on_error: OnError
+) -> Iterator[Explanation | None]:
+    """The explanation of each image; one by one if something is wrong with one of them, which has None."""
+    targets = wanted.of(group)
+    try:
+        with images_called(group.words):
+            whole = explainer._call(group.inputs, targets, progress=False)
+    except (ValueError, RuntimeError) as error:  # ours, and what models raise of values that they cannot take
+        if len(group.places) == 1:
+            _tell(error, group.words[0], on_error)
+            yield None
+            return
+        for row in range(len(group.places)):
+            yield from _of_group(explainer, group.rows(row, row + 1), wanted, on_error)
+        return
+    files = group.files or (None,) * len(group.places)
+    for each in zip(whole.split(), group.places, group.names, files, strict=True):
+        yield _with_its_place(*each)
+
+
+def _with_its_place(single: Explanation, place: int, name: str | None, file: str | None) -> Explanation:
+    names, files = (() if each is None else (each,) for each in (name, file))
+    return replace(single, indices=(place,), names=names, files=files)
+
+
+def _tell(error: Exception, image: str, on_error: OnError) -> None:
+    """Raise or warn of the error, with the name of its image."""
+    if on_error == "skip":
+        warn(f"{image[0].upper()}{image[1:]} of the source is left out: {error}", SkippedImageWarning)
+        return
+    if type(error) in vars(errors).values():
+        raise type(error)(f"{image[0].upper()}{image[1:]} of the source: {error}") from error
+    error.add_note(f"This is about {image} of the source.")
+    raise error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -129,7 +132,31 @@ def warn_of_empty_maps(explanation: Explanation) -> None:
         )
 
 
+# Of the call that is under way in this thread: passing them down would be an argument of every method on the way.
+_CALLED: ContextVar[tuple[str, ...]] = ContextVar("_CALLED", default=())
+
+
+@contextlib.contextmanager
+def images_called(words: Sequence[str]) -> Iterator[None]:
+    """Let warnings call the images of a batch by these words, such as "image 12 (cat/001)"."""
+    token = _CALLED.set(tuple(words))
+    try:
+        yield
+    finally:
+        _CALLED.reset(token)
+
+
+def images_from(start: int, stop: int) -> contextlib.AbstractContextManager[None]:
+    """The same for some rows of the images that are called so already, or are numbered."""
+    return images_called([_called(row) for row in range(start, stop)])
+
+
+def _called(row: int) -> str:
+    words = _CALLED.get()
+    return words[row] if row < len(words) else f"image {row}"
+
+
 def _places(indices: np.ndarray[Any, Any]) -> str:
     """The first images (and targets, when there are several) as words."""
-    named = [f"image {row[0]}" + (f", target number {row[1]}" if len(row) > 1 else "") for row in indices[:3]]
+    named = [_called(row[0]) + (f", target number {row[1]}" if len(row) > 1 else "") for row in indices[:3]]
     return "; ".join(named) + (f" and {len(indices) - 3} more" if len(indices) > 3 else "")

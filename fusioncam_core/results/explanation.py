@@ -38,7 +38,10 @@ class Explanation:
             `tolerance`); None of others.
         uncertainty: (B, *T) how far their region map may still move at any position, as far as can be told; 0 where all
             masks were run.
-        names: (B) of the files the images came from, where they came from files; else none.
+        names: (B) of the files the images came from, where they came from files: their paths below the source, without
+            ending, as in `cat/001`; else none.
+        indices: (B) the images' places in the source they came from, as `explain_many` counts them; else none.
+        files: (B) the paths of the files they came from; else none.
         titles: what "maps" and the parts worth a picture are called there.
     """
 
@@ -59,6 +62,8 @@ class Explanation:
     masks_run: Array | None = None
     uncertainty: Array | None = None
     names: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
 
     # Equal by the values of arrays, which have no hash.
     __hash__ = None  # type: ignore[assignment]
@@ -86,28 +91,39 @@ class Explanation:
         class_names: Sequence[str] | None = None,
         *,
         pictures: bool = True,
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write a picture, the maps (.npz) and the numbers (.json) of every image.
 
+        Nothing is lost by it: a file that is there already is not replaced, unless that is asked for and it is an
+        explanation that fusioncam has written. The files of an image are written all or, after an error, none.
+        `load_arrays` reads the .npz.
+
         Args:
             directory: is made if it is not there.
-            names: one file name without ending an image; None takes the images' own names, or counts them.
+            names: one file name without ending an image, which may have folders in it; None takes the images' own
+                names, or `image-0` and so on by their places in the source.
             photographs: what the overlays are drawn on, Pillow images or (H, W, 3) uint8; None takes the inputs.
             class_names: of all classes, for titles and numbers.
             pictures: False leaves them out.
+            overwrite: True replaces earlier explanations of these names. Files of others and the photographs
+                themselves are never replaced.
 
         Returns:
             The files written.
 
         Raises:
             MissingExtra: if Pillow or matplotlib is not installed.
-            ValueError: if there are not as many names or photographs as images, or pictures are asked for of maps that
-                are neither 2-D nor, as of clips and volumes, 3-D.
+            OSError: if a file cannot be written; the error names it.
+            ValueError: if there are not as many names or photographs as images, a name leads out of the directory, a
+                file is in the way, or pictures are asked for of maps that are neither 2-D nor, as of clips and volumes,
+                3-D.
         """
         from fusioncam_core.results.files import save_explanation
 
-        names = self.names or None if names is None else names
-        return save_explanation(self.numpy(), directory, names, photographs, class_names, pictures=pictures)
+        return save_explanation(
+            self.numpy(), directory, names, photographs, class_names, pictures=pictures, overwrite=overwrite
+        )
 
     def split(self) -> Iterator[Explanation]:
         """The explanation of each image by itself, with the axis of images kept; evaluations are shared out evenly."""
@@ -121,6 +137,8 @@ class Explanation:
                 weights={name: weight[own, ...] for name, weight in self.weights.items()},
                 evaluations=self.evaluations // count + (row < self.evaluations % count),
                 names=self.names[own],
+                indices=self.indices[own],
+                files=self.files[own],
             )
 
     @property
@@ -169,4 +187,6 @@ def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
         weights={name: rows(lambda each, name=name: each.weights[name]) for name in first.weights},
         evaluations=sum(each.evaluations for each in explanations),
         names=tuple(name for each in explanations for name in each.names),
+        indices=tuple(index for each in explanations for index in each.indices),
+        files=tuple(file for each in explanations for file in each.files),
     )

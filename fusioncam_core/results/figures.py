@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.results.terminal import target_numbers
+from fusioncam_core.results.writing import SOFTWARE, Kind, software
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +40,12 @@ _WIDTH_LIMITS = (1.4, 4.2)  # of the panels for very tall and very wide photogra
 
 
 _HEIGHT_LIMITS = (1.0, 3.2)
+
+
+_PROPORTIONS = 10.0  # one side of a panel over the other: longer photographs are drawn shorter, not as high as a house
+
+
+_HIGHEST = 60.0  # of all rows: matplotlib draws at most 2**16 pixels, and nobody looks at as many
 
 
 _LARGEST = round(2 * _PANEL_WIDTH * _RESOLUTION)  # pixels of a photograph, across or down
@@ -158,10 +166,10 @@ def figure(rows: Sequence[Row], titles: Sequence[str], *, colour_map: str = COLO
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
+def png(figure: Figure, kind: Kind = "explanation") -> bytes:
+    """A figure as the bytes of a PNG file, which says that fusioncam has drawn it, and as what kind of result."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", metadata={SOFTWARE: software(kind)})
     return buffer.getvalue()
 
 
@@ -184,9 +192,10 @@ def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = No
     rows = [
         row
         for index in range(min(_NOTEBOOK_ROWS, len(explanation.images)))
-        for row in _rows(explanation, index, _input_picture(explanation, index), {}, class_names)
+        for row in _rows(explanation, index, _input_picture(explanation, index), {}, class_names, most=_NOTEBOOK_ROWS)
     ]
-    return png(figure(rows[:_NOTEBOOK_ROWS], [_input_title(explanation), _method_title(explanation)]))
+    most = min(_NOTEBOOK_ROWS, rows_shown(rows[0].photograph))
+    return png(figure(rows[:most], [_input_title(explanation), _method_title(explanation)]))
 
 
 def _rows(
@@ -195,10 +204,13 @@ def _rows(
     photograph: Pixels,
     parts: Mapping[str, str],
     class_names: Sequence[str] | None,
+    *,
+    most: int,
 ) -> Iterator[Row]:
+    """The rows of an image, one a target, at most so many."""
     stages = [explanation.parts[name][index] for name in parts] + [explanation.maps[index]]
     several = explanation.targets.ndim == 2
-    for k, numbers in enumerate(target_numbers(explanation, index, class_names)):
+    for k, numbers in enumerate(itertools.islice(target_numbers(explanation, index, class_names), most)):
         maps = [_picture_of(stage[k] if several else stage) for stage in stages]
         name = numbers["name"] or f"class {numbers['class']}"
         yield Row(photograph, maps, f"{name}\np = {numbers['probability']:.3f}")
@@ -271,12 +283,24 @@ def _check_class_names(explanation: Explanation, class_names: Sequence[str] | No
 
 def _layout(rows: Sequence[Row], columns: int) -> _Layout:
     left = _MARGIN + (_LABEL_WIDTH if any(row.label for row in rows) else 0.0)
-    ratios = [row.photograph.shape[0] / row.photograph.shape[1] for row in rows]
+    ratios = [_ratio(row.photograph) for row in rows]
     panel_width = _panel_width(ratios[0])
     heights = [panel_width * ratio for ratio in ratios]
     tops = [_TITLE_HEIGHT + sum(heights[:index]) + _GAP * index for index in range(len(rows))]
     width = left + columns * (panel_width + _GAP) + _BAR_WIDTH + _BAR_LABELS
     return _Layout(width, tops[-1] + heights[-1] + _MARGIN, left, panel_width, tops, heights)
+
+
+def rows_shown(photograph: Pixels) -> int:
+    """How many rows of panels for a photograph (H, W, 3) fit in one figure."""
+    ratio = _ratio(photograph)
+    return max(1, int(_HIGHEST / (_panel_width(ratio) * ratio + _GAP)))
+
+
+def _ratio(photograph: Pixels) -> float:
+    """A panel's height over its width: the photograph's, unless that is extreme."""
+    height, width = photograph.shape[:2]
+    return float(min(max(height / width, 1 / _PROPORTIONS), _PROPORTIONS))
 
 
 def _panel_width(ratio: float) -> float:

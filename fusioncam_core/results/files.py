@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import zipfile
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.names import Distinct, folded
 from fusioncam_core.results.figures import (
+    Pixels,
     _check_class_names,
     _check_drawable,
     _input_picture,
@@ -20,11 +27,42 @@ from fusioncam_core.results.figures import (
     _rows,
     figure,
     png,
+    rows_shown,
 )
 from fusioncam_core.results.terminal import target_numbers
+from fusioncam_core.results.writing import MARK, Identity, below, identities, refusal, require_free, write_files
 
 if TYPE_CHECKING:
     from fusioncam_core.results.explanation import Explanation
+
+
+LAYOUT = 1
+"""Of the arrays in a file, as its entry `fusioncam` says; another one has another number."""
+
+MAIN = ("maps", "targets", "scores", "probabilities")
+
+PARTS, WEIGHTS = "parts/", "weights/"
+"""What the names of parts and weights begin with, so that they are nobody else's, whatever a layer is called."""
+
+
+class SavedArrays(NamedTuple):
+    """What NAME.npz holds of one image; T below is () for one target and (K,) for K.
+
+    Attributes:
+        maps: (*T, *spatial) float32 in [0, 1].
+        targets: T integers, the explained classes.
+        scores: T, their logits.
+        probabilities: T.
+        parts: by name, each like `maps`.
+        weights: by name, T each.
+    """
+
+    maps: npt.NDArray[Any]
+    targets: npt.NDArray[Any]
+    scores: npt.NDArray[Any]
+    probabilities: npt.NDArray[Any]
+    parts: dict[str, npt.NDArray[Any]]
+    weights: dict[str, npt.NDArray[Any]]
 
 
 def save_explanation(
@@ -35,84 +73,200 @@ def save_explanation(
     class_names: Sequence[str] | None = None,
     *,
     pictures: bool = True,
+    overwrite: bool = False,
+    inputs: AbstractSet[Identity] = frozenset(),
 ) -> list[Path]:
     """Write NAME.png, NAME.npz and NAME.json for every image.
 
     - NAME.png: the photograph, the denoised Grad-CAM, the Score-CAM and the Fusion-CAM (for other methods:
-      the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice.
-    - NAME.npz: `maps`, `targets`, `scores`, `probabilities` and every part and weight under its own
-      name, without the batch axis.
-    - NAME.json: the method, the layer, and for every target its class, name, score, probability and weights.
+      the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice. Of many
+      targets the first are drawn: about as many as fit in 60 inches.
+    - NAME.npz: `maps`, `targets`, `scores`, `probabilities`, every part as `parts/PART` and every weight as
+      `weights/WEIGHT`, without the batch axis; `fusioncam`, the number of this layout. `load_arrays` reads it.
+    - NAME.json: the image's name and its place in the source, the method, the layer, and for every target its class,
+      name, score, probability and weights; `fusioncam` says that it is an explanation.
+
+    A name may have folders in it, as in `cat/001`: they are made below the directory. A name of more than 250 bytes
+    is shortened, with a digest of the whole. The files of one image are written together: all of them, or after an
+    error none.
 
     Args:
         explanation: of NumPy arrays (`explanation.numpy()`).
         directory: made if it is not there.
-        names: one per image, the files' names without their ending; `image-0` and so on by default.
+        names: one per image, the files' names without their ending; by default those that the explanation has, else
+            `image-0` and so on, counted over the whole source where the explanation knows the images' places in it.
         photographs: one per image, a Pillow image or a uint8 array (H, W, 3) of any size, of which the map
             covers the whole; by default the model's inputs, scaled to their own minimum and maximum.
         class_names: one per class, in the order of the model's outputs.
         pictures: False writes the .npz and .json alone.
+        overwrite: True replaces explanations that fusioncam has written. Other files are never replaced, nor are those
+            that the images were read from.
+        inputs: `identities` of further files that are not to be replaced.
 
     Returns:
         The files written, image by image.
 
     Raises:
-        ValueError: the number of `names` or `photographs` is not the number of images, a name is not a
-            plain file name or comes twice, there is not a name per class, or pictures are asked for maps
-            that are neither two- nor three-dimensional.
+        ValueError: the number of `names` or `photographs` is not the number of images, a name leads out of the
+            directory or comes twice, a file is in the way, there is not a name per class, or pictures are asked for
+            maps that are neither two- nor three-dimensional. Nothing is written then.
+        OSError: a file could not be written; the error names it.
         MissingExtra: pictures are asked for and matplotlib or Pillow is not installed.
     """
     count = len(explanation.images)
-    names = [f"image-{index}" for index in range(count)] if names is None else list(names)
+    names = default_names(explanation) if names is None else list(names)
     _check_names(names, count)
-    _check_class_names(explanation, class_names)
+    check_savable(explanation, class_names, pictures=pictures)
     if photographs is not None and len(photographs) != count:
         raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
-    if pictures:
-        _check_drawable(explanation)
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    pixels = [None] * count if photographs is None or not pictures else [_pixels(each) for each in photographs]
+    inputs = inputs | identities(explanation.files)
+    paths = [_paths(directory, name, pictures) for name in names]
+    require_free([path for own in paths for path in own], "explanation", overwrite=overwrite, inputs=inputs)
     written: list[Path] = []
-    for index, name in enumerate(names):
-        if pictures:
-            photograph = None if photographs is None else photographs[index]
-            path = folder / f"{name}.png"
-            written.append(_write_picture(path, explanation, index, photograph, class_names))
-        written.append(_write_arrays(folder / f"{name}.npz", explanation, index))
-        written.append(_write_numbers(folder / f"{name}.json", explanation, index, class_names))
+    for index, own in enumerate(paths):
+        contents = _contents(explanation, index, names[index], pixels[index], class_names, pictures=pictures)
+        files = dict(zip(own, contents, strict=True))
+        written += write_files(files, "explanation", overwrite=overwrite, inputs=inputs)
     return written
 
 
-def _write_picture(
-    path: Path, explanation: Explanation, index: int, photograph: Any, class_names: Sequence[str] | None
-) -> Path:
+def default_names(explanation: Explanation) -> list[str]:
+    """What the files of each image are called if nobody says otherwise: as its own file, or by its place."""
+    count = len(explanation.images)
+    own = explanation.names or ("",) * count
+    places = explanation.indices or range(count)
+    return [name or f"image-{place}" for name, place in zip(own, places, strict=True)]
+
+
+def check_savable(explanation: Explanation, class_names: Sequence[str] | None, *, pictures: bool = True) -> None:
+    """Look at what does not depend on the images.
+
+    Raises:
+        ValueError: if there is not a name per class, or pictures are asked for maps that cannot be drawn.
+    """
+    _check_class_names(explanation, class_names)
+    if pictures:
+        _check_drawable(explanation)
+
+
+def free_name(
+    directory: str | Path,
+    name: str,
+    *,
+    pictures: bool = True,
+    overwrite: bool = False,
+    inputs: AbstractSet[Identity] = frozenset(),
+    reserved: AbstractSet[str] = frozenset(),
+) -> tuple[str, str | None]:
+    """The name, or with the first number behind it under which `save_explanation` writes; and why not without.
+
+    Args:
+        directory: where to.
+        name: without ending.
+        pictures: as for `save_explanation`, and so the next two.
+        overwrite: whether explanations that fusioncam has written count as free.
+        inputs: what may never be replaced.
+        reserved: names of other images, `folded`.
+    """
+    take, first = Distinct(), None
+    while True:
+        own = take(name)
+        if own != name and folded(own) in reserved:
+            continue
+        reasons = (
+            refusal(path, "explanation", overwrite=overwrite, inputs=inputs)
+            for path in _paths(directory, own, pictures)
+        )
+        reason = next((each for each in reasons if each is not None), None)
+        if reason is None:
+            return own, first
+        first = first or reason
+
+
+def load_arrays(path: str | Path) -> SavedArrays:
+    """The arrays that `Explanation.save` wrote for one image.
+
+    Args:
+        path: of the .npz file.
+
+    Returns:
+        Maps, targets, scores and probabilities, without the batch axis; parts and weights by name.
+
+    Raises:
+        ValueError: the file is no explanation, or one of another version of this library.
+        OSError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file) as entries:
+            arrays = {name: entries[name] for name in entries.files}
+    except (zipfile.BadZipFile, ValueError, TypeError, AttributeError, EOFError) as error:  # or one array, or none
+        raise InvalidValueError(f"Expected the arrays of an explanation, got {os.fspath(path)!r}: {error}") from error
+    found = arrays.get(MARK)
+    if found is None or found.shape != () or found != LAYOUT or not set(MAIN) <= set(arrays):
+        raise InvalidValueError(
+            f"Expected the arrays of an explanation in layout {LAYOUT}, got {os.fspath(path)!r} with "
+            f"{', '.join(sorted(arrays)) or 'none'}."
+        )
+    maps, targets, scores, probabilities = (arrays[name] for name in MAIN)
+    return SavedArrays(maps, targets, scores, probabilities, _under(PARTS, arrays), _under(WEIGHTS, arrays))
+
+
+def _under(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _paths(directory: str | Path, name: str, pictures: bool) -> list[Path]:
+    path = below(directory, name)
+    endings = (".png", ".npz", ".json") if pictures else (".npz", ".json")
+    return [path.with_name(f"{path.name}{ending}") for ending in endings]
+
+
+def _contents(
+    explanation: Explanation,
+    index: int,
+    name: str,
+    photograph: Pixels | None,
+    class_names: Sequence[str] | None,
+    *,
+    pictures: bool,
+) -> list[bytes]:
+    """The files of one image, in the order of `_paths`."""
+    drawn = [_picture(explanation, index, photograph, class_names)] if pictures else []
+    return [*drawn, _arrays(explanation, index), _numbers(explanation, index, name, class_names)]
+
+
+def _picture(
+    explanation: Explanation, index: int, photograph: Pixels | None, class_names: Sequence[str] | None
+) -> bytes:
     parts = {name: title for name, title in explanation.titles.items() if name in explanation.parts}
-    pixels = _input_picture(explanation, index) if photograph is None else _pixels(photograph)
+    pixels = _input_picture(explanation, index) if photograph is None else photograph
     titles = [
         _input_title(explanation) if photograph is None else "Photograph",
         *parts.values(),
         _method_title(explanation),
     ]
-    path.write_bytes(png(figure(list(_rows(explanation, index, pixels, parts, class_names)), titles)))
-    return path
+    rows = list(_rows(explanation, index, pixels, parts, class_names, most=rows_shown(pixels)))
+    return png(figure(rows, titles))
 
 
-def _write_arrays(path: Path, explanation: Explanation, index: int) -> Path:
+def _arrays(explanation: Explanation, index: int) -> bytes:
     arrays = {
-        "maps": explanation.maps,
-        "targets": explanation.targets,
-        "scores": explanation.scores,
-        "probabilities": explanation.probabilities,
-        **explanation.parts,
-        **explanation.weights,
+        MARK: np.asarray(LAYOUT),
+        **{name: np.asarray(getattr(explanation, name))[index] for name in MAIN},
+        **{f"{PARTS}{name}": np.asarray(part)[index] for name, part in explanation.parts.items()},
+        **{f"{WEIGHTS}{name}": np.asarray(weight)[index] for name, weight in explanation.weights.items()},
     }
-    np.savez_compressed(path, **{name: np.asarray(array)[index] for name, array in arrays.items()})
-    return path
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
-def _write_numbers(path: Path, explanation: Explanation, index: int, class_names: Sequence[str] | None) -> Path:
+def _numbers(explanation: Explanation, index: int, name: str, class_names: Sequence[str] | None) -> bytes:
     numbers = {
-        "name": path.stem,
+        MARK: "explanation",  # first, where it is looked for
+        "name": name,
+        "index": explanation.indices[index] if explanation.indices else None,
         "method": explanation.method,
         "layer": explanation.layer,
         "input_shape": list(explanation.images.shape[1:]),
@@ -121,16 +275,18 @@ def _write_numbers(path: Path, explanation: Explanation, index: int, class_names
         "evaluations": explanation.evaluations,
         "targets": list(target_numbers(explanation, index, class_names)),
     }
-    path.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    # Bytes of a file's name that are no UTF-8 become JSON's escapes, which are read as what they were.
+    return (json.dumps(numbers, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _check_names(names: Sequence[str], count: int) -> None:
     if len(names) != count:
         raise InvalidValueError(f"There are {count} images, but {len(names)} names.")
-    if len(set(names)) != count:
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidValueError(f"The name {twice!r} comes twice: one image would overwrite the other.")
+    seen: set[str] = set()
     for name in names:
-        if not name or Path(name).name != name:
-            raise InvalidValueError(f"{name!r} is not a plain file name; say where to with the directory.")
+        if folded(name) in seen:
+            raise InvalidValueError(
+                f"The name {name!r} comes twice: one image would overwrite the other. (Some file systems do not tell "
+                "capitals apart: here nobody does.)"
+            )
+        seen.add(folded(name))
