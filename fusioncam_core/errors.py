@@ -65,6 +65,10 @@ class PreprocessingWarning(FusionCamWarning):
     """How a model's inputs were prepared in training is not known, and was guessed."""
 
 
+class PluginWarning(FusionCamWarning):
+    """A plugin that does not work: it is left out, and everything else goes on."""
+
+
 class UnreadableImageWarning(FusionCamWarning):
     """A file among many that is no photograph: it is left out."""
 
