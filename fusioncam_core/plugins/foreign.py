@@ -11,16 +11,25 @@ _LONGEST = 300
 """Characters of a message: frameworks put whole configurations into theirs."""
 
 
-def described(error: BaseException) -> str:
-    """An error's type and message on one line, as in `KeyError: 'weights'`; of a long message the beginning."""
+def described(error: BaseException, message: str | None = None) -> str:
+    """An error's type and message on one line, as in `KeyError: 'weights'`; of a long message the beginning.
+
+    Args:
+        error: of any kind.
+        message: what to say in place of its own.
+    """
     if isinstance(error, SystemExit):
         return f"sys.exit({error.code!r}) was called"
-    try:
-        message = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - the message of a foreign error is foreign code as well
-        message = "its message cannot be shown"
+    message = " ".join((_message(error) if message is None else message).split())
     message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the message of a foreign error is foreign code as well
+        return "its message cannot be shown"
 
 
 @contextmanager
