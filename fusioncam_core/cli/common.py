@@ -104,8 +104,9 @@ def _kind(value: Any) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on standard error, whatever the message looks like."""
-    say(f"fusioncam: {' '.join(message.split())}", sys.stderr)
+    """One line on standard error, whatever the message looks like; where it cannot be written, the status must do."""
+    with suppress(OSError, ClosedOutputError):
+        say(f"fusioncam: {' '.join(message.split())}", sys.stderr)
 
 
 def in_words(error: BaseException) -> str:

@@ -7,12 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TextIO
 
 from fusioncam_core.cli.common import complain
+from fusioncam_core.cli.compiled import without_notes
 from fusioncam_core.errors import FusionCamWarning
 
 ENVIRONMENT = MappingProxyType({"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR", "GLOG_minloglevel": "2"})
@@ -39,9 +40,21 @@ def quiet(whole_process: bool) -> Iterator[None]:
         whole_process: whether the process is the command's, so that its environment may be set; what the user has set
             stays.
     """
-    if whole_process:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+    with _quiet_frameworks() if whole_process else nullcontext(), _one_line_each():
+        yield
+
+
+@contextmanager
+def _quiet_frameworks() -> Iterator[None]:
+    wanted = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # who asks for TensorFlow's notes gets them
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with nullcontext() if wanted else without_notes():
+        yield
+
+
+@contextmanager
+def _one_line_each() -> Iterator[None]:
     said = _Once()
     before, handler = warnings.showwarning, _Handler(said)
     warnings.showwarning = said.show
