@@ -59,6 +59,8 @@ def _check_file(file: Path) -> None:
         raise InvalidValueError(f"'keras:{file}': there is no such file.") from error
     except OSError as error:
         raise InvalidValueError(f"'keras:{file}' cannot be read: {error.strerror}.") from error
+    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
+        raise InvalidValueError(f"'keras:{file}' is no file that Keras has saved: those are zip archives.")
 
 
 def import_keras() -> ModuleType:
@@ -83,8 +85,6 @@ def import_keras() -> ModuleType:
 
 
 def _read(keras: ModuleType, file: Path) -> Any:
-    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
-        raise InvalidValueError(f"'keras:{file}' is no file that Keras has saved: those are zip archives.")
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
     except (Exception, SystemExit) as error:

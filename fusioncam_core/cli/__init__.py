@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from fusioncam_core.cli import evaluate, explain, layers, methods
-from fusioncam_core.cli.common import ClosedOutputError, complain, foreign_exit, in_words, say
+from fusioncam_core.cli.common import ClosedOutputError, complain, foreign_exit, in_words, is_foreign, say
 from fusioncam_core.cli.quiet import occupy_standard_streams, quiet
 from fusioncam_core.errors import InvalidValueError
 
@@ -48,8 +48,12 @@ def _run(argv: Sequence[str] | None, arguments: argparse.Namespace) -> int:
     except Exception as error:  # noqa: BLE001 - models, loaders and preprocessing are foreign code, which raises anything
         if arguments.traceback:
             say(traceback.format_exc().rstrip(), sys.stderr)
-        complain(f"error: {in_words(error)}")
+        where = "" if arguments.traceback or not is_foreign(error) or "model" not in arguments else _WHERE
+        complain(f"error: {in_words(error)}{where}")
         return 2
+
+
+_WHERE = " (--traceback shows where it came from)"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -123,6 +123,11 @@ def in_words(error: BaseException) -> str:
     return described(error)
 
 
+def is_foreign(error: BaseException) -> bool:
+    """Whether an error says nothing but its type and message: it is neither ours nor the operating system's."""
+    return not isinstance(error, FusionCamError) and not (isinstance(error, OSError) and error.strerror)
+
+
 def _name(filename: Any) -> str | bytes:
     """What an error has for the file: a path, or the number of an open file."""
     return filename if isinstance(filename, str | bytes) else str(filename)
