@@ -296,6 +296,12 @@ class TestProgressBar:
             advance(3)
             assert advance.__self__.n == 3
 
+    def test_closed_standard_error_shows_nothing(self, monkeypatch):
+        monkeypatch.setattr(sys, "stderr", None)
+        for progress in (None, True):
+            with progress_bar(4, "Score-CAM", progress) as advance:
+                advance(4)
+
     def test_without_tqdm_it_stays_away_unless_demanded(self, monkeypatch):
         hide("tqdm", monkeypatch)
         monkeypatch.setattr(sys, "stderr", _Terminal())

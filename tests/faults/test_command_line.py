@@ -17,6 +17,8 @@ from fusioncam_core.cli import main
 
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no named pipes and no alarms")
+
 MODELS = """
 import os, sys
 import torch

@@ -15,7 +15,10 @@ from libraries import framework
 
 keras = framework("keras")
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.skipif(os.name != "posix", reason="there are no named pipes"),
+]
 
 CONFIGURATIONS: dict[str, Any] = {
     "no json": b"not json",
@@ -91,7 +94,7 @@ def test_what_is_no_file(name: str, problem: str, tmp_path: Path) -> None:
         load_model(f"keras:{tmp_path / name}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for the superuser")
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="nothing is unreadable for the superuser")
 def test_what_may_not_be_read(tmp_path: Path) -> None:
     file = tmp_path / "secret.keras"
     file.write_bytes(b"")
