@@ -80,6 +80,10 @@ class PreprocessingWarning(FusionCamWarning):
     """How a model's inputs were prepared in training is not known, and was guessed."""
 
 
+class PluginWarning(FusionCamWarning):
+    """A plugin that does not work: it is left out, and everything else goes on."""
+
+
 class SkippedImageWarning(FusionCamWarning):
     """An image among many that could not be explained: it is left out."""
 

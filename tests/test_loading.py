@@ -13,7 +13,7 @@ from PIL import Image
 from absence import hide
 from fusioncam_core.data.preprocessing import Preprocessing, read_photograph
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.errors import MissingExtra
+from fusioncam_core.errors import MissingExtra, PluginWarning
 from fusioncam_core.extras import require
 from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
@@ -61,8 +61,9 @@ class TestPythonSpecs:
     def test_path_is_put_back_after_an_error(self, module):
         module("def load():\n    raise RuntimeError('no weights')\n")
         before = list(sys.path)
-        with pytest.raises(RuntimeError, match="no weights"):
+        with pytest.raises(ValueError, match=r"^'python:zoo_under_test:load': RuntimeError: no weights\.$") as caught:
             load_model("python:zoo_under_test:load")
+        assert isinstance(caught.value.__cause__, RuntimeError)
         assert sys.path == before
 
     @pytest.mark.parametrize("spec", ["python:", "python:models", "python:models:", "python::load", "python:.m:f"])
@@ -129,16 +130,22 @@ class TestOtherSpecs:
         with pytest.raises(ValueError, match=r"No plugin can load 'resnet50'.*python:package\.module:function"):
             load_model("resnet50")
 
-    def test_plugin_that_answers_with_something_else(self):
+    def test_plugin_that_answers_with_something_else(self, monkeypatch):
         class Plugin:
             @hookimpl
             def fusioncam_load_model(self, spec):
                 return "bare" if spec == "odd:spec" else None
 
         plugin, manager = Plugin(), plugin_manager()
+        monkeypatch.setattr(manager, "problems", {})
         manager.register(plugin, name="odd")
         try:
-            with pytest.raises(TypeError, match="A plugin answered 'odd:spec' with a str instead of a LoadedModel"):
+            with (
+                pytest.warns(PluginWarning, match="'odd' is left out: expected a LoadedModel, got builtins.str"),
+                pytest.raises(
+                    ValueError, match=r"load 'odd:spec'; left out: odd \(expected a LoadedModel, got builtins"
+                ),
+            ):
                 load_model("odd:spec")
         finally:
             manager.unregister(plugin)
@@ -288,6 +295,12 @@ class TestProgressBar:
         with progress_bar(4, "Score-CAM") as advance:
             advance(3)
             assert advance.__self__.n == 3
+
+    def test_closed_standard_error_shows_nothing(self, monkeypatch):
+        monkeypatch.setattr(sys, "stderr", None)
+        for progress in (None, True):
+            with progress_bar(4, "Score-CAM", progress) as advance:
+                advance(4)
 
     def test_without_tqdm_it_stays_away_unless_demanded(self, monkeypatch):
         hide("tqdm", monkeypatch)

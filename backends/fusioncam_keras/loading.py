@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import stat
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import InvalidValueError, PreprocessingWarning, warn
 from fusioncam_core.extras import require
 from fusioncam_core.models.outputs import Task
+from fusioncam_core.plugins.foreign import described, foreign_code
 from fusioncam_core.plugins.loaded_model import LoadedModel
 
 FRAMEWORKS = ("tensorflow", "torch", "jax")
@@ -39,10 +41,26 @@ def load(path: str) -> LoadedModel:
     file = Path(path)
     if file.suffix not in ENDINGS or file.name.endswith(".weights.h5"):
         raise InvalidValueError(f"'keras:{path}': the file of a whole model ends in .keras or .h5 (not .weights.h5).")
-    if not file.is_file():
-        raise InvalidValueError(f"'keras:{path}': there is no such file.")
-    model = _read(import_keras(), file)
-    return LoadedModel(model, _preprocessing(model, path), name=file.stem, task=_task(model))
+    with foreign_code(f"'keras:{path}'"):
+        _check_file(file)
+        model = _read(import_keras(), file)
+        return LoadedModel(model, _preprocessing(model, path), name=file.stem, task=_task(model))
+
+
+def _check_file(file: Path) -> None:
+    """Refuse what Keras would wait for, or give a misleading reason for."""
+    try:
+        kind = file.stat().st_mode
+        if not stat.S_ISREG(kind):
+            what = "a folder" if stat.S_ISDIR(kind) else "no regular file"
+            raise InvalidValueError(f"'keras:{file}': expected a model file, got {what}.")
+        file.open("rb").close()
+    except FileNotFoundError as error:
+        raise InvalidValueError(f"'keras:{file}': there is no such file.") from error
+    except OSError as error:
+        raise InvalidValueError(f"'keras:{file}' cannot be read: {error.strerror}.") from error
+    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
+        raise InvalidValueError(f"'keras:{file}' is no file that Keras has saved: those are zip archives.")
 
 
 def import_keras() -> ModuleType:
@@ -67,14 +85,12 @@ def import_keras() -> ModuleType:
 
 
 def _read(keras: ModuleType, file: Path) -> Any:
-    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
-        raise InvalidValueError(f"'keras:{file}' is no file that Keras has saved: those are zip archives.")
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (Exception, SystemExit) as error:
         # Around the cause are the configurations of all that it is in.
         text = " ".join(str(error).split()).rpartition("Exception encountered: ")[2]
-        text = text.partition(" Full object config")[0]
+        text = described(error, text.partition(" Full object config")[0])
         if "lambda" in text.lower():
             text = (
                 "it holds Python code (a Lambda layer), which is not run. Load it yourself, and name the function that "

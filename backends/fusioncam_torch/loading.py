@@ -13,6 +13,7 @@ import numpy as np
 
 from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.plugins.foreign import foreign_code
 from fusioncam_core.plugins.loaded_model import LoadedModel
 
 
@@ -28,7 +29,8 @@ def load(library: str, name: str) -> LoadedModel:
         ValueError: in one sentence, if the library is not installed, has no such model, or cannot get its weights.
     """
     spec = f"{library}:{name}"
-    return _LOADERS[library](_library(library, spec), name, spec)
+    with foreign_code(repr(spec)):
+        return _LOADERS[library](_library(library, spec), name, spec)
 
 
 def _library(name: str, spec: str) -> ModuleType:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from fusioncam_core.cli import evaluate, explain, layers, methods
-from fusioncam_core.cli.common import complain, in_words, say
-from fusioncam_core.errors import InvalidValueError, MissingExtra
+from fusioncam_core.cli.common import ClosedOutputError, complain, foreign_exit, in_words, is_foreign, say
+from fusioncam_core.cli.quiet import occupy_standard_streams, quiet
+from fusioncam_core.errors import InvalidValueError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,20 +22,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 when a photograph could not be read; 2 when the arguments or the model do not
-        work; 130 when interrupted from the keyboard, as shells have it.
+        work; 130 when interrupted from the keyboard and 141 when nobody reads the output, as shells have it.
     """
+    if argv is None:
+        occupy_standard_streams()
     arguments = argparse.Namespace(traceback=False)
+    try:
+        with quiet(whole_process=argv is None):
+            return _run(argv, arguments)
+    except KeyboardInterrupt:
+        return 130
+    except ClosedOutputError:
+        return 141
+
+
+def _run(argv: Sequence[str] | None, arguments: argparse.Namespace) -> int:
+    """Parse the arguments and run the command; what goes wrong is one line."""
     try:
         _parser().parse_args(argv, arguments)
         run: Callable[[argparse.Namespace], int] = arguments.run
-        return run(arguments)
-    except (ValueError, TypeError, OSError, MissingExtra) as error:
+        with foreign_exit():
+            return run(arguments)
+    except ClosedOutputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - models, loaders and preprocessing are foreign code, which raises anything
         if arguments.traceback:
             say(traceback.format_exc().rstrip(), sys.stderr)
-        complain(f"error: {in_words(error)}")
+        where = "" if arguments.traceback or not is_foreign(error) or "model" not in arguments else _WHERE
+        complain(f"error: {in_words(error)}{where}")
         return 2
-    except KeyboardInterrupt:
-        return 130
+
+
+_WHERE = " (--traceback shows where it came from)"
 
 
 class _Parser(argparse.ArgumentParser):

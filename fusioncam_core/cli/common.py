@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from fusioncam_core.errors import InvalidValueError
+import numpy as np
+
+from fusioncam_core.data.preprocessing import Preprocessing
+from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError
+from fusioncam_core.plugins.foreign import described, foreign_code
 from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
+from fusioncam_core.visible import visible
 
 SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
 
@@ -22,34 +29,156 @@ def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
 
 
 def load(spec: str) -> tuple[LoadedModel, Callable[[Any], Any]]:
-    """The model that a spec names, and its preprocessing.
+    """The model that a spec names, and its preprocessing, whose answers are checked.
 
     Raises:
-        ValueError: if the spec gives no preprocessing.
+        InvalidValueError: if the spec gives no preprocessing.
+        InvalidTypeError: if its preprocessing cannot be called, or its class names are no texts.
     """
     loaded = load_model(spec)
-    if loaded.preprocessing is None:
+    preprocessing, names = loaded.preprocessing, loaded.class_names
+    if preprocessing is None:
         raise InvalidValueError(
             f"{spec!r} gives a model without its preprocessing. Let it return (model, preprocessing), with a "
             "fusioncam_core.Preprocessing or any function from a Pillow image to an array."
         )
-    return loaded, loaded.preprocessing
+    if not callable(preprocessing):
+        raise InvalidTypeError(
+            f"{spec!r}: expected a preprocessing that is called with a Pillow image, got {_kind(preprocessing)}."
+        )
+    if names is not None and not _are_texts(names):
+        raise InvalidTypeError(f"{spec!r}: expected class names as a sequence of texts, got {_kind(names)}.")
+    own = isinstance(preprocessing, Preprocessing)
+    return loaded, preprocessing if own else _CheckedPreprocessing(spec, preprocessing)
+
+
+class _CheckedPreprocessing:
+    """A preprocessing of the model's loader: what goes wrong in it is said with the spec that brought it.
+
+    Args:
+        spec: of the model.
+        function: from a Pillow image to one input, without a batch axis.
+    """
+
+    def __init__(self, spec: str, function: Callable[[Any], Any]):
+        self._spec = spec
+        self._function = function
+
+    def __call__(self, photograph: Any) -> Any:
+        """One input of the model.
+
+        Raises:
+            InvalidValueError: if the function raises, or returns no array of numbers with an axis or more.
+        """
+        with foreign_code(f"the preprocessing of {self._spec!r}"):
+            values = self._function(photograph)
+            if not _is_input(values):
+                raise InvalidValueError(
+                    f"the preprocessing of {self._spec!r}: expected an array of one input, such as one of shape "
+                    f"(channels, height, width), got {_kind(values)}."
+                )
+        return values
+
+
+def _is_input(values: Any) -> bool:
+    shape, dtype = getattr(values, "shape", None), getattr(values, "dtype", None)
+    if shape is None or dtype is None or not tuple(shape) or 0 in tuple(shape):
+        return False
+    return not isinstance(values, np.ndarray | np.generic) or dtype.kind in "biuf"
+
+
+def _are_texts(names: Any) -> bool:
+    if isinstance(names, str):
+        return False
+    try:
+        return all(isinstance(names[number], str) for number in range(len(names)))
+    except (TypeError, LookupError):
+        return False
+
+
+def _kind(value: Any) -> str:
+    """What came, in a word or two: its type, and the shape and dtype of an array."""
+    shape = getattr(value, "shape", None)
+    name = type(value).__qualname__
+    return name if shape is None else f"{name} of shape {tuple(shape)} and dtype {getattr(value, 'dtype', None)}"
 
 
 def complain(message: str) -> None:
-    """One line on standard error, whatever the message looks like."""
-    say(f"fusioncam: {' '.join(message.split())}", sys.stderr)
+    """One line on standard error, whatever the message looks like; where it cannot be written, the status must do."""
+    with suppress(OSError, ClosedOutputError):
+        say(f"fusioncam: {' '.join(message.split())}", sys.stderr)
 
 
-def in_words(error: Exception) -> str:
-    """An error's message; an operating system's one without its number."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+def in_words(error: BaseException) -> str:
+    """An error in one sentence: an operating system's one with its file, and without its number.
+
+    Errors that are not ours are said with their type: their messages alone may be no more than a key.
+    """
+    if isinstance(error, FusionCamError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{visible(os.fsdecode(_name(error.filename)))}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return described(error)
 
 
-def say(text: str, stream: TextIO) -> None:
-    """Write a line; what the stream's encoding lacks is escaped."""
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
+def is_foreign(error: BaseException) -> bool:
+    """Whether an error says nothing but its type and message: it is neither ours nor the operating system's."""
+    return not isinstance(error, FusionCamError) and not (isinstance(error, OSError) and error.strerror)
+
+
+def _name(filename: Any) -> str | bytes:
+    """What an error has for the file: a path, or the number of an open file."""
+    return filename if isinstance(filename, str | bytes) else str(filename)
+
+
+@contextmanager
+def foreign_exit() -> Iterator[None]:
+    """Makes an error of an exit in foreign code, which would pass for the command's own.
+
+    Raises:
+        InvalidValueError: a model or what belongs to it called `sys.exit`.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise InvalidValueError(f"{described(error)} by the model or what belongs to it, before the end.") from error
+
+
+class ClosedOutputError(Exception):
+    """Nobody reads what a command writes any more, as when `head` has seen enough."""
+
+
+def say(text: str, stream: TextIO | None) -> None:
+    """Write lines; what is not to be seen in one is escaped, and so is what the stream's encoding lacks.
+
+    Args:
+        text: of one line or more. Names in it that may hold line breaks have gone through `visible`.
+        stream: to write to; None is one that was closed before we began.
+
+    Raises:
+        ClosedOutputError: if the other end of a pipe is closed.
+        OSError: if it cannot be written.
+    """
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    lines = "\n".join(map(visible, text.split("\n")))
+    try:
+        stream.write(lines.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        _abandon(stream)
+        raise ClosedOutputError from None
+    except OSError:
+        _abandon(stream)
+        raise
+
+
+def _abandon(stream: TextIO) -> None:
+    """Lead a stream nowhere, so that Python does not complain of it once more when it ends."""
+    with suppress(OSError, ValueError):  # a stream without a file needs no leading
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

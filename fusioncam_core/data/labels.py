@@ -52,8 +52,11 @@ def _from_folders(folders: Sequence[str], class_names: Sequence[str] | None) -> 
 def _from_table(table: Path, files: Sequence[Path], class_names: Sequence[str] | None) -> list[int]:
     if not table.is_file():
         raise InvalidValueError(f"Labels are 'names', 'folders' or a table, and there is no file {str(table)!r}.")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if len(row) >= 2]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if len(row) >= 2]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidValueError(f"Expected a table (CSV) in UTF-8, got {str(table)!r}: {error}.") from error
     labels = {Path(row[0].strip()).as_posix(): row[1].strip() for row in rows}
     return [_class(_row_of(path, labels, table), path, table, class_names) for path in files]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fusioncam_core.extras import require
+from fusioncam_core.visible import visible
 
 
 @contextmanager
@@ -18,16 +19,16 @@ def progress_bar(total: int | None, description: str, progress: bool | None = No
         total: the number of steps, or None when it is not known.
         description: what is being done, shown before the bar.
         progress: None shows the bar when standard error is a terminal and tqdm is installed; True always
-            shows it; False never does.
+            shows it; False never does. None is shown where standard error is closed.
 
     Raises:
         MissingExtra: `progress` is True and tqdm is not installed.
     """
-    if not (_is_watched() if progress is None else progress):
+    if sys.stderr is None or not (_is_watched() if progress is None else progress):
         yield _ignore
         return
     tqdm = require("tqdm", "A progress bar").tqdm
-    with tqdm(total=total, desc=description, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=total, desc=visible(description), file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
         yield bar.update
 
 

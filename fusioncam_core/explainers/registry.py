@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 FAMILIES = ("gradient", "region", "ensemble")
 
-EXPLAINERS: Registry[type[Explainer]] = Registry("method", ("family", FAMILIES), ask_for_methods)
+EXPLAINERS: Registry[type[Explainer]] = Registry(
+    "method", ("family", FAMILIES), ask_for_methods, "fusioncam_core.explainers.base.Explainer"
+)
 """The explainers by name: fusioncam's own, plugins', and those defined meanwhile."""
 
 register = EXPLAINERS.register

@@ -10,7 +10,9 @@ from fusioncam_core.plugins.registry import Registry
 if TYPE_CHECKING:
     from fusioncam_core.metrics.metric import Metric
 
-METRICS: Registry[type[Metric]] = Registry("metric", ("better", ("higher", "lower")), ask_for_metrics)
+METRICS: Registry[type[Metric]] = Registry(
+    "metric", ("better", ("higher", "lower")), ask_for_metrics, "fusioncam_core.metrics.metric.Metric"
+)
 """The metrics of single images by name: fusioncam's own, plugins', and those defined meanwhile."""
 
 register = METRICS.register

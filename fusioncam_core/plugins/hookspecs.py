@@ -4,6 +4,10 @@ A plugin is a module (or object) registered under the entry-point group `fusionc
 marked `pluggy.HookimplMarker("fusioncam")`. It names only the arguments it needs. It must import its
 framework inside the hook, never at the top: every plugin is asked about every model, and to say "not
 mine" needs no import (`sys.modules` tells whether the framework is loaded at all).
+
+A plugin that does not import, raises, or answers with something else than is asked for is left out with a
+`PluginWarning`, and the others are asked. Errors of `fusioncam_core.errors` about a model or a spec of the plugin's own
+reach the user. Wrappers of hooks are not taken.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ def fusioncam_load_model(spec: str) -> LoadedModel | None:
         spec: such as `python:package.module:function`: a prefix that says whose it is, and what to load.
 
     Raises:
-        ValueError: if the text has your prefix and the model cannot be loaded, in one sentence.
+        InvalidValueError: if the text has your prefix and the model cannot be loaded, in one sentence.
     """
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+import functools
+
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.plugins.guarded import OWN_ANSWERS, expect
 from fusioncam_core.plugins.loaded_model import LoadedModel
-from fusioncam_core.plugins.manager import plugin_manager
+from fusioncam_core.plugins.manager import left_out, plugin_manager
 
 
 def load_model(spec: str) -> LoadedModel:
@@ -15,15 +18,15 @@ def load_model(spec: str) -> LoadedModel:
             model, `(model, preprocessing)` or a `LoadedModel`.
 
     Raises:
-        ValueError: no plugin knows such a spec, or it names something that does not load.
-        TypeError: a plugin answered with something other than a `LoadedModel`.
+        InvalidValueError: no plugin knows such a spec, or it names something that does not load.
     """
-    loaded = plugin_manager().hook.fusioncam_load_model(spec=spec)
+    check = functools.partial(expect, LoadedModel)
+    answers = plugin_manager().answers("fusioncam_load_model", check, own=OWN_ANSWERS, spec=spec)
+    loaded: LoadedModel | None = next((answer for _, answer in answers), None)
     if loaded is None:
         raise InvalidValueError(
-            f"No plugin can load {spec!r}. A spec starts with its kind, as in python:package.module:function, "
-            "which names a function that takes no arguments and returns the model, keras:model.keras or timm:NAME."
+            f"No plugin can load {spec!r}{left_out()}. A spec starts with its kind, as in "
+            "python:package.module:function, which names a function that takes no arguments and returns the model, "
+            "keras:model.keras or timm:NAME."
         )
-    if not isinstance(loaded, LoadedModel):
-        raise InvalidTypeError(f"A plugin answered {spec!r} with a {type(loaded).__name__} instead of a LoadedModel.")
     return loaded

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-import pluggy
-
-from fusioncam_core.arrays.namespaces import register_finder
+from fusioncam_core.arrays.namespaces import WORDS, register_finder
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.fixed_batch import fixed_batch
-from fusioncam_core.plugins import hookspecs
-
-DISABLE_VARIABLE = "FUSIONCAM_DISABLE_PLUGINS"
-"""Environment variable: names of plugins, separated by commas, that are not to be loaded."""
+from fusioncam_core.plugins.guarded import DISABLE_VARIABLE, OWN_ANSWERS, GuardedManager, expect
 
 
 def disabled_plugins() -> list[str]:
@@ -25,44 +22,73 @@ def disabled_plugins() -> list[str]:
 
 
 @functools.cache
-def plugin_manager() -> pluggy.PluginManager:
+def plugin_manager() -> GuardedManager:
     """The one plugin manager, built on first use from the entry-point group `fusioncam`.
 
     Register a plugin of your own at run time with `plugin_manager().register(plugin, name="...")`.
     """
     from fusioncam_core.plugins import python_models
 
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager = GuardedManager()
     for name in disabled_plugins():
         manager.set_blocked(name)
     manager.register(python_models, name="python")
-    manager.load_setuptools_entrypoints(hookspecs.PROJECT)
-    manager.check_pending()
+    manager.load_installed()
     return manager
 
 
 def ask_for_namespace(array: Any) -> Any | None:
     """The namespace a plugin offers for the array, or None."""
-    return plugin_manager().hook.fusioncam_array_namespace(array=array)
+    asked = plugin_manager().answers("fusioncam_array_namespace", _check_namespace, array=array)
+    return next((namespace for _, namespace in asked), None)
 
 
 register_finder(ask_for_namespace)
 
-
-def ask_for_methods() -> list[Any]:
-    """The methods that plugins offer."""
-    return _offered(plugin_manager().hook.fusioncam_methods())
+_whole_namespaces: list[Any] = []
+"""Those that were found to have every word, which is looked at once."""
 
 
-def ask_for_metrics() -> list[Any]:
-    """The metrics that plugins offer."""
-    return _offered(plugin_manager().hook.fusioncam_metrics())
+def _check_namespace(namespace: Any) -> str | None:
+    if any(namespace is each for each in _whole_namespaces):
+        return None
+    missing = sorted(word for word in WORDS if not _has(namespace, word))
+    if missing:
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        return f"expected a namespace, got {type(namespace).__qualname__} without {listed}"
+    _whole_namespaces.append(namespace)
+    return None
 
 
-def _offered(answers: list[Any]) -> list[Any]:
+def _has(namespace: Any, word: str) -> bool:
+    """Whether a namespace has a word such as "linalg.svd"."""
+    try:
+        operator.attrgetter(word)(namespace)
+    except AttributeError:
+        return False
+    return True
+
+
+def ask_for_methods() -> list[tuple[str, Any]]:
+    """The methods that plugins offer, each with the plugin's name."""
+    return _offered("fusioncam_methods")
+
+
+def ask_for_metrics() -> list[tuple[str, Any]]:
+    """The metrics that plugins offer, each with the plugin's name."""
+    return _offered("fusioncam_metrics")
+
+
+def _offered(hook: str) -> list[tuple[str, Any]]:
     """The classes in all answers: each is a list of them, or one class."""
-    return [each for answer in answers for each in ([answer] if isinstance(answer, type) else answer)]
+    answers = plugin_manager().answers(hook, _check_classes)
+    return [(name, each) for name, answer in answers for each in ([answer] if isinstance(answer, type) else answer)]
+
+
+def _check_classes(answer: Any) -> str | None:
+    if isinstance(answer, type | list | tuple):
+        return None
+    return f"expected a list of classes, got {type(answer).__qualname__}"
 
 
 def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) -> ModelAdapter:
@@ -86,10 +112,16 @@ def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) ->
         if options:
             raise InvalidTypeError(f"An adapter already has its options: leave {', '.join(options)} out.")
         return model
-    adapter: ModelAdapter | None = plugin_manager().hook.fusioncam_adapt_model(model=model, options=options)
+    adapter = _ask_for_adapter(model, options)
     if adapter is None:
         raise InvalidTypeError(_nobody_adapts(model))
     return adapter if adapter.declared_batch is None else fixed_batch(adapter, adapter.declared_batch)
+
+
+def _ask_for_adapter(model: Any, options: Mapping[str, Any]) -> ModelAdapter | None:
+    check = functools.partial(expect, ModelAdapter)
+    answers = plugin_manager().answers("fusioncam_adapt_model", check, own=OWN_ANSWERS, model=model, options=options)
+    return next((adapter for _, adapter in answers), None)
 
 
 def _nobody_adapts(model: object) -> str:
@@ -98,21 +130,33 @@ def _nobody_adapts(model: object) -> str:
         name for name, plugin in manager.list_name_plugin() if hasattr(plugin, "fusioncam_adapt_model")
     ]  # a blocked plugin is listed too, as None
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    known = "".join(f"\n  - {text}" for text in reversed(manager.hook.fusioncam_describe_models()))
+    known = "".join(f"\n  - {text}" for text in _descriptions())
     disabled = disabled_plugins()
     return (
         f"No plugin adapts a model of type {kind}. Plugins asked: {', '.join(asked) or 'none'}"
         + (f"; disabled by {DISABLE_VARIABLE}: {', '.join(disabled)}" if disabled else "")
-        + f". What they read:{known or ' nothing'}{_held_by(model)}"
+        + f"{left_out()}. What they read:{known or ' nothing'}{_held_by(model)}"
     )
+
+
+def _descriptions() -> list[str]:
+    """What plugins say that they read, in the order of their registration."""
+    answers = plugin_manager().answers("fusioncam_describe_models", functools.partial(expect, str))
+    return [text for _, text in answers][::-1]
+
+
+def left_out() -> str:
+    """The plugins that did not work so far, as the end of a sentence; "" if there are none."""
+    problems = [f"{name} ({problem})" for name, problem in plugin_manager().problems.items()]
+    return f"; left out: {', '.join(problems)}" if problems else ""
 
 
 def _held_by(model: object) -> str:
     """Which attribute of an object holds a model, as trainers and pipelines do; "" if none is known to."""
-    hook = plugin_manager().hook
     for name in ("model", "module"):
-        inner = getattr(model, name, None)
-        if inner is not None and hook.fusioncam_adapt_model(model=inner, options={}) is not None:
-            kind = f"{type(inner).__module__}.{type(inner).__qualname__}"
-            return f"\nThe .{name} of this {type(model).__qualname__} is a {kind}, which can be read: give that."
+        with suppress(Exception):  # an attribute of a foreign object may raise anything, and this is only a hint
+            inner = getattr(model, name, None)
+            if inner is not None and _ask_for_adapter(inner, {}) is not None:
+                kind = f"{type(inner).__module__}.{type(inner).__qualname__}"
+                return f"\nThe .{name} of this {type(model).__qualname__} is a {kind}, which can be read: give that."
     return ""

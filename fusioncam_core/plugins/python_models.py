@@ -15,7 +15,8 @@ from typing import Any
 
 import pluggy
 
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import FusionCamError, InvalidValueError
+from fusioncam_core.plugins.foreign import foreign_code
 from fusioncam_core.plugins.loaded_model import LoadedModel
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
@@ -28,21 +29,24 @@ def fusioncam_load_model(spec: str) -> LoadedModel | None:
     """Call the function that `spec` names; its module may lie in the current directory.
 
     Raises:
-        ValueError: the spec is not of the form `python:package.module:function`, its module does not import
-            or has no such function, or the function returned no model.
+        InvalidValueError: the spec is not of the form `python:package.module:function`, its module does not import
+            or has no such function, or the function raised an error, which is the cause, or returned no model.
     """
     if not spec.startswith(_KIND):
         return None
     module_name, _, function_name = spec.removeprefix(_KIND).partition(":")
     if not all(name.isidentifier() for name in [*module_name.split("."), function_name]):
         raise InvalidValueError(f"{spec!r} is incomplete; write python:package.module:function.")
-    with _current_directory_on_path():
-        function = _function(_import(module_name, spec), function_name, spec)
-        try:
-            answer = function()
-        except ImportError as error:  # a model's packages are often imported where it is built
-            raise InvalidValueError(f"{spec!r}: {error}") from error
+    with _current_directory_on_path(), foreign_code(repr(spec)):
+        answer = _answer(_function(_import(module_name, spec), function_name, spec), spec)
     return _wrap(answer, spec)
+
+
+def _answer(function: Callable[[], Any], spec: str) -> Any:
+    try:
+        return function()
+    except (FusionCamError, ImportError) as error:  # a model's packages are often imported where it is built
+        raise InvalidValueError(f"{spec!r}: {error}") from error
 
 
 @contextmanager
@@ -92,7 +96,11 @@ def _function(module: ModuleType, name: str, spec: str) -> Callable[[], Any]:
         kind = type(function).__name__
         raise InvalidValueError(f"{spec!r}: {name} is of type {kind}; name a function that returns the model.")
     try:
-        inspect.signature(function).bind()
+        signature = inspect.signature(function)
+    except ValueError:  # some of those in C have none to look at: calling them tells
+        return function
+    try:
+        signature.bind()
     except TypeError as error:
         raise InvalidValueError(f"{spec!r}: {name} must work without arguments: {error}.") from error
     return function

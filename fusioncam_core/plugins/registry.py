@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from fusioncam_core.errors import FusionCamWarning, InvalidTypeError, InvalidValueError, warn
+from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError, PluginWarning, warn
+from fusioncam_core.plugins.manager import plugin_manager
 
 Kind = TypeVar("Kind", bound=type[Any])
 
@@ -20,15 +21,25 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
     Args:
         what: the classes are called in messages, such as "metric".
         declared: what a class has to declare besides `name` and `title`: the attribute, and the words it may be.
-        ask_plugins: gives the classes that plugins offer.
+        ask_plugins: gives the classes that plugins offer, each with its plugin's name.
+        base: the full name of the class that all derive from. Only plugins' are held to it: the others put themselves
+            in by deriving from it.
     """
 
-    def __init__(self, what: str, declared: tuple[str, tuple[str, ...]], ask_plugins: Callable[[], list[Any]]):
+    def __init__(
+        self,
+        what: str,
+        declared: tuple[str, tuple[str, ...]],
+        ask_plugins: Callable[[], list[tuple[str, Any]]],
+        base: str,
+    ):
         self._what = what
+        self._base = base
         self._declared = declared
         self._ask_plugins = ask_plugins
         self._classes: dict[str, Kind] = {}
         self._asking = False
+        self._refused: set[tuple[str, str]] = set()
 
     def register(self, kind: Kind) -> None:
         """Let a class be asked for by its `name`. One that a user defines anew takes the place of the one of its name.
@@ -44,11 +55,7 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
                 f"{kind.__name__} is called {kind.name!r}, as fusioncam's own {before.__name__}: give it another name."
             )
         if before is not None and before is not kind and self._asking:
-            warn(
-                f"A plugin's {kind.__module__}.{kind.__qualname__} is called {kind.name!r}, as is "
-                f"{before.__module__}.{before.__qualname__}, which was there before and stays.",
-                FusionCamWarning,
-            )
+            self._refuse(kind, before)
             return
         self._classes[kind.name] = kind
 
@@ -69,17 +76,41 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
     def _with_plugins(self) -> dict[str, Kind]:
         self._asking = True
         try:
-            for each in self._ask_plugins():
-                name = getattr(each, "name", None)
-                if not isinstance(each, type) or not isinstance(name, str):
-                    raise InvalidTypeError(
-                        f"A plugin offers a {self._what}: expected a class with a name, got {each!r}."
-                    )
-                if name not in self._classes:
-                    self.register(each)  # type: ignore[arg-type]
+            for plugin, each in self._ask_plugins():
+                self._take(plugin, each)
         finally:
             self._asking = False
         return self._classes
+
+    def _take(self, plugin: str, kind: Any) -> None:
+        """Register what a plugin offers, or leave it out."""
+        try:
+            name = self._checked_name(kind)
+            if name not in self._classes:
+                self.register(kind)
+            elif not _same(self._classes[name], kind):
+                self._refuse(kind, self._classes[name])
+        except FusionCamError as error:
+            plugin_manager().leave_out(plugin, str(error))
+
+    def _checked_name(self, kind: Any) -> str:
+        if not isinstance(kind, type) or not isinstance(getattr(kind, "name", None), str):
+            raise InvalidTypeError(f"it offers a {self._what}: expected a class with a name, got {kind!r}")
+        if self._base not in {f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__}:
+            raise InvalidTypeError(f"it offers a {self._what}: expected a subclass of {self._base}, got {kind!r}")
+        name: str = kind.name  # type: ignore[attr-defined]
+        return name
+
+    def _refuse(self, kind: type[Any], before: type[Any]) -> None:
+        """Say once that a plugin's class is not taken, as its name is."""
+        if (kind.__module__, kind.__qualname__) in self._refused:
+            return
+        self._refused.add((kind.__module__, kind.__qualname__))
+        warn(
+            f"A plugin's {kind.__module__}.{kind.__qualname__} is called {before.name!r}, as is "
+            f"{before.__module__}.{before.__qualname__}, which was there before and stays.",
+            PluginWarning,
+        )
 
     def __getitem__(self, name: str) -> Kind:
         return self._with_plugins()[name]
@@ -128,3 +159,8 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
 
 def _is_own(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == OWN_PACKAGE
+
+
+def _same(first: type, second: type) -> bool:
+    """Whether both are one class, which may have been defined anew, as where its module is loaded again."""
+    return (first.__module__, first.__qualname__) == (second.__module__, second.__qualname__)

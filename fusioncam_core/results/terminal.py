@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fusioncam_core.visible import visible
+
 if TYPE_CHECKING:
     from fusioncam_core.explainers.registry import Capabilities
     from fusioncam_core.models.adapter import LayerInfo
     from fusioncam_core.results.explanation import Explanation
 
 _TOP = 5
+
+
+_MOST_TARGETS = 10
+"""Targets that are shown of one photograph; its file of numbers has them all."""
 
 
 _NAME_WIDTH = 48
@@ -40,25 +47,30 @@ def photograph_report(
 ) -> Iterator[str]:
     """The lines about one photograph: its top classes, what was explained, and the files.
 
+    Of many targets the first ten are shown. Names come out as `visible` has them.
+
     Args:
         path: of the photograph.
         explanation: of NumPy arrays, of this photograph alone.
         class_names: one per class, in the order of the model's outputs, or None.
         written: the files that were written, which differ in their endings.
     """
-    yield path
+    yield visible(path)
     yield from _top_classes(explanation.class_probabilities[0], class_names)
     method = explanation.titles.get("maps", explanation.method)
     evaluations = f"{explanation.evaluations} model evaluation{'s' * (explanation.evaluations != 1)}"
-    yield f"  {method}, layer {explanation.layer}, {evaluations}"
+    yield f"  {visible(method)}, layer {visible(explanation.layer)}, {evaluations}"
     if explanation.masks_run is not None and explanation.uncertainty is not None and explanation.uncertainty.max() > 0:
         moves = f"the region map may still move by {explanation.uncertainty.max():.3f}"
         yield f"  {int(explanation.masks_run[0])} masks run; {moves}"
-    for numbers in target_numbers(explanation, 0, class_names):
+    for numbers in itertools.islice(target_numbers(explanation, 0, class_names), _MOST_TARGETS):
         yield f"  {_title(numbers)}: p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
         yield from _weight_table(numbers["weights"], explanation.titles)
+    more = np.atleast_1d(explanation.targets[0]).size - _MOST_TARGETS
+    if more > 0:
+        yield f"  and {more} more target{'s' * (more != 1)}: the file of numbers has all of them"
     endings = [file.suffix for file in written[1:]]
-    yield f"  wrote {', '.join([str(written[0]), *endings])}"
+    yield f"  wrote {visible(', '.join([str(written[0]), *endings]))}"
 
 
 def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iterator[str]:
@@ -68,12 +80,13 @@ def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iter
         layers: any number.
         default: the name of the default layer where the model's loader chose it; otherwise the layers say it.
     """
-    rows = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:])), layer.finding) for layer in layers]
+    cells = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:])), layer.finding) for layer in layers]
+    rows = [tuple(map(visible, row)) for row in cells]
     widths = [max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in range(3)]
     marks = [layer.default if default is None else layer.name == default for layer in layers]
     for mark, row in zip([" ", *("*" if marked else " " for marked in marks)], [_LAYER_HEADER, *rows], strict=True):
-        cells = (f"{each:{width}}" for each, width in zip(row, [*widths, 0], strict=True))
-        yield f"{mark} {'  '.join(cells)}".rstrip()
+        padded = (f"{each:{width}}" for each, width in zip(row, [*widths, 0], strict=True))
+        yield f"{mark} {'  '.join(padded)}".rstrip()
     yield ""
     yield "* the layer that is explained by default" if any(marks) else "No layer has spatial extent."
 
@@ -84,12 +97,12 @@ def _kind(layer: LayerInfo) -> str:
 
 def method_table(methods: Sequence[Capabilities]) -> Iterator[str]:
     """The lines about the methods: what each needs, and its paper."""
-    width = max(len(method.name) for method in methods)
+    width = max(len(visible(method.name)) for method in methods)
     yield f"{'method':{width}}  {'family':8}  {'gradients':9}  {'layer':5}  {'masks':5}  {'seed':4}  paper"
     for method in methods:
         needs = (method.needs_gradients, method.needs_layer, method.runs_masked, method.seeded)
         marks = (f"{'yes' if need else '-':{space}}" for need, space in zip(needs, (9, 5, 5, 4), strict=True))
-        yield f"{method.name:{width}}  {method.family:8}  {'  '.join(marks)}  {method.paper}"
+        yield f"{visible(method.name):{width}}  {method.family:8}  {'  '.join(marks)}  {visible(method.paper)}"
 
 
 def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | None) -> Iterator[str]:
@@ -119,6 +132,7 @@ def _weight_table(weights: Mapping[str, float], titles: Mapping[str, str]) -> It
 
 
 def _fit(text: str, width: int) -> str:
+    text = visible(text)
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
