@@ -213,7 +213,7 @@ class TestEvaluate:
         command = ["evaluate", "noise.png", "turned.png", *model("nan_for_turned"), *self.METHODS]
         assert main(command) == 1
         out = capsys.readouterr().out
-        assert "turned (grad-cam): " in out
+        assert "turned: " in out
         assert "NaN" in out
         assert main(["evaluate", "noise.png", *model("nan_for_turned"), *self.METHODS]) == 0
 
@@ -473,9 +473,10 @@ class TestBrokenPhotographs:
         assert main(["explain", *broken, "noise.png", *model("of_the_size"), "--method", "grad-cam"]) == 1
         lines = errors(capsys)
         assert lines == [
-            "fusioncam: dark.png: preprocessing raised KeyError: 'dark'",
+            "fusioncam: dark.png: the preprocessing of 'python:tiny_models:of_the_size': KeyError: 'dark'.",
             "fusioncam: small.png: expected finite numbers from preprocessing, got NaN or infinity.",
-            "fusioncam: narrow.png: expected an array from preprocessing, got None.",
+            "fusioncam: narrow.png: the preprocessing of 'python:tiny_models:of_the_size': expected an array of one input, "
+            "such as one of shape (channels, height, width), got NoneType.",
             "fusioncam: nan.tif cannot be read as a photograph: An image of mode 'F' has values of no known range; "
             "scale it to 0..255 first.",
             "fusioncam: pipe.png cannot be read as a photograph: expected a file, got a pipe.",
@@ -558,7 +559,7 @@ class TestErrors:
             (["explain", "noise.png", *model("too_few_names")], "error: The model has 7 classes, but there are 2"),
             (
                 ["explain", "noise.png", "turned.png", *model("without_input")],
-                "error: noise.png: expected an array from preprocessing, got None",
+                "error: noise.png: the preprocessing of 'python:tiny_models:without_input': expected an array of one input",
             ),
             (["explain", "noise.png", *model(), "--out", "noise.png"], "error: noise.png: File exists"),
         ],

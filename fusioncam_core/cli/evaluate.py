@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.evaluation.results import Evaluation
+from fusioncam_core.evaluation.results import Evaluation, require_place
 from fusioncam_core.evaluation.runner import METHODS, WAIT, ZERO, evaluate
 from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
-
-if TYPE_CHECKING:
-    pass
+from fusioncam_core.plugins.loaded_model import LoadedModel
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -61,24 +60,27 @@ def run(arguments: argparse.Namespace) -> int:
 
     Values are kept in the output folder as they come: the same command goes on where an interrupted one was.
     """
+    loaded, preprocessing = load(arguments.model)
+    require("matplotlib.figure", "Drawing pictures")
+    files = [file for each in arguments.photographs for file in _files(Path(each), Path(arguments.out))]
+    require_place(arguments.out, inputs=files)
     try:
-        found = _evaluated(arguments)
+        found = _evaluated(arguments, loaded, preprocessing, files)
     except KeyboardInterrupt as error:
         told = getattr(error, "__notes__", [])
         if not told:  # nothing was begun
             raise
         complain(f"interrupted: {told[0]}; the same command goes on")
         return 130
-    written = found.save(arguments.out)
+    written = found.save(arguments.out, inputs=files)
     say("\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"]), sys.stdout)
     return 1 if _left_out(found) else 0
 
 
-def _evaluated(arguments: argparse.Namespace) -> Evaluation:
-    loaded, preprocessing = load(arguments.model)
-    require("matplotlib.figure", "Drawing pictures")
+def _evaluated(
+    arguments: argparse.Namespace, loaded: LoadedModel, preprocessing: Callable[[Any], Any], files: list[Path]
+) -> Evaluation:
     given = [Path(each) for each in arguments.photographs]
-    files = [file for each in given for file in _files(each, Path(arguments.out))]
     # The photographs of a folder are named in it; unless our own pictures lie there, which are none of them.
     whole = len(given) == 1 and given[0].is_dir() and files == photographs(given[0])
     targets = None if arguments.labels is None else read_labels(arguments.labels, files, loaded.class_names)

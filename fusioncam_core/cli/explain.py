@@ -24,6 +24,7 @@ from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.results.files import check_savable, free_name, save_explanation
 from fusioncam_core.results.terminal import photograph_report
 from fusioncam_core.results.writing import Identity, identities
+from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
@@ -183,7 +184,7 @@ class _Work:
         written, reason = self._written(name, explanation, seen)
         self._kept |= identities(written)
         *lines, files = photograph_report(path, explanation, self._loaded.class_names, written)
-        return [*lines, files if reason is None else f"{files}; numbered, since {reason.rstrip('.')}"]
+        return [*lines, files if reason is None else f"{files}; numbered, since {visible(reason.rstrip('.'))}"]
 
     def _written(self, name: str, explanation: Explanation, seen: list[Any] | None) -> tuple[list[Path], str | None]:
         """The files, under the first name that is free; and why that is not the photograph's own."""
