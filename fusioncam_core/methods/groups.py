@@ -11,6 +11,7 @@ import numpy as np
 from fusioncam_core.approximation.gaussian_process import squared_distances
 from fusioncam_core.arrays.checks import require_count, require_finite, require_percentage, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.precision import in_float32, tamed
 from fusioncam_core.arrays.words import _map_size, _normalise, _percentile, _resize, relu
 from fusioncam_core.methods.gradient import _check_pair
 from fusioncam_core.models.batch_size import Batching
@@ -22,6 +23,7 @@ ROUNDS = 100
 """The most rounds of k-means; it stops when no channel changes its group."""
 
 
+@in_float32("activations", "gradients", calls="scorer")
 def group_cam(
     activations: Array,
     gradients: Array,
@@ -101,6 +103,7 @@ def group_maps(
     xp: Namespace,
 ) -> Array:
     """The groups' `relu(sum_{k in g} w_k A_k)`: (B, C, *spatial), (B, K, C, *spatial) -> (B, K, G, *spatial)."""
+    activations, gradients = tamed(activations, 1, xp=xp), tamed(gradients, 2, xp=xp)
     batch, several, channels, *space = gradients.shape
     axes = tuple(range(-len(space), 0))
     weighted = xp.mean(gradients, axis=axes, keepdims=True) * xp.expand_dims(activations, axis=1)
