@@ -65,5 +65,8 @@ class Kept:
 
 
 MATRICES = Kept(32 << 20)
-"""Of resizes and blurs. The matrices from 7 to 224 and from 224 to 224 are 12 and 400 KB: 32 MB hold those of many sizes
-of usual images, and those of large ones take less time to make than the product with them."""
+"""Of resizes and blurs.
+
+The matrices from 7 to 224 and from 224 to 224 take 12 and 400 KB: 32 MB hold those of many sizes of usual images. Those
+of large ones take less time to make than the product with them.
+"""

@@ -230,9 +230,7 @@ def blur(images: Array, sigma: float, *, spatial_ndim: int = 2) -> Array:
     if not 0 < sigma < math.inf:
         raise InvalidValueError(f"The blur's sigma is a positive number of pixels: got {sigma}.")
     radius = math.ceil(3 * sigma)
-    return _within(
-        images, spatial_ndim, lambda values: _blur(values, float(sigma), radius, spatial_ndim, xp=xp), xp=xp
-    )
+    return _within(images, spatial_ndim, lambda values: _blur(values, float(sigma), radius, spatial_ndim, xp=xp), xp=xp)
 
 
 def _blur(images: Array, sigma: float, radius: int, spatial_ndim: int, *, xp: Namespace) -> Array:

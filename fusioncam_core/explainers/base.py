@@ -25,7 +25,7 @@ from fusioncam_core.explainers.options import (
     require_known,
 )
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
-from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
+from fusioncam_core.models.batch_size import Span, require_batch_size
 from fusioncam_core.models.channels import measured_channel_axis
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.fixed_batch import with_fixed_batch
@@ -35,7 +35,7 @@ from fusioncam_core.models.measurements import MeasuredCall, Measurements
 from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
 from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
-from fusioncam_core.models.targets import Targets, check_range, read_targets
+from fusioncam_core.models.targets import Targets, check_range, check_top, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation, join
 
@@ -369,14 +369,14 @@ class Explainer(Value, ABC):
         wanted = read_targets(targets, batch_length(inputs))
         if self.masked_input is not None:
             require_own_rows(self.adapter, inputs, self.masked_input, self._own_rows)
-        # Images that are seen together share chunks of masks.
-        size = self.adapter.execution.batch_size if self.batch_size == "auto" else self.batch_size
 
         def explain(span: Span) -> Explanation:
             start, stop = span.start, span.start + span.count
             return self._explain_rows(rows_of(inputs, start, stop), wanted.rows(start, stop), progress)
 
-        parts = [part for part, _ in ModelBatching(self.adapter, size).over(batch_length(inputs), explain)]
+        # Images that are seen together share chunks of masks.
+        groups = self._steps.groups(leaf(inputs, self.masked_input))
+        parts = [part for part, _ in groups.over(batch_length(inputs), explain)]
         explanation = join(parts, self.adapter.namespace)
         warn_of_empty_maps(explanation)
         return explanation
@@ -439,6 +439,7 @@ class Explainer(Value, ABC):
         require_rows(logits, batch_length(inputs))
         self._check_outputs(inputs, outputs, scores)
         if targets.classes is None:
+            check_top(1 if targets.functions else targets.top, int(logits.shape[1]), adapter.model_name)
             asked = scores.default_targets(logits)
         else:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)

@@ -37,10 +37,10 @@ def ss_cam(
     """SS-CAM: Score-CAM of the mean logit under `N(U(A_k)) + d_i`, `d_i` normal noise, over `i = 1..samples`.
 
     Wang et al., SS-CAM (arXiv 2006.14255), smoothing of the activations: `N(relu(U(sum_k softmax(s)_k A_k)))` with
-    `s_k = 1/N sum_i y(I (N(U(A_k)) + d_i))`. The noise comes after `N`, as the standard deviation of 2 that the paper
-    and torch-cam (`SSCAM`) take supposes, which is one of maps in [0, 1]: the masks leave that range. The noise depends on the seed, the
-    channel and the sample only, so that an image's map does not change with the batch or the framework. A constant
-    channel has its image's black score.
+    `s_k = 1/N sum_i y(I (N(U(A_k)) + d_i))`. The noise comes after `N`, as in torch-cam (`SSCAM`), so that its standard
+    deviation means the same for every channel; the masks leave [0, 1] by it and are not cut or normalised again, which
+    would take much of it out. It depends on the seed, the channel and the sample only, so that an image's map does not
+    change with the batch or the framework. A constant channel has its image's black score.
 
     Args:
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).

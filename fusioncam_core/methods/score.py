@@ -172,7 +172,7 @@ def formula(channel_weights: ChannelWeights) -> Formula:
 def check_activations(
     activations: Array, size: Sequence[int] | None, channel_axis: int
 ) -> tuple[Array, tuple[int, ...], Namespace]:
-    """The activations of a public function, channels first, finite and tamed, the size of its maps, and the namespace."""
+    """The activations of a public function, channels first and finite, the size of its maps, and the namespace."""
     xp = array_namespace(activations)
     activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
     extent = _map_size(size, activations)

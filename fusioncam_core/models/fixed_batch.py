@@ -22,6 +22,7 @@ from fusioncam_core.models.adapter import (
     View,
 )
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
+from fusioncam_core.models.memory import MEMORY_ERRORS
 from fusioncam_core.models.outputs import arrays_in, map_outputs
 from fusioncam_core.models.session import Opened
 
@@ -253,9 +254,12 @@ def _runs(adapter: ModelAdapter, inputs: Inputs, size: int) -> bool:
     """Whether the model gives outputs for the first image so many times."""
     xp = adapter.namespace
     rows = indices_like(np.zeros(size, dtype=np.int64), leaves(inputs)[0], xp)
-    failures: tuple[type[Exception], ...] = (CannotRunError, *adapter.execution.memory_errors)
     try:
         shapes = adapter.output_shapes(taken(inputs, rows, xp))
-    except failures:
+    except CannotRunError:
+        return False
+    except (*MEMORY_ERRORS, *adapter.execution.memory_errors) as error:
+        if not adapter.ran_out_of_memory(error):
+            raise
         return False
     return any(shape[:1] == (size,) for shape in shapes.values())
