@@ -43,9 +43,7 @@ class TestGroupCAM:
             return eager.asarray(found - black[np.asarray(images)])
 
         for batch_size in (1, 7, 64):
-            maps = group_cam(
-                activations, gradients, scorer, groups=16, percentile=0, size=SIZE, batch_size=batch_size
-            )
+            maps = group_cam(activations, gradients, scorer, groups=16, percentile=0, size=SIZE, batch_size=batch_size)
             assert_close(maps, shapes["group_cam"], activations, atol=1e-5)
 
     def test_by_hand(self, eager: Library) -> None:

@@ -46,6 +46,8 @@ class Kept:
                 return self._arrays[key]
         made = make()
         made.flags.writeable = False
+        if made.nbytes > self.limit:
+            return made
         with self._lock:
             self._arrays[key] = made
             self._arrays.move_to_end(key)

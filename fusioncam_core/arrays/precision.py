@@ -111,13 +111,15 @@ def unit(values: Array, axes: tuple[int, ...], *, xp: Namespace) -> Array:
     """What to divide values by (kept axes) before they are multiplied with others, so that nothing overflows.
 
     It is 1, which changes no bit, unless the largest of them lies beyond the cube root of the dtype's range, 2e-13 to
-    4e12 in float32; then it is that largest one. Below the smallest normal number it is 1: there some libraries and
-    compilers take all values for zero, so that the others do as well.
+    4e12 in float32; then it is about that largest one, and no larger than what has a normal reciprocal, by which some
+    compilers multiply. Below the smallest normal number it is 1: there some libraries and compilers take all values for
+    zero, so that the others do as well.
     """
     largest = xp.max(xp.abs(values), axis=axes, keepdims=True)
     smallest = float(xp.finfo(values.dtype).smallest_normal)
     usual = (largest >= smallest ** (1 / 3)) & (largest <= smallest ** (-1 / 3))
-    return xp.where(usual | (largest < smallest), xp.ones_like(largest), largest)
+    most = xp.full_like(largest, 0.25 / smallest)
+    return xp.where(usual | (largest < smallest), xp.ones_like(largest), xp.minimum(largest, most))
 
 
 def tamed(values: Array, first: int, *, xp: Namespace) -> Array:

@@ -132,10 +132,13 @@ def resize(maps: Array, size: Sequence[int]) -> Array:
 
 def _within(maps: Array, spatial_ndim: int, averaged: Callable[[Array], Array], *, xp: Namespace) -> Array:
     """Averages of each map's pixels, none beyond the map's own range: neither by rounding nor by overflow."""
-    quarters = maps * 0.25
     axes = spatial_axes(spatial_ndim)
-    low, high = xp.min(quarters, axis=axes, keepdims=True), xp.max(quarters, axis=axes, keepdims=True)
-    return 4 * xp.minimum(xp.maximum(averaged(quarters), low), high)
+    low, high = xp.min(maps, axis=axes, keepdims=True), xp.max(maps, axis=axes, keepdims=True)
+    # A quarter of what is large loses no bit, and leaves room for the rounding of a sum.
+    large = xp.maximum(xp.abs(low), xp.abs(high)) > 1
+    quarter = xp.where(large, xp.full_like(low, 0.25), xp.ones_like(low))
+    within = xp.minimum(xp.maximum(averaged(maps * quarter), low * quarter), high * quarter)
+    return within / quarter
 
 
 def _resize(maps: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
@@ -191,14 +194,11 @@ def softmax(values: Array, *, axis: int = -1) -> Array:
     return _softmax(values, axis, xp=xp)
 
 
-LEAST_EXPONENT = -1000.0
-"""`exp` of it is 0 in every dtype."""
-
-
 def _softmax(values: Array, axis: int, *, xp: Namespace) -> Array:
     largest = xp.max(values, axis=axis, keepdims=True)
-    # Cut before the subtraction, which could leave the dtype's range.
-    exponentials = xp.exp(xp.maximum(values, largest + LEAST_EXPONENT) - largest)
+    # In halves, because a difference may be larger than any number. `exp` of -1000 is 0 in every dtype.
+    below = values * 0.5 - largest * 0.5
+    exponentials = xp.exp(2 * xp.maximum(below, xp.full_like(below, -500.0)))
     return exponentials / xp.sum(exponentials, axis=axis, keepdims=True)
 
 

@@ -51,6 +51,7 @@ class Function:
         bounds: of the results; "own" is each map's own range, None is none.
         holds: numbers that are not finite and that it takes.
         looks_at: the arrays in which it must refuse others.
+        expected: the first result by the formula, of arrays in NumPy's longdouble; None where others check it.
     """
 
     shapes: Callable[[Shape], dict[str, tuple[int, ...]]]
@@ -59,6 +60,7 @@ class Function:
     bounds: Any = (0, 1)
     holds: tuple[float, ...] = ()
     looks_at: tuple[str, ...] = field(default=())
+    expected: Callable[[Arrays, Shape], np.ndarray | None] | None = None
 
 
 def of_maps(*names: str) -> Callable[[Shape], dict[str, tuple[int, ...]]]:
@@ -90,13 +92,57 @@ def scorer(masks: Any, images: Any) -> Any:
     return probability(masks)
 
 
+def scaled(maps: np.ndarray, ndim: int) -> np.ndarray:
+    axes = tuple(range(-ndim, 0))
+    low, high = maps.min(axis=axes, keepdims=True), maps.max(axis=axes, keepdims=True)
+    eps = np.finfo(np.float32).eps
+    flat = high - low <= 8 * eps * np.maximum(abs(low), abs(high))
+    return np.where(flat, 0, (maps - low) / np.where(flat, 1, high - low))
+
+
+def exponentials(values: np.ndarray) -> np.ndarray:
+    found = np.exp(values - values.max(axis=-1, keepdims=True))
+    return found / found.sum(axis=-1, keepdims=True)
+
+
+def channels_first(arrays: Arrays, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Activations (B, 1 or K, C, *space) and gradients of the same axes."""
+    activations, gradients = arrays["activations"], arrays["gradients"]
+    if shape.channel_axis == -1:
+        activations = np.moveaxis(activations, -1, 1)
+        gradients = np.moveaxis(gradients, -1, 1 if shape.targets is None else 2)
+    activations = activations[:, None]
+    return activations, gradients if shape.targets is not None else gradients[:, None]
+
+
+def weighed(arrays: Arrays, shape: Shape, weights: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """`N(relu(sum_k weights(g_k) A_k))`; None of a resized map, whose resize has tests of its own."""
+    if shape.size is not None:
+        return None
+    activations, gradients = channels_first(arrays, shape)
+    maps = scaled(np.maximum((weights(gradients) * activations).sum(axis=2), 0), shape.ndim)
+    return maps if shape.targets is not None else maps[:, 0]
+
+
+def means(gradients: np.ndarray) -> np.ndarray:
+    return gradients.mean(axis=tuple(range(3, gradients.ndim)), keepdims=True)
+
+
+WEIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "grad_cam": means,
+    "layer_cam": lambda gradients: np.maximum(gradients, 0),
+    "hires_cam": lambda gradients: gradients,
+}
+
+
 def gradient_method(name: str) -> Function:
     method = getattr(core, name)
+    expected = functools.partial(weighed, weights=WEIGHTS[name]) if name in WEIGHTS else None
 
     def call(arrays: Arrays, shape: Shape) -> list[Any]:
         return [method(**arrays, size=shape.size, channel_axis=shape.channel_axis)]
 
-    return Function(of_pair, call, looks_at=("activations", "gradients"))
+    return Function(of_pair, call, looks_at=("activations", "gradients"), expected=expected)
 
 
 def region_method(name: str, **options: Any) -> Function:
@@ -177,12 +223,18 @@ FUSED = ("gradient", "region")
 UNITED = ("denoised", "region")
 
 FUNCTIONS: dict[str, Function] = {
-    "normalise": Function(of_maps("maps"), lambda a, s: [core.normalise(**a, spatial_ndim=s.ndim)], looks_at=("maps",)),
+    "normalise": Function(
+        of_maps("maps"),
+        lambda a, s: [core.normalise(**a, spatial_ndim=s.ndim)],
+        looks_at=("maps",),
+        expected=lambda a, s: scaled(a["maps"], s.ndim),
+    ),
     "percentile": Function(
         of_maps("maps"),
         lambda a, s: [core.percentile(**a, percentage=37.5, spatial_ndim=s.ndim)],
         bounds="own",
         looks_at=("maps",),
+        expected=lambda a, s: np.percentile(a["maps"].reshape(s.batch, -1), 37.5, axis=1),
     ),
     "resize": Function(
         of_maps("maps"), lambda a, s: [core.resize(**a, size=s.size or s.space)], bounds="own", looks_at=("maps",)
@@ -193,11 +245,22 @@ FUNCTIONS: dict[str, Function] = {
         bounds="own",
         looks_at=("maps",),
     ),
-    "softmax": Function(of_maps("values"), lambda a, s: [core.softmax(**a)], holds=(-np.inf,), looks_at=("values",)),
+    "softmax": Function(
+        of_maps("values"),
+        lambda a, s: [core.softmax(**a)],
+        holds=(-np.inf,),
+        looks_at=("values",),
+        expected=lambda a, s: exponentials(a["values"]),
+    ),
     "denoise": Function(
         of_maps("maps"), lambda a, s: [core.denoise(**a, percentile=30, spatial_ndim=s.ndim)], looks_at=("maps",)
     ),
-    "similarity": Function(of_maps(*BOTH), lambda a, s: [core.similarity(**a)], looks_at=BOTH),
+    "similarity": Function(
+        of_maps(*BOTH),
+        lambda a, s: [core.similarity(**a)],
+        looks_at=BOTH,
+        expected=lambda a, s: np.clip(1 - abs(a["first"] - a["second"]), 0, 1),
+    ),
     "fuse": Function(of_maps(*BOTH), fuse, looks_at=BOTH),
     "fuse, weighted": Function(of_maps(*BOTH), weighted_fuse, unit=True, looks_at=BOTH),
     "contribution_weights": contributions("clipped", (0, 1)),
