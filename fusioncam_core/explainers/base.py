@@ -32,6 +32,7 @@ from fusioncam_core.models.fixed_batch import with_fixed_batch
 from fusioncam_core.models.inputs import Inputs, batch_length, expected_ndim, leaf, prepare, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.models.measurements import MeasuredCall, Measurements
+from fusioncam_core.models.memory import MEMORY_ERRORS
 from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
 from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
@@ -400,6 +401,14 @@ class Explainer(Value, ABC):
             return work()
         except CannotRunError as error:
             self._use(with_fixed_batch(self.adapter, inputs, error))
+        except (*MEMORY_ERRORS, *self.adapter.execution.memory_errors) as error:
+            # Whoever has the images in smaller groups goes on with those; to others the note says what to do.
+            if batch_length(inputs) > 1 and self.adapter.ran_out_of_memory(error):
+                error.add_note(
+                    f"The device's memory does not hold {batch_length(inputs)} images at once in "
+                    f"{self.adapter.model_name}: say a smaller batch_size=."
+                )
+            raise
         return work()
 
     def _use(self, adapter: ModelAdapter) -> None:
@@ -417,7 +426,7 @@ class Explainer(Value, ABC):
         return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
 
     def _checked(self, result: Any, batch: Batch) -> Result:
-        """The result of a method, if it has a map for each image and target, of the image's size."""
+        """The result of a method, if it has a finite map for each image and target, of the image's size."""
         expected = (*(int(length) for length in batch.targets.shape), *batch.size)
         if not isinstance(result, Result) or tuple(result.maps.shape) != expected:
             shaped = isinstance(result, Result)
@@ -426,6 +435,7 @@ class Explainer(Value, ABC):
                 f"{type(self).__name__}.explain must return a Result with maps of shape {expected} (images, targets, "
                 f"*size): got {what}."
             )
+        require_finite(result.maps, batch.at_layer(f"{self.title} map"), batch.xp)
         return result
 
     def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:
