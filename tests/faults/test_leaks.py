@@ -16,10 +16,10 @@ import pytest
 from fusioncam_core import GradCAM
 from libraries import EVERYTHING, framework
 
-CALLS, EXPLAINERS = (500, 200) if EVERYTHING else (30, 4)
+CALLS, EXPLAINERS = (500, 200) if EVERYTHING else (20, 2)
 
-WARM_UP = 10
-"""One of so many is done before, until what a framework compiles and keeps is there; three at least."""
+FIRST_CALLS, FIRST_EXPLAINERS = (50, 20) if EVERYTHING else (3, 1)
+"""So many before, until what a framework compiles and keeps is there."""
 
 MEGABYTE = 1 << 20
 
@@ -146,14 +146,14 @@ def test_nothing_is_left(make: Callable[[], Stack], record_property: Callable[[s
     def explainer() -> None:
         GradCAM(stack.model, stack.layer)(stack.images, 1)
 
-    for work, times in ((call, CALLS), (explainer, EXPLAINERS)):
-        for _ in range(max(times // WARM_UP, 3)):
+    for work, first, times in ((call, FIRST_CALLS, CALLS), (explainer, FIRST_EXPLAINERS, EXPLAINERS)):
+        for _ in range(first):
             work()
         before, tensors = resident(), stack.tensors()
         for _ in range(times):
             work()
         grown = (resident() - before) / MEGABYTE
-        record_property(f"{work.__name__}: MB", round(grown, 2))
+        record_property(f"{times} times {work.__name__}, MB", round(grown, 2))
         assert grown < 10, f"{times} times {work.__name__}: {grown:.1f} MB more"
         assert stack.tensors() == tensors
         assert stack.hooks() == 0
