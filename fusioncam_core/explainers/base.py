@@ -32,7 +32,6 @@ from fusioncam_core.models.fixed_batch import with_fixed_batch
 from fusioncam_core.models.inputs import Inputs, batch_length, expected_ndim, leaf, prepare, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.models.measurements import MeasuredCall, Measurements
-from fusioncam_core.models.memory import MEMORY_ERRORS
 from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
 from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
@@ -401,7 +400,7 @@ class Explainer(Value, ABC):
             return work()
         except CannotRunError as error:
             self._use(with_fixed_batch(self.adapter, inputs, error))
-        except (*MEMORY_ERRORS, *self.adapter.execution.memory_errors) as error:
+        except self.adapter.memory_errors as error:
             # Whoever has the images in smaller groups goes on with those; to others the note says what to do.
             if batch_length(inputs) > 1 and self.adapter.ran_out_of_memory(error):
                 error.add_note(

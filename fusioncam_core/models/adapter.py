@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like
 from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
-from fusioncam_core.models.memory import memory_is_full
+from fusioncam_core.models.memory import MEMORY_ERRORS, memory_is_full
 from fusioncam_core.models.outputs import LostAxes, Shapes, shapes_of
 from fusioncam_core.models.session import ModelSession, Opened, session_of
 from fusioncam_core.models.structure import Shared, found
@@ -226,6 +226,11 @@ class ModelAdapter(ABC):
     def memory_format(self, name: str) -> AbstractContextManager[None]:
         """A context in which `forward` lays its inputs out in memory in that way, one of `execution.memory_formats`."""
         return nullcontext()
+
+    @property
+    def memory_errors(self) -> tuple[type[Exception], ...]:
+        """What may say that the memory is full: something to ask `ran_out_of_memory` about."""
+        return (*MEMORY_ERRORS, *self.execution.memory_errors)
 
     def ran_out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that the memory is full; what can be freed is freed.

@@ -12,7 +12,6 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, to_numpy
 from fusioncam_core.errors import InvalidValueError, MemoryWarning, warn
-from fusioncam_core.models.memory import MEMORY_ERRORS
 
 if TYPE_CHECKING:
     from fusioncam_core.models.adapter import ModelAdapter
@@ -131,11 +130,6 @@ class ModelBatching(Batching):
         super().__init__(size, fixed=adapter.execution.fixed_shapes)
         self._adapter = adapter
 
-    @property
-    def _memory_errors(self) -> tuple[type[Exception], ...]:
-        """What may say that the memory is full."""
-        return (*MEMORY_ERRORS, *self._adapter.execution.memory_errors)
-
     def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
         """As of any batching; a span for which there is no memory is done in halves."""
         _reserved = _reserve()
@@ -144,7 +138,7 @@ class ModelBatching(Batching):
             span = self.span(start, total, self.size)
             try:
                 result = work(span)
-            except self._memory_errors as error:
+            except self._adapter.memory_errors as error:
                 self._halve(span, error, told)
                 told = True
                 continue
@@ -289,7 +283,7 @@ class AutoBatching(ModelBatching):
             try:
                 with self._adapter.memory_format(way.memory_format):
                     result = work(span)
-            except self._memory_errors as error:
+            except self._adapter.memory_errors as error:
                 told = self._give_up(way, span, error, told)
                 continue
             if tried is not None:

@@ -22,7 +22,6 @@ from fusioncam_core.models.adapter import (
     View,
 )
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
-from fusioncam_core.models.memory import MEMORY_ERRORS
 from fusioncam_core.models.outputs import arrays_in, map_outputs
 from fusioncam_core.models.session import Opened
 
@@ -258,7 +257,7 @@ def _runs(adapter: ModelAdapter, inputs: Inputs, size: int) -> bool:
         shapes = adapter.output_shapes(taken(inputs, rows, xp))
     except CannotRunError:
         return False
-    except (*MEMORY_ERRORS, *adapter.execution.memory_errors) as error:
+    except adapter.memory_errors as error:
         if not adapter.ran_out_of_memory(error):
             raise
         return False
