@@ -1,13 +1,37 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fusioncam_core import array_namespace, blur, normalise, percentile, resize, softmax
+from fusioncam_core.arrays.kept import MATRICES, Kept
+from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.arrays.words import _blur_weights, _linear_weights
-from libraries import Library, assert_close
+from libraries import Library, assert_close, framework
 
 MAPS = np.random.default_rng(0).normal(size=(2, 3, 5, 7)).astype(np.float32)
+
+
+Halves = Callable[[np.ndarray], Any]
+"""Makes an array in half precision."""
+
+
+@pytest.fixture(params=["numpy", "torch.float16", "torch.bfloat16", "tensorflow.float16", "tensorflow.bfloat16", "jax"])
+def halves(request: pytest.FixtureRequest) -> Halves:
+    library, _, dtype = request.param.partition(".")
+    if library == "numpy":
+        return lambda values: values.astype(np.float16)
+    if library == "torch":
+        torch = framework("torch")
+        return lambda values: torch.from_numpy(values).to(getattr(torch, dtype))
+    if library == "tensorflow":
+        tensorflow = framework("tensorflow")
+        return lambda values: tensorflow.cast(values, dtype)
+    jax = framework("jax")
+    return lambda values: jax.numpy.asarray(values, dtype="bfloat16")
 
 
 class TestNormalise:
@@ -38,6 +62,22 @@ class TestNormalise:
     def test_tiny_values_are_scaled_up(self, library: Library) -> None:
         maps = library.asarray(np.array([[[0, 1e-30, 2e-30]]], dtype=np.float32))
         assert_close(library.compile(normalise)(maps), [[[0, 0.5, 1]]], maps)
+
+    @pytest.mark.parametrize("largest", [3e38, 1e38, 2e-38])
+    def test_a_range_beyond_the_largest_number(self, library: Library, largest: float) -> None:
+        maps = library.asarray(np.array([[[-largest, 0, largest]], [[1, 2, 5]]], dtype=np.float32))
+        assert_close(library.compile(normalise)(maps), [[[0, 0.5, 1]], [[0, 0.25, 1]]], maps)
+
+    def test_half_precision_is_worked_on_in_float32(self, halves: Halves) -> None:
+        maps = halves(np.array([[[-40000, 0, 40000]]]))
+        found = normalise(maps)
+        assert found.dtype == maps.dtype
+        np.testing.assert_array_equal(to_numpy(found), [[[0, 0.5, 1]]])
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    def test_what_is_not_finite(self, eager: Library, wrong: float) -> None:
+        with pytest.raises(ValueError, match="NaN or infinity in the maps"):
+            normalise(eager.asarray(np.array([[0, wrong, 1]], dtype=np.float32)))
 
     def test_one_dimensional_and_volumes(self, eager: Library) -> None:
         maps = eager.asarray(np.array([[1, 2, 3], [2, 0, 1]], dtype=np.float32))
@@ -108,10 +148,57 @@ class TestResize:
         for old, new in [(7, 224), (12, 48), (9, 4), (1, 5)]:
             np.testing.assert_allclose(_linear_weights(old, new).sum(axis=1), 1, atol=1e-12)
 
-    @pytest.mark.parametrize("size", [(), (0, 3), (-1,)])
-    def test_impossible_size(self, size: tuple[int, ...]) -> None:
+    def test_nothing_leaves_the_range_of_the_map(self, library: Library) -> None:
+        largest = float(np.finfo(np.float32).max)
+        maps = library.asarray(np.array([[largest, -largest, largest]], dtype=np.float32))
+        expected = np.array([[1, 0.2, -0.6, 0.2, 1]]) * largest  # centres at -.2, .4, 1, 1.6 and 2.2
+        expected[0, 2] = -largest
+        actual = library.compile(lambda values: resize(values, (5,)))(maps)
+        assert_close(actual, expected, maps, atol=0, rtol=1e-6)
+
+    @pytest.mark.parametrize("size", [(), (0, 3), (-1,), (2.9, 2.9), (3.0, 3.0), (True, 2), "33", 4])
+    def test_impossible_size(self, size: Any) -> None:
         with pytest.raises(ValueError, match="one positive length"):
             resize(MAPS, size)
+
+
+class TestKeptMatrices:
+    """Those of resizes and blurs are kept for the next call, within a number of bytes."""
+
+    @pytest.fixture(autouse=True)
+    def kept(self, monkeypatch: pytest.MonkeyPatch) -> Kept:
+        kept = Kept(MATRICES.limit)
+        monkeypatch.setattr(MATRICES, "_arrays", kept._arrays)
+        return kept
+
+    def test_many_large_sizes(self) -> None:
+        maps = np.zeros((1, 1), dtype=np.float32)
+        for side in range(1500, 2300, 100):
+            resize(resize(maps, (side, side)), (side // 2, side))
+            blur(np.zeros((1, side), dtype=np.float32), 3.0, spatial_ndim=1)
+            assert 0 < MATRICES.nbytes <= 32 << 20
+
+    def test_the_same_matrix_is_made_once(self) -> None:
+        assert _linear_weights(7, 224) is _linear_weights(7, 224)
+        assert MATRICES.nbytes == 8 * 7 * 224
+        assert not _linear_weights(7, 224).flags.writeable
+
+    def test_what_was_asked_for_longest_ago_goes_first(self) -> None:
+        kept = Kept(limit=24)
+        made: list[str] = []
+
+        def ask(name: str) -> None:
+            kept.of(name, lambda: [made.append(name), np.zeros(1)][1])
+
+        for name in "abcadb":
+            ask(name)
+        assert made == ["a", "b", "c", "d", "b"], "d took the place of b"
+        assert kept.nbytes == 24
+
+    def test_what_is_larger_than_all_is_not_kept(self) -> None:
+        kept = Kept(limit=24)
+        assert kept.of("large", lambda: np.zeros(4)).shape == (4,)
+        assert kept.nbytes == 0
 
 
 class TestSoftmax:
@@ -122,6 +209,19 @@ class TestSoftmax:
     def test_does_not_overflow(self, library: Library) -> None:
         values = library.asarray(np.array([1e4, 1e4 - np.log(3), -1e4], dtype=np.float32))
         assert_close(library.compile(softmax)(values), [0.75, 0.25, 0], values, atol=1e-3)
+
+    def test_the_ends_of_the_range(self, library: Library) -> None:
+        values = library.asarray(np.array([3e38, -3e38, -np.inf], dtype=np.float32))
+        assert_close(library.compile(softmax)(values), [1, 0, 0], values, atol=0)
+
+    @pytest.mark.parametrize("axis", [2, -3])
+    def test_no_such_axis(self, axis: int) -> None:
+        with pytest.raises(ValueError, match=rf"got axis {axis} of shape \(2, 3\)"):
+            softmax(np.zeros((2, 3)), axis=axis)
+
+    def test_an_empty_axis(self) -> None:
+        with pytest.raises(ValueError, match=r"got axis -1 of shape \(2, 0\)"):
+            softmax(np.zeros((2, 0)))
 
     def test_along_another_axis(self, eager: Library) -> None:
         values = eager.asarray(MAPS)

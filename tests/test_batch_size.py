@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import re
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from fusioncam_core import FusionCAM
 from fusioncam_core.errors import MemoryWarning
 from fusioncam_core.models import batch_size as batching_module
-from fusioncam_core.models.adapter import Execution
+from fusioncam_core.models.adapter import Execution, ModelAdapter
 from fusioncam_core.models.batch_size import (
     AutoBatching,
     Batching,
@@ -240,6 +241,44 @@ class TestMemory:
             warnings.simplefilter("error")
             done(batching, 8, self.limited(device, 5))
         assert device.runs == [("as given", 4)] * 2, "what did not fit is not tried again"
+
+    def test_says_so_again_where_still_less_fits_later(self, make_device: Any) -> None:
+        batching = ModelBatching(make_device(lambda _, size, new: size), 32)
+        for most, words in ((20, "hold 32 .* with 16"), (3, "hold 16 .* with 8")):
+            with pytest.warns(MemoryWarning, match=words):
+                done(batching, 70, self.limited(batching._adapter, most))
+        assert batching.size == 2
+
+    def test_auto_says_so_where_less_fits_than_was_found(self, make_device: Any) -> None:
+        device = make_device(lambda _, size, new: 10 + size)
+        batching = AutoBatching(device)
+        done(batching, 2000, self.limited(device, 64))
+        assert batching.way.size == 64
+        with pytest.warns(MemoryWarning, match="does not hold 64 images .* going on with 32") as said:
+            done(batching, 200, self.limited(device, 10))
+        assert len(said) == 1
+        assert batching.way.size == 8
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: out of memory")], ids=str)
+    def test_other_words_for_a_full_memory(self, make_device: Any, error: Exception) -> None:
+        device = make_device(lambda _, size, new: size)
+        device.ran_out_of_memory = functools.partial(ModelAdapter.ran_out_of_memory, device)
+
+        def work(span: Span) -> Any:
+            if span.length > 5:
+                raise type(error)(*error.args)
+            return device.work(span)
+
+        with pytest.warns(MemoryWarning, match="going on with 4"):
+            assert done(ModelBatching(device, 8), 20, work) == list(range(20))
+
+    def test_half_of_what_was_tried(self, make_device: Any) -> None:
+        """Of a batch of 64 there are three images: half of those is one, and 32 would be the same three again."""
+        device = make_device(lambda _, size, new: size)
+        batching = ModelBatching(device, 64)
+        with pytest.warns(MemoryWarning, match="does not hold 3 images at once in <lambda>: going on with 1"):
+            done(batching, 3, self.limited(device, 2))
+        assert batching.size == 1
 
     def test_one_image_that_does_not_fit_is_an_error(self, make_device: Any) -> None:
         device = make_device(lambda _, size, new: size)

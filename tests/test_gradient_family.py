@@ -255,6 +255,27 @@ class TestByHand:
         gradients = array(eager, [[[-1, -1, -1, -1], [1, 1, 1, 1]]])
         assert_close(eigengrad_cam(activations, gradients), [[0, 0, 0, 0]], activations)
 
+    def test_eigengrad_cam_takes_no_means_off(self, eager: Library) -> None:
+        """With each channel's mean off, a target that nothing speaks for would get a map, as in pytorch-grad-cam."""
+        activations = array(eager, [[[1, 2, 3, 4]]])
+        gradients = array(eager, [[[-1, -1, -1, -1]]])
+        assert_close(eigengrad_cam(activations, gradients), [[0, 0, 0, 0]], activations)
+        centred = np.array([-1.0, -2, -3, -4]) + 2.5  # of which 1.5 and 0.5 are positive
+        assert (np.maximum(centred, 0) > 0).tolist() == [True, True, False, False]
+        everywhere = array(eager, [[[1, 1, 1, 3], [1, 1, 1, 3]]])
+        # Of products that are large everywhere the largest keep their proportion to the others: 1 to 3.
+        assert_close(eigengrad_cam(everywhere, everywhere * 0 + 1), [[0, 0, 0, 1]], everywhere)
+
+    def test_eigengrad_cam_equals_the_formula(self, eager: Library, shapes: dict[str, Any]) -> None:
+        activations, gradients = eager.asarray(shapes["activations"]), eager.asarray(shapes["gradients"])
+        expected = []
+        for a, g in zip(shapes["activations"], shapes["gradients"], strict=True):
+            rows = (a * g).reshape(len(a), -1).T.astype(np.float64)
+            projection = rows @ np.linalg.svd(rows, full_matrices=False)[2][0]
+            projection *= np.sign(projection @ rows.sum(axis=1))
+            expected.append(scaled(np.maximum(projection, 0)).reshape(a.shape[1:]))
+        assert_close(eigengrad_cam(activations, gradients), expected, activations, atol=1e-4)
+
 
 class TestShapes:
     @every_function

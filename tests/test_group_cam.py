@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core.arrays.words import softmax
+from fusioncam_core.arrays.words import normalise, resize, softmax
 from fusioncam_core.explainers.region import GroupCAM
 from fusioncam_core.methods.groups import group_cam, k_means
 from libraries import Library, assert_close, framework
@@ -43,7 +43,7 @@ class TestGroupCAM:
             return eager.asarray(found - black[np.asarray(images)])
 
         for batch_size in (1, 7, 64):
-            maps = group_cam(activations, gradients, scorer, groups=16, size=SIZE, batch_size=batch_size)
+            maps = group_cam(activations, gradients, scorer, groups=16, percentile=0, size=SIZE, batch_size=batch_size)
             assert_close(maps, shapes["group_cam"], activations, atol=1e-5)
 
     def test_by_hand(self, eager: Library) -> None:
@@ -54,7 +54,7 @@ class TestGroupCAM:
         def scorer(masks: Any, images: Any) -> Any:
             return eager.asarray(np.array([increases[tuple(m.tolist())] for m in np.asarray(masks)], np.float32))
 
-        maps = group_cam(activations, gradients, scorer, groups=2)
+        maps = group_cam(activations, gradients, scorer, groups=2, percentile=0)
         # 0.2 (1, 0, 1) + 0.4 (0, 0.25, 1) = (0.2, 0.1, 0.6), from 0.1 to 0.6.
         assert_close(maps, [[0.2, 0, 1]], activations)
 
@@ -64,7 +64,7 @@ class TestGroupCAM:
         def scorer(masks: Any, images: Any) -> Any:
             return eager.asarray(np.where(np.asarray(masks)[:, 0] > 0, -0.5, 0.3).astype(np.float32))
 
-        assert_close(group_cam(activations, gradients, scorer, groups=2), [[0, 0.25, 1]], activations)
+        assert_close(group_cam(activations, gradients, scorer, groups=2, percentile=0), [[0, 0.25, 1]], activations)
 
     def test_groups_without_evidence_are_not_scored(self, eager: Library) -> None:
         activations, gradients = eager.asarray(self.ACTIVATIONS), eager.asarray(-self.GRADIENTS)
@@ -75,7 +75,7 @@ class TestGroupCAM:
             return eager.asarray(np.ones(len(np.asarray(images)), dtype=np.float32))
 
         # Only (0, 3, 0) - 4 (0, 1, 1) = (0, -1, -4) and -(2, 0, 2) are left: nothing positive.
-        assert_close(group_cam(activations, gradients, scorer, groups=2), [[0, 0, 0]], activations)
+        assert_close(group_cam(activations, gradients, scorer, groups=2, percentile=0), [[0, 0, 0]], activations)
         assert asked == []
 
     def test_percentile_of_a_groups_map(self, eager: Library) -> None:
@@ -95,18 +95,19 @@ class TestGroupCAM:
             sums = np.asarray(masks).sum(axis=-1)
             return eager.asarray(np.stack([sums, sums**2], axis=1).astype(np.float32))
 
-        maps = group_cam(activations, gradients, scorer, groups=2)
+        maps = group_cam(activations, gradients, scorer, groups=2, percentile=0)
         for column, power in enumerate((1, 2)):
             alone = group_cam(
                 activations,
                 gradients[:, column, ...],
                 lambda masks, images, power=power: eager.asarray(np.asarray(masks).sum(axis=-1) ** power),
                 groups=2,
+                percentile=0,
             )
             assert_close(maps[:, column, ...], np.asarray(alone), activations)
 
     def test_end_to_end(self, model: Any, shapes: dict[str, Any]) -> None:
-        explanation = GroupCAM(model, groups=16)(shapes["images"], shapes["target"])
+        explanation = GroupCAM(model, groups=16, percentile=0, blur=25)(shapes["images"], shapes["target"])
         np.testing.assert_allclose(explanation.maps.numpy(), shapes["group_cam"], atol=1e-4)
         weighted = shapes["gradients"].mean(axis=(2, 3), keepdims=True) * shapes["activations"]
         groups = np.maximum(weighted.reshape(8, 16, 3, 12, 12).sum(axis=2), 0)
@@ -116,11 +117,33 @@ class TestGroupCAM:
 
     def test_a_baseline_of_ones_own_replaces_the_blur(self, model: Any, shapes: dict[str, Any]) -> None:
         for row in (0, 1, 4):
-            own = GroupCAM(model, groups=16, baseline=blurred(shapes["images"])[row])
+            own = GroupCAM(model, groups=16, percentile=0, baseline=blurred(shapes["images"])[row])
             maps = own(shapes["images"][row], int(shapes["target"][row])).maps.numpy()
             np.testing.assert_allclose(maps[0], shapes["group_cam"][row], atol=1e-4)
-        black = GroupCAM(model, groups=16, baseline="zero")(shapes["images"][:2], shapes["target"][:2])
+        black = GroupCAM(model, groups=16, percentile=0, baseline="zero")(shapes["images"][:2], shapes["target"][:2])
         assert np.abs(black.maps.numpy() - shapes["group_cam"][:2]).max() > 0.1
+
+    def test_defaults_are_those_of_the_authors_code(self, network: Network, model: Any, shapes: dict[str, Any]) -> None:
+        """Its steps in NumPy: the 70th percentile of a group's map, a blur of sigma 50 in a window of 51 pixels."""
+        ndimage = pytest.importorskip("scipy.ndimage")
+        erased = ndimage.gaussian_filter(shapes["images"], (0, 0, 50, 50), mode="mirror", radius=(0, 0, 25, 25))
+        black = softmax(network.logits(erased))[np.arange(8), shapes["target"]]
+        weighted = shapes["gradients"].mean(axis=(2, 3), keepdims=True) * shapes["activations"]
+        total = np.zeros((8, *SIZE))
+        for group in np.split(weighted, 16, axis=1):
+            maps = np.maximum(group.sum(axis=1), 0)
+            threshold = np.percentile(maps, 70, axis=(1, 2), keepdims=True)
+            masks = normalise(resize(np.where(maps > threshold, maps, 0), SIZE))
+            found = network.masked(masks, np.arange(8), probability=True, erased=erased)
+            total += np.maximum(found - black, 0)[:, None, None] * masks
+        maps = GroupCAM(model, groups=16)(shapes["images"], shapes["target"]).maps.numpy()
+        np.testing.assert_allclose(maps, normalise(total), atol=1e-4)
+        assert np.abs(maps - shapes["group_cam"]).max() > 0.1, "the published Fusion-CAM code leaves a step out"
+
+    @pytest.mark.parametrize("blur", [0, -1.0, float("nan"), float("inf")])
+    def test_no_blur(self, model: Any, blur: float) -> None:
+        with pytest.raises(ValueError, match="blur is a positive number of pixels"):
+            GroupCAM(model, blur=blur)
 
     def test_as_many_groups_as_channels_and_more(self, model: Any, shapes: dict[str, Any]) -> None:
         few, many = (GroupCAM(model, groups=groups)(shapes["images"][:2], 0) for groups in (48, 1000))
@@ -178,12 +201,13 @@ class TestKMeans:
             seen.extend(np.asarray(masks).tolist())
             return eager.asarray(np.asarray(masks)[:, 0])
 
-        maps = group_cam(activations, gradients, scorer, groups=2, grouping="k-means")
+        maps = group_cam(activations, gradients, scorer, groups=2, grouping="k-means", percentile=0)
         assert sorted(seen) == [[0, 0.5, 1], [1, 0.5, 0]], "by order both groups would be constant"
         assert_close(maps, [[1, 0.5, 0]], activations)
 
 
 def test_group_cam_masks_with_each_targets_gradients(model: Any, shapes: dict[str, Any]) -> None:
-    alone = [GroupCAM(model, groups=4)(shapes["images"], target).evaluations - 16 for target in range(5)]
-    five = GroupCAM(model, groups=4)(shapes["images"], [[0, 1, 2, 3, 4]] * 8)
+    cam = GroupCAM(model, groups=4, percentile=0, blur=25)
+    alone = [cam(shapes["images"], target).evaluations - 16 for target in range(5)]
+    five = cam(shapes["images"], [[0, 1, 2, 3, 4]] * 8)
     assert five.evaluations == 16 + sum(alone)

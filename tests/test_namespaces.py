@@ -89,6 +89,7 @@ EXAMPLES = [
     Example("finfo", (FLOATS,), lambda f, a: int(f(a.dtype).bits), 32),
     Example("finfo", (FLOATS,), lambda f, a: float(f(a.dtype).eps), 2.0**-23),
     Example("finfo", (FLOATS,), lambda f, a: float(f(a.dtype).smallest_normal), 2.0**-126),
+    Example("finfo", (FLOATS,), lambda f, a: float(f(a.dtype).max), 2.0**128 - 2.0**104),
     Example("astype", (MASK, FLOATS), lambda f, a, like: f(a, like.dtype), MASK.astype(np.float32)),
     Example("astype", (INTEGERS, FLOATS), lambda f, a, like: f(a, like.dtype), INTEGERS.astype(np.float32)),
     Example("asarray", (FLOATS,), lambda f, a: f(FLOATS), FLOATS),

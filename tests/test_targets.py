@@ -15,10 +15,12 @@ from fusioncam_core import (
     EmbeddingSimilarity,
     FusionCAM,
     GradCAM,
+    InvalidValueError,
     Regression,
     ScoreCAM,
     SegmentationLogit,
 )
+from fusioncam_core.models.outputs import unpack
 from libraries import Library, assert_close
 
 OUTPUTS = np.array([[1, 5, 2], [4, 0, 7]], dtype=np.float32)
@@ -82,6 +84,34 @@ class TestTargetFunctions:
         assert_close(DetectionScore((0, 0, 2, 2), 0)({"boxes": boxes, "logits": scores}), [0, 0], boxes)
 
 
+class TestPosition:
+    """Of the explained one of several outputs."""
+
+    PAIR = (np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
+
+    @pytest.mark.parametrize(("which", "expected"), [(0, 0), (1, 1), (-1, 1), (-2, 0), (np.int64(1), 1)])
+    def test_negative_ones_count_from_the_end(self, which: int, expected: int) -> None:
+        assert unpack(self.PAIR, which) is self.PAIR[expected]
+        assert unpack(list(self.PAIR), which) is self.PAIR[expected]
+
+    @pytest.mark.parametrize("which", [2, -3, True, "logits"])
+    def test_there_are_no_others(self, which: Any) -> None:
+        with pytest.raises(
+            InvalidValueError, match=rf"no output {which!r}: it returned 2 outputs, 0 to 1, or -2 to -1"
+        ):
+            unpack(self.PAIR, which)
+
+    @pytest.mark.parametrize("which", [0, -1, "logit"])
+    def test_of_names(self, which: Any) -> None:
+        with pytest.raises(InvalidValueError, match=rf"no output {which!r}: it returned 'logits', 'aux'"):
+            unpack({"logits": self.PAIR[0], "aux": self.PAIR[1]}, which)
+
+    @pytest.mark.parametrize("which", [0, -1, "logits"])
+    def test_of_one_array(self, which: Any) -> None:
+        with pytest.raises(InvalidValueError, match=rf"no output {which!r}: it returned one ndarray"):
+            unpack(self.PAIR[0], which)
+
+
 class TestOnPyTorch:
     @pytest.fixture
     def model(self, shapes_weights: dict[str, Any]) -> Any:
@@ -102,6 +132,12 @@ class TestOnPyTorch:
         for word in ("top", "top0", "best"):
             with pytest.raises(TypeError, match="a word such as 'top5'"):
                 GradCAM(model)(shapes["images"], word)
+
+    @pytest.mark.parametrize("method", [GradCAM, ScoreCAM])
+    def test_no_more_top_classes_than_there_are(self, model: Any, shapes: dict[str, Any], method: Any) -> None:
+        assert method(model)(shapes["images"][:2], "top5").maps.shape == (2, 5, 48, 48)
+        with pytest.raises(InvalidValueError, match="Shapes has 5 classes: expected 'top5' at most, got 'top6'"):
+            method(model)(shapes["images"][:2], "top6")
 
     @pytest.mark.parametrize("method", [GradCAM, ScoreCAM])
     def test_a_function_for_a_class_equals_the_class(self, model: Any, shapes: dict[str, Any], method: Any) -> None:

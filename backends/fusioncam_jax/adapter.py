@@ -48,10 +48,7 @@ from fusioncam_jax.programs import Program, Programs, of_leaves
 from fusioncam_jax.reach import Reach, describe, is_floating
 from fusioncam_jax.taps import Exchange, Listener, Observer, Ran, Recorder, listening, nobody_listens
 
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-"""What an error of XLA's starts with when the device's memory is full."""
-
-EXECUTION = Execution(fixed_shapes=True, memory_errors=(jax.errors.JaxRuntimeError,))
+EXECUTION = Execution(fixed_shapes=True)
 """How JAX likes to work."""
 
 PARAMETERS = "parameters"
@@ -187,9 +184,6 @@ class JaxAdapter(ModelAdapter):
 
         with self.session(), self._with(jax.tree_util.tree_map_with_path(exchanged, self._current())):
             yield
-
-    def ran_out_of_memory(self, error: Exception) -> bool:
-        return OUT_OF_MEMORY in str(error)
 
     # --- its layers
 

@@ -36,6 +36,7 @@ from fusioncam_core.models.adapter import (
 )
 from fusioncam_core.models.calling import Caller
 from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
+from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.outputs import Shapes, shapes_of, unpack
 from fusioncam_core.models.session import Within, in_session
 from fusioncam_core.models.structure import is_container
@@ -450,7 +451,7 @@ class KerasAdapter(ModelAdapter):
         try:
             return Within(self._engine.scope())(called)()  # an interrupt must not leave Keras in the scope
         except (ValueError, *self._engine.run_errors) as error:
-            if isinstance(error, self._engine.other_errors):
+            if isinstance(error, self._engine.other_errors) or memory_is_full(error):
                 raise
             raise cannot_run(self.model_name, inputs, _gist(error)) from error
 

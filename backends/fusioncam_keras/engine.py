@@ -14,6 +14,7 @@ from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import Execution, Score, View
 from fusioncam_core.models.inputs import Inputs
+from fusioncam_core.models.memory import memory_is_full
 
 Transform = Callable[[int, Array], Array]
 """(the place of a tapped layer, its output) -> what the rest of the model sees instead."""
@@ -54,7 +55,7 @@ class Engine(ABC):
         namespace: the array words.
         execution: as in `ModelAdapter`.
         run_errors: what else than ValueError the framework raises for inputs that do not fit.
-        other_errors: those of them that say something else, such as that memory ran out.
+        other_errors: those of them that say something else.
         half: whether something in the model computes in float16, in which gradients underflow.
         out_of_reach: why a layer that did run may not have been seen to, as the end of a sentence.
     """
@@ -92,7 +93,7 @@ class Engine(ABC):
 
     def ran_out_of_memory(self, error: Exception) -> bool:
         """As `ModelAdapter.ran_out_of_memory`."""
-        return True
+        return memory_is_full(error)
 
     def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which nothing is kept for a backward pass."""

@@ -17,7 +17,7 @@ from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, View, not_an_a
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
-from fusioncam_jax.adapter import EXECUTION, OUT_OF_MEMORY
+from fusioncam_jax.adapter import EXECUTION
 from fusioncam_jax.programs import Program, Programs
 from fusioncam_keras.engine import Captured, Engine, OutOfReachError, Run, unchanged
 
@@ -51,9 +51,6 @@ class JaxEngine(Engine):
 
     def kept(self, value: jax.Array) -> jax.Array:
         return value  # which nothing can write to
-
-    def ran_out_of_memory(self, error: Exception) -> bool:
-        return OUT_OF_MEMORY in str(error)
 
     @contextlib.contextmanager
     def _with(self, values: list[jax.Array]) -> Iterator[None]:

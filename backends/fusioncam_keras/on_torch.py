@@ -13,7 +13,7 @@ from fusioncam_core.models.adapter import Score
 from fusioncam_core.models.inputs import Inputs, map_leaves
 from fusioncam_keras.engine import Captured, Engine, Run
 from fusioncam_torch import dtypes, namespace
-from fusioncam_torch.adapter import MEMORY_ERRORS, as_tensor, execution, freed_memory
+from fusioncam_torch.adapter import as_tensor, execution, freed_memory
 from fusioncam_torch.state import begin_inference
 
 OPTIONS = ()
@@ -24,7 +24,6 @@ class TorchEngine(Engine):
 
     namespace = namespace
     run_errors = (RuntimeError,)
-    other_errors = MEMORY_ERRORS
 
     def __init__(self, model: keras.Layer, options: Mapping[str, Any]):
         super().__init__(model, options)
@@ -40,7 +39,7 @@ class TorchEngine(Engine):
         begin_inference(self._modules, touch)
 
     def ran_out_of_memory(self, error: Exception) -> bool:
-        return freed_memory(self._like.device.type)
+        return super().ran_out_of_memory(error) and freed_memory(self._like.device.type)
 
     def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
         return torch.no_grad()

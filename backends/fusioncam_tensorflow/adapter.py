@@ -34,6 +34,7 @@ from fusioncam_core.models.calling import Caller
 from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.session import in_session
 from fusioncam_tensorflow import engine, namespace
 from fusioncam_tensorflow.state import assign, keep_values
@@ -88,6 +89,9 @@ class PairAdapter(ModelAdapter):
     def begin(self) -> None:
         keep_values(self._variables, self.touch)
         engine.work_on(self._device, self.touch)
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        return memory_is_full(error)
 
     def as_array(self, values: Any) -> tf.Tensor:
         dtype = next((variable.dtype for variable in self._variables if variable.dtype.is_floating), tf.float32)

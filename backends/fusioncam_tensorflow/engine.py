@@ -21,8 +21,8 @@ RUN_ERRORS = (tf.errors.InvalidArgumentError,)
 """What TensorFlow raises, besides ValueError, for inputs that do not fit."""
 
 
-MEMORY_ERRORS = (tf.errors.ResourceExhaustedError,)
-"""What it raises when the device's memory is full."""
+MEMORY_ERRORS = (tf.errors.OpError,)
+"""What it raises when the device's memory is full, or a library of CUDA's finds none, and for much else."""
 
 
 def device_of(variables: Iterable[tf.Variable]) -> str | None:

@@ -61,7 +61,7 @@ def astype(array: tf.Tensor, dtype: tf.DType, /) -> tf.Tensor:
 
 def full_like(array: tf.Tensor, value: float, /) -> tf.Tensor:
     """One value in the array's shape and dtype."""
-    return tf.fill(tf.shape(array), tf.cast(value, array.dtype))
+    return tf.fill(tf.shape(array), tf.constant(value, array.dtype))  # a cast begins in float32
 
 
 def concat(arrays: Sequence[tf.Tensor], /, *, axis: int = 0) -> tf.Tensor:

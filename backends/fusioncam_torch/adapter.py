@@ -39,6 +39,7 @@ from fusioncam_core.models.calling import Caller
 from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.session import in_session
 from fusioncam_torch import dtypes, namespace, precision, reach
 from fusioncam_torch.containers import detached, is_several, tensor_of
@@ -50,8 +51,6 @@ from fusioncam_torch.taps import Replacement, Tap
 
 CPU_BATCH, GPU_BATCH = 4, 64
 """On a CPU, activations that leave the cache (and, past 32 MiB, malloc's reuse) cost more than a batch saves."""
-
-MEMORY_ERRORS = (torch.OutOfMemoryError,)
 
 CUTS = "detach, NumPy, integers, an autograd function of its own"
 """What cuts a gradient, also while no_grad does not."""
@@ -122,7 +121,7 @@ class TorchAdapter(ModelAdapter):
         return self._layouts.using(name)
 
     def ran_out_of_memory(self, error: Exception) -> bool:
-        return freed_memory(self._device)
+        return super().ran_out_of_memory(error) and freed_memory(self._device)
 
     def weights(self) -> dict[str, torch.Tensor]:
         named = self._parameters().items()
@@ -347,9 +346,11 @@ class TorchAdapter(ModelAdapter):
         """What PyTorch's operations raise, or the model for want of inputs, as an error about its inputs."""
         try:
             yield
-        except (torch.OutOfMemoryError, FusionCamError):
+        except FusionCamError:
             raise
         except (RuntimeError, AssertionError, TypeError, AttributeError, LookupError, ValueError) as error:
+            if memory_is_full(error):
+                raise
             if frozen := reach.inference_tensors(self._module, self.model_name, error):
                 raise frozen from error
             more = about_inputs(self._module, inputs, error)
@@ -462,7 +463,7 @@ class _Observer:
 
 def execution(device: str, **more: Any) -> Execution:
     """How a device of PyTorch's likes to work."""
-    return Execution(batch_size=CPU_BATCH if device == "cpu" else GPU_BATCH, memory_errors=MEMORY_ERRORS, **more)
+    return Execution(batch_size=CPU_BATCH if device == "cpu" else GPU_BATCH, **more)
 
 
 def as_tensor(values: Any, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch.nn.modules.conv import _ConvNd
 
 from fusioncam_core.models.inputs import Inputs, map_leaves
+from fusioncam_core.models.memory import memory_is_full
 
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels last"
 
@@ -55,9 +56,9 @@ class Layouts:
             return function(inputs)
         try:
             return function(map_leaves(_channels_last, inputs))
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
+        except RuntimeError as error:
+            if memory_is_full(error):
+                raise
             outputs = function(inputs)
             self._refused = True
             return outputs

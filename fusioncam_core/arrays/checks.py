@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -94,6 +95,22 @@ def require_count(value: Any, name: str, least: int = 1) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise InvalidValueError(f"{name} is a whole number of at least {least}: got {value!r}.")
     return int(value)
+
+
+def require_size(size: Any) -> tuple[int, ...]:
+    """The lengths of the spatial axes as whole numbers; none is rounded to one.
+
+    Raises:
+        ValueError: if there is none, or one is no positive whole number.
+    """
+    lengths = tuple(size) if isinstance(size, Iterable) else ()
+    # Whatever can index is whole, the symbolic lengths of a compiler among it.
+    whole = all(hasattr(each, "__index__") and not isinstance(each, bool) and each > 0 for each in lengths)
+    if not lengths or not whole:
+        raise InvalidValueError(
+            f"size holds one positive length for each spatial axis, a whole number of pixels: got {size!r}."
+        )
+    return tuple(operator.index(length) for length in lengths)
 
 
 Word = TypeVar("Word", bound=str)

@@ -47,7 +47,7 @@ class Namespace(Protocol):
         """Whether a dtype is "bool", "integral" or "real floating", or of one of several kinds."""
 
     def finfo(self, dtype: Any, /) -> Any:
-        """The limits of a floating dtype: `bits`, `eps` and `smallest_normal`."""
+        """The limits of a floating dtype: `bits`, `eps`, `max` and `smallest_normal`."""
 
     def astype(self, array: Array, dtype: Any, /) -> Array:
         """The values in another dtype."""

@@ -8,18 +8,28 @@ space; all axes before them are a batch.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import require_float, require_map, require_percentage, spatial_axes
+from fusioncam_core.arrays.checks import (
+    require_finite,
+    require_float,
+    require_map,
+    require_percentage,
+    require_scores,
+    require_size,
+    spatial_axes,
+)
+from fusioncam_core.arrays.kept import MATRICES
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like
+from fusioncam_core.arrays.precision import in_float32, tamed
 from fusioncam_core.errors import InvalidValueError
 
 
+@in_float32("maps")
 def normalise(maps: Array, *, spatial_ndim: int = 2) -> Array:
     """Min-max normalisation N of each map to [0, 1].
 
@@ -34,10 +44,11 @@ def normalise(maps: Array, *, spatial_ndim: int = 2) -> Array:
         (..., *spatial) in [0, 1], the input's dtype.
 
     Raises:
-        TypeError, ValueError: if `maps` is not a floating array with that many axes.
+        TypeError, ValueError: if `maps` is not a finite floating array with that many axes.
     """
     xp = array_namespace(maps)
-    return _normalise(require_map(maps, "maps", spatial_ndim, xp), spatial_ndim, xp=xp)
+    require_finite(require_map(maps, "maps", spatial_ndim, xp), "maps", xp)
+    return _normalise(tamed(maps, -spatial_ndim, xp=xp), spatial_ndim, xp=xp)
 
 
 def _normalise(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
@@ -64,6 +75,7 @@ def is_constant(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
     return xp.reshape(flat, tuple(maps.shape[: maps.ndim - spatial_ndim]))
 
 
+@in_float32("maps")
 def percentile(maps: Array, percentage: float, *, spatial_ndim: int = 2) -> Array:
     """The given percentile of each map, with linear interpolation between its sorted values.
 
@@ -76,10 +88,10 @@ def percentile(maps: Array, percentage: float, *, spatial_ndim: int = 2) -> Arra
         (...): one value a map.
 
     Raises:
-        TypeError, ValueError: if `maps` is no floating map or the percentage lies outside [0, 100].
+        TypeError, ValueError: if `maps` is no finite floating map or the percentage lies outside [0, 100].
     """
     xp = array_namespace(maps)
-    require_map(maps, "maps", spatial_ndim, xp)
+    require_finite(require_map(maps, "maps", spatial_ndim, xp), "maps", xp)
     return _percentile(maps, require_percentage(percentage), spatial_ndim, xp=xp)
 
 
@@ -89,9 +101,13 @@ def _percentile(maps: Array, percentage: float, spatial_ndim: int, *, xp: Namesp
     position = percentage / 100 * (values.shape[-1] - 1)
     below = math.floor(position)
     above = min(below + 1, values.shape[-1] - 1)
-    return values[..., below] + (values[..., above] - values[..., below]) * (position - below)
+    lower, upper = values[..., below], values[..., above]
+    # In halves, because a difference may be larger than any number.
+    step = (upper * 0.5 - lower * 0.5) * (position - below)
+    return xp.minimum(lower + step + step, upper)
 
 
+@in_float32("maps")
 def resize(maps: Array, size: Sequence[int]) -> Array:
     """Linear resize U of the last axes: half-pixel centres, edges clamped, no antialias.
 
@@ -106,13 +122,23 @@ def resize(maps: Array, size: Sequence[int]) -> Array:
         (..., *size), the input's dtype.
 
     Raises:
-        TypeError, ValueError: if `maps` is no floating map or a length is not positive.
+        TypeError, ValueError: if `maps` is no finite floating map or a length is no positive whole number.
     """
     xp = array_namespace(maps)
-    size = tuple(int(length) for length in size)
-    if not size or min(size) < 1:
-        raise InvalidValueError(f"size holds one positive length for each spatial axis: got {size}.")
-    return _resize(require_map(maps, "maps", len(size), xp), size, xp=xp)
+    size = require_size(size)
+    require_finite(require_map(maps, "maps", len(size), xp), "maps", xp)
+    return _within(maps, len(size), lambda values: _resize(values, size, xp=xp), xp=xp)
+
+
+def _within(maps: Array, spatial_ndim: int, averaged: Callable[[Array], Array], *, xp: Namespace) -> Array:
+    """Averages of each map's pixels, none beyond the map's own range: neither by rounding nor by overflow."""
+    axes = spatial_axes(spatial_ndim)
+    low, high = xp.min(maps, axis=axes, keepdims=True), xp.max(maps, axis=axes, keepdims=True)
+    # A quarter of what is large loses no bit, and leaves room for the rounding of a sum.
+    large = xp.maximum(xp.abs(low), xp.abs(high)) > 1
+    quarter = xp.where(large, xp.full_like(low, 0.25), xp.ones_like(low))
+    within = xp.minimum(xp.maximum(averaged(maps * quarter), low * quarter), high * quarter)
+    return within / quarter
 
 
 def _resize(maps: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
@@ -131,7 +157,7 @@ def _interpolate(maps: Array, axis: int, weights: Array, xp: Namespace) -> Array
     return xp.reshape(xp.matmul(weights, rows), (*lead, weights.shape[0], *trailing))
 
 
-@functools.lru_cache(maxsize=256)
+@MATRICES.results
 def _linear_weights(old: int, new: int) -> np.ndarray[Any, Any]:
     """The (new, old) matrix of a linear resize with half-pixel centres and clamped edges."""
     centres = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
@@ -141,29 +167,38 @@ def _linear_weights(old: int, new: int) -> np.ndarray[Any, Any]:
     weights = np.zeros((new, old))
     np.add.at(weights, (np.arange(new), below), 1 - fraction)
     np.add.at(weights, (np.arange(new), above), fraction)
-    weights.flags.writeable = False
     return weights
 
 
+@in_float32("values")
 def softmax(values: Array, *, axis: int = -1) -> Array:
     """Softmax along an axis, shifted by the maximum so that it does not overflow.
 
     Args:
-        values: floating, any shape.
-        axis: the axis that sums to one.
+        values: floating, any shape; each finite, or -infinity, of which the share is 0.
+        axis: the axis that sums to one, not empty.
 
     Returns:
         An array of the same shape and dtype, in [0, 1].
 
     Raises:
         TypeError: if the dtype is not floating.
+        ValueError: if there is no such axis or it is empty, or of values that are NaN, +infinity, or all -infinity.
     """
     xp = array_namespace(values)
-    return _softmax(require_float(values, "values", xp), axis, xp=xp)
+    require_float(values, "values", xp)
+    if not -values.ndim <= axis < values.ndim or values.shape[axis] == 0:
+        raise InvalidValueError(f"Expected an axis of values, got axis {axis} of shape {tuple(values.shape)}.")
+    require_scores(values, "values", xp)
+    require_finite(xp.max(values, axis=axis, keepdims=True), "largest values", xp)
+    return _softmax(values, axis, xp=xp)
 
 
 def _softmax(values: Array, axis: int, *, xp: Namespace) -> Array:
-    exponentials = xp.exp(values - xp.max(values, axis=axis, keepdims=True))
+    largest = xp.max(values, axis=axis, keepdims=True)
+    # In halves, because a difference may be larger than any number. `exp` of -1000 is 0 in every dtype.
+    below = values * 0.5 - largest * 0.5
+    exponentials = xp.exp(2 * xp.maximum(below, xp.full_like(below, -500.0)))
     return exponentials / xp.sum(exponentials, axis=axis, keepdims=True)
 
 
@@ -173,6 +208,7 @@ def sigmoid(values: Array, *, xp: Namespace) -> Array:
     return xp.where(values >= 0, 1 / (1 + decay), decay / (1 + decay))
 
 
+@in_float32("images")
 def blur(images: Array, sigma: float, *, spatial_ndim: int = 2) -> Array:
     """Gaussian blur of the last axes, cut at three standard deviations, edges reflected without repeat.
 
@@ -187,13 +223,14 @@ def blur(images: Array, sigma: float, *, spatial_ndim: int = 2) -> Array:
         The same shape and dtype.
 
     Raises:
-        TypeError, ValueError: if `images` is no floating map or sigma is not positive.
+        TypeError, ValueError: if `images` is no finite floating map or sigma is not positive and finite.
     """
     xp = array_namespace(images)
-    require_map(images, "images", spatial_ndim, xp)
-    if not sigma > 0:
+    require_finite(require_map(images, "images", spatial_ndim, xp), "images", xp)
+    if not 0 < sigma < math.inf:
         raise InvalidValueError(f"The blur's sigma is a positive number of pixels: got {sigma}.")
-    return _blur(images, float(sigma), math.ceil(3 * sigma), spatial_ndim, xp=xp)
+    radius = math.ceil(3 * sigma)
+    return _within(images, spatial_ndim, lambda values: _blur(values, float(sigma), radius, spatial_ndim, xp=xp), xp=xp)
 
 
 def _blur(images: Array, sigma: float, radius: int, spatial_ndim: int, *, xp: Namespace) -> Array:
@@ -203,7 +240,7 @@ def _blur(images: Array, sigma: float, radius: int, spatial_ndim: int, *, xp: Na
     return images
 
 
-@functools.lru_cache(maxsize=64)
+@MATRICES.results
 def _blur_weights(length: int, sigma: float, radius: int) -> np.ndarray[Any, Any]:
     """The (length, length) matrix of a Gaussian blur of a row of pixels with mirrored edges."""
     offsets = np.arange(-radius, radius + 1)
@@ -214,7 +251,6 @@ def _blur_weights(length: int, sigma: float, radius: int) -> np.ndarray[Any, Any
     sources = np.minimum(sources, period - sources) if length > 1 else np.zeros_like(sources)
     weights = np.zeros((length, length))
     np.add.at(weights, (np.arange(length)[:, None], sources), kernel)
-    weights.flags.writeable = False
     return weights
 
 
@@ -255,13 +291,17 @@ def channels_first(activations: Array, channel_axis: int, *, xp: Namespace) -> A
 
 def _map_size(size: Sequence[int] | None, activations: Array) -> tuple[int, ...]:
     spatial = tuple(int(length) for length in activations.shape[2:])
+    if 0 in activations.shape[1:]:
+        raise InvalidValueError(
+            f"activations have shape {tuple(activations.shape)}, channels first: expected at least one channel and one "
+            "position."
+        )
     if size is None:
         return spatial
+    size = require_size(size)
     if len(size) != len(spatial):
-        raise InvalidValueError(
-            f"size {tuple(size)} has not as many axes as the activations have of space, {len(spatial)}."
-        )
-    return tuple(int(length) for length in size)
+        raise InvalidValueError(f"size {size} has not as many axes as the activations have of space, {len(spatial)}.")
+    return size
 
 
 def _over_space(values: Array, spatial_ndim: int, *, xp: Namespace) -> Array:

@@ -30,7 +30,7 @@ from fusioncam_core.explainers.options import (
     require_known,
 )
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
-from fusioncam_core.models.batch_size import ModelBatching, Span, require_batch_size
+from fusioncam_core.models.batch_size import Span, require_batch_size
 from fusioncam_core.models.channels import measured_channel_axis, warn_of_other_channels
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.fixed_batch import with_fixed_batch
@@ -40,7 +40,7 @@ from fusioncam_core.models.measurements import MeasuredCall, Measurements
 from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
 from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
-from fusioncam_core.models.targets import Targets, check_range, read_targets
+from fusioncam_core.models.targets import Targets, check_range, check_top, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation, join
 
@@ -390,15 +390,15 @@ class Explainer(Value, ABC):
         wanted = read_targets(targets, batch_length(inputs))
         if self.masked_input is not None:
             require_own_rows(self.adapter, inputs, self.masked_input, self._own_rows)
-        # Images that are seen together share chunks of masks.
-        size = self.adapter.execution.batch_size if self.batch_size == "auto" else self.batch_size
 
         def explain(span: Span) -> Explanation:
             start, stop = span.start, span.start + span.count
             with images_from(start, stop):
                 return self._explain_rows(rows_of(inputs, start, stop), wanted.rows(start, stop), progress)
 
-        parts = [part for part, _ in ModelBatching(self.adapter, size).over(batch_length(inputs), explain)]
+        # Images that are seen together share chunks of masks.
+        groups = self._steps.groups(leaf(inputs, self.masked_input))
+        parts = [part for part, _ in groups.over(batch_length(inputs), explain)]
         explanation = join(parts, self.adapter.namespace)
         warn_of_empty_maps(explanation)
         return explanation
@@ -422,6 +422,14 @@ class Explainer(Value, ABC):
             return work()
         except CannotRunError as error:
             self._use(with_fixed_batch(self.adapter, inputs, error))
+        except self.adapter.memory_errors as error:
+            # Whoever has the images in smaller groups goes on with those; to others the note says what to do.
+            if batch_length(inputs) > 1 and self.adapter.ran_out_of_memory(error):
+                error.add_note(
+                    f"The device's memory does not hold {batch_length(inputs)} images at once in "
+                    f"{self.adapter.model_name}: say a smaller batch_size=."
+                )
+            raise
         return work()
 
     def _use(self, adapter: ModelAdapter) -> None:
@@ -439,7 +447,7 @@ class Explainer(Value, ABC):
         return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
 
     def _checked(self, result: Any, batch: Batch) -> Result:
-        """The result of a method, if it has a map for each image and target, of the image's size."""
+        """The result of a method, if it has a finite map for each image and target, of the image's size."""
         expected = (*(int(length) for length in batch.targets.shape), *batch.size)
         if not isinstance(result, Result) or tuple(result.maps.shape) != expected:
             shaped = isinstance(result, Result)
@@ -448,6 +456,7 @@ class Explainer(Value, ABC):
                 f"{type(self).__name__}.explain must return a Result with maps of shape {expected} (images, targets, "
                 f"*size): got {what}."
             )
+        require_finite(result.maps, batch.at_layer(f"{self.title} map"), batch.xp)
         return result
 
     def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:
@@ -461,6 +470,7 @@ class Explainer(Value, ABC):
         require_rows(logits, batch_length(inputs))
         self._check_outputs(inputs, outputs, scores)
         if targets.classes is None:
+            check_top(1 if targets.functions else targets.top, int(logits.shape[1]), adapter.model_name)
             asked = scores.default_targets(logits)
         else:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)

@@ -12,19 +12,23 @@ import numpy as np
 from fusioncam_core.approximation.budget import Scored, score_channels
 from fusioncam_core.arrays.checks import require_count, require_finite, require_word
 from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like, to_numpy
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
 from fusioncam_core.methods.ablation import _ablation_cam
-from fusioncam_core.methods.groups import Grouping, _group_cam, check_groups, group_maps
+from fusioncam_core.methods.groups import PERCENTILE, Grouping, _group_cam, check_groups, group_maps
 from fusioncam_core.methods.rise import RandomMasks, _rise, check_random_masks
 from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
 from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam, formula
 from fusioncam_core.models.masking import MaskedScorer, blurred_images
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, above_black, gathered, scored
 
-GROUP_BLUR = 25
-"""Group-CAM's erased image: a Gaussian of this standard deviation in a window of twice as many pixels and one."""
+GROUP_BLUR, GROUP_BLUR_RADIUS = 50.0, 25
+"""Group-CAM's erased image: a Gaussian of this standard deviation in a window of twice that radius and one pixels.
+
+So the authors have it, in `cam/groupcam.py` of github.com/wofmanaf/Group-CAM.
+"""
 
 
 class Budgeted(Explainer):
@@ -141,11 +145,12 @@ class GroupCAM(Explainer):
         model, layer, and every keyword of `Explainer`.
         groups: how many; each channel on its own if there are fewer.
         grouping: "order" (neighbouring channels) or "k-means" (of the weighed channels' maps).
-        percentile: values of a group's map not above it are 0; the paper takes 70 here, the published Fusion-CAM code
-            leaves the step out.
+        percentile: values of a group's map not above it are 0. The authors' code (github.com/wofmanaf/Group-CAM) takes
+            70; 0 leaves the step out, as the published Fusion-CAM code does.
         seed: of k-means.
-        baseline: as for `Explainer`; None, the method's own, is the image blurred with a standard deviation of 25
-            pixels, in a window of 51.
+        blur: the standard deviation in pixels of the Gaussian that erases, in a window of 51 pixels. The authors' code
+            takes 50, the published Fusion-CAM code 25.
+        baseline: as for `Explainer`; None, the method's own, is the blurred image.
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for options out of range.
@@ -166,11 +171,15 @@ class GroupCAM(Explainer):
         *,
         groups: int = 32,
         grouping: Grouping = "order",
-        percentile: float = 0,
+        percentile: float = PERCENTILE,
         seed: int = 0,
+        blur: float = GROUP_BLUR,
         **options: Unpack[ExplainerOptions],
     ):
         check_groups(groups, grouping, percentile, seed)
+        if not 0 < blur < math.inf:
+            raise InvalidValueError(f"blur is a positive number of pixels: got {blur!r}.")
+        self.blur = blur
         self.groups = groups
         self.grouping = grouping
         self.percentile = percentile
@@ -208,7 +217,7 @@ class GroupCAM(Explainer):
     def _erasing(self, batch: Batch) -> MaskedScorer:
         if self.baseline is not None:
             return batch.masked
-        blurred = blurred_images(batch.images, GROUP_BLUR, GROUP_BLUR, batch.channel_axis, batch.xp)
+        blurred = blurred_images(batch.images, self.blur, GROUP_BLUR_RADIUS, batch.channel_axis, batch.xp)
         return batch.masked.erasing(blurred)
 
 

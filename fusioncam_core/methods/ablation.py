@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from fusioncam_core.arrays.checks import require_finite, require_float
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.precision import in_float32
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.methods.gradient import _activation_map
 from fusioncam_core.methods.score import check_activations, one_or_several
 
 
+@in_float32("activations", "scores", "ablated")
 def ablation_cam(
     activations: Array,
     scores: Array,
@@ -50,7 +52,8 @@ def ablation_cam(
             f"{activations.shape[0]} images and {activations.shape[1]} channels: (images,) or (images, targets) and "
             "the same with the channels were expected."
         )
-    drops = xp.expand_dims(scores, axis=-1) - ablated
+    # In halves, because a difference may be larger than any number; the map does not depend on a factor.
+    drops = xp.expand_dims(scores, axis=-1) * 0.5 - ablated * 0.5
     return one_or_several(drops, lambda drops: _ablation_cam(activations, drops, extent, xp=xp))
 
 

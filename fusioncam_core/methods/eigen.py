@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from fusioncam_core.arrays.checks import require_finite, require_float
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.precision import in_float32, tamed
 from fusioncam_core.arrays.words import _map_size, _normalise, _resize, channels_first
 from fusioncam_core.methods.gradient import _maps, _positive_map
 
 
+@in_float32("activations")
 def eigen_cam(activations: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1) -> Array:
     """Eigen-CAM: `N(U(A v_1))`, the activations projected on their first principal direction, for no class.
 
@@ -44,15 +46,22 @@ def _eigen_cam(activations: Array, size: tuple[int, ...], *, xp: Namespace) -> A
     return _normalise(_resize(xp.where(totals < 0, -projections, projections), size, xp=xp), len(size), xp=xp)
 
 
+@in_float32("activations", "gradients")
 def eigengrad_cam(
     activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
 ) -> Array:
     """EigenGrad-CAM: `N(U(relu((A g) v_1)))`, Eigen-CAM of the activations times their gradients, for a class.
 
-    The class-specific relative of Eigen-CAM (arXiv 2008.00299) that pytorch-grad-cam introduced; as there, what
-    speaks against the class is cut. The sign of `v_1` is the one whose projection agrees with the sum of `A g` over the
-    channels (HiResCAM's map), so that evidence against a class never turns into evidence for it. A target whose
-    gradient is zero everywhere gives a map of zeros.
+    The class-specific relative of Eigen-CAM (arXiv 2008.00299) that pytorch-grad-cam introduced; as there, what is
+    negative is cut. The sign of `v_1` is the one whose projection agrees with the sum of `A g` over the channels
+    (HiResCAM's map), so that evidence against a class never turns into evidence for it. A target whose gradient is zero
+    everywhere gives a map of zeros.
+
+    `A g` is decomposed as it is, as in Eigen-CAM. pytorch-grad-cam takes each channel's mean off first
+    (`get_2d_projection`), by its own comment because its map comes out negative otherwise: it leaves the sign of the
+    decomposition open, which is settled here. Without the means zero stays what speaks neither for the class nor
+    against it. With them off, a place that speaks against the class less than others do counts as evidence for it, and
+    evidence that is the same everywhere as none.
 
     Args:
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
@@ -73,7 +82,7 @@ def eigengrad_cam(
 def _eigengrad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
     batch, several, *rest = gradients.shape
-    products = xp.expand_dims(activations, axis=1) * gradients
+    products = xp.expand_dims(tamed(activations, 1, xp=xp), axis=1) * tamed(gradients, 2, xp=xp)
     projections, component = _principal_projection(xp.reshape(products, (batch * several, *rest)), xp=xp)
     # The projection's inner product with the sum over channels is the squared singular value times this sum.
     agreement = xp.reshape(xp.sum(component, axis=-1), (batch * several, *(1 for _ in size)))

@@ -6,8 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fusioncam_core.arrays.checks import require_finite, require_float, require_map, require_percentage, require_word
-from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.checks import (
+    require_broadcast,
+    require_finite,
+    require_float,
+    require_map,
+    require_percentage,
+    require_shape,
+    require_shares,
+    require_word,
+)
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, is_traced
+from fusioncam_core.arrays.precision import in_float32, tamed, unit
 from fusioncam_core.arrays.words import _normalise, _over_space, _percentile
 from fusioncam_core.errors import InvalidValueError
 
@@ -21,6 +31,7 @@ SIGNED_EPSILON = 1e-8
 """Added to the sum of two signed contributions by the published code."""
 
 
+@in_float32("maps")
 def denoise(maps: Array, percentile: float = 10, *, spatial_ndim: int = 2) -> Array:
     """Step 1 of Fusion-CAM: values of a map below its `percentile` become 0, and the map is normalised.
 
@@ -39,7 +50,7 @@ def denoise(maps: Array, percentile: float = 10, *, spatial_ndim: int = 2) -> Ar
     """
     xp = array_namespace(maps)
     require_finite(require_map(maps, "maps", spatial_ndim, xp), "map to denoise", xp)
-    return _denoise(maps, require_percentage(percentile), spatial_ndim, xp=xp)
+    return _denoise(tamed(maps, -spatial_ndim, xp=xp), require_percentage(percentile), spatial_ndim, xp=xp)
 
 
 def _denoise(maps: Array, percentile: float, spatial_ndim: int, *, xp: Namespace) -> Array:
@@ -47,6 +58,7 @@ def _denoise(maps: Array, percentile: float, spatial_ndim: int, *, xp: Namespace
     return _normalise(xp.where(maps < threshold, xp.zeros_like(maps), maps), spatial_ndim, xp=xp)
 
 
+@in_float32("first", "second")
 def contribution_weights(
     first: Array, second: Array, *, contributions: Contributions = "clipped"
 ) -> tuple[Array, Array]:
@@ -54,8 +66,9 @@ def contribution_weights(
 
     "clipped" counts a negative contribution as 0; if both are 0, the shares are equal. "signed" is the
     published arithmetic: each divided by `first + second + 1e-8`, whatever the signs; the weights can lie
-    far outside [0, 1] when the sum is near 0. "unnormalised" leaves the contributions as they are, as the
-    authors' later package, xplaincam, does.
+    far outside [0, 1] when the sum is near 0 (in half precision they end at its largest number), and where it is 0 the
+    shares are equal. "unnormalised" leaves the contributions as they are, as the authors' later package, xplaincam,
+    does.
 
     Args:
         first: (...), floating: what each map keeps of the class's probability, above black.
@@ -67,12 +80,19 @@ def contribution_weights(
 
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
-        ValueError: for another mode, or NaN or infinity.
+        ValueError: for another mode, shapes that differ, or NaN or infinity.
     """
     xp = array_namespace(first, second)
+    require_shape(second, "second contributions", tuple(first.shape), "those of the first contributions")
     for name, values in (("first", first), ("second", second)):
         require_finite(require_float(values, name, xp), f"{name} contributions", xp)
-    return _contribution_weights(first, second, require_word(contributions, "contributions", Contributions), xp=xp)
+    if require_word(contributions, "contributions", Contributions) == "unnormalised":
+        return first, second
+    # Their sum, too, is to be a number. Beside ones as large as this the epsilon of "signed" is nothing.
+    both = xp.stack([first, second], axis=-1)
+    one = unit(both, (both.ndim - 1,), xp=xp)[..., 0]
+    one = xp.maximum(one, xp.ones_like(one))
+    return _contribution_weights(first / one, second / one, contributions, xp=xp)
 
 
 def _contribution_weights(first: Array, second: Array, mode: Contributions, *, xp: Namespace) -> tuple[Array, Array]:
@@ -80,15 +100,20 @@ def _contribution_weights(first: Array, second: Array, mode: Contributions, *, x
         return first, second
     if mode == "signed":
         total = first + second + SIGNED_EPSILON
-        return first / total, second / total
+        return _shares(first, second, total, total == 0, xp=xp)
     first, second = (xp.maximum(values, xp.zeros_like(values)) for values in (first, second))
     total = first + second
-    none = total <= 0
+    return _shares(first, second, total, total < float(xp.finfo(total.dtype).smallest_normal), xp=xp)
+
+
+def _shares(first: Array, second: Array, total: Array, none: Array, *, xp: Namespace) -> tuple[Array, Array]:
+    """Both divided by the total; equal shares where that is none."""
     safe = xp.where(none, xp.ones_like(total), total)
     half = xp.full_like(total, 0.5)
     return xp.where(none, half, first / safe), xp.where(none, half, second / safe)
 
 
+@in_float32("first", "second")
 def similarity(first: Array, second: Array) -> Array:
     """`clip(1 - |a - b|, 0, 1)` pixel by pixel, of two weighted maps (arXiv 2603.05386, step 3).
 
@@ -101,17 +126,23 @@ def similarity(first: Array, second: Array) -> Array:
 
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
+        ValueError: if the shapes do not broadcast, or values are NaN or infinite.
     """
     xp = array_namespace(first, second)
-    return _similarity(require_float(first, "first", xp), require_float(second, "second", xp), xp=xp)
+    require_broadcast(first=first, second=second)
+    for name, maps in (("first", first), ("second", second)):
+        require_finite(require_float(maps, name, xp), f"{name} map", xp)
+    return _similarity(first, second, xp=xp)
 
 
 def _similarity(a: Array, b: Array, *, xp: Namespace) -> Array:
-    near = 1 - xp.abs(a - b)
-    # minimum and maximum: clip with Python bounds breaks a dynamic torch.compile.
-    return xp.minimum(xp.maximum(near, xp.zeros_like(near)), xp.ones_like(near))
+    # In halves, because a difference may be larger than any number. minimum: clip with Python bounds breaks a dynamic
+    # torch.compile.
+    apart = xp.abs(a * 0.5 - b * 0.5)
+    return 1 - 2 * xp.minimum(apart, xp.full_like(apart, 0.5))
 
 
+@in_float32("first", "second", "weights")
 def fuse(first: Array, second: Array, *, weights: tuple[Array, Array] | None = None, spatial_ndim: int = 2) -> Array:
     """Similarity-based fusion: `N(s max(a, b) + (1 - s) (a + b) / 2)`, `s = similarity(a, b)`.
 
@@ -129,7 +160,7 @@ def fuse(first: Array, second: Array, *, weights: tuple[Array, Array] | None = N
 
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
-        ValueError: if shapes differ or values are NaN or infinite.
+        ValueError: if shapes differ, values are NaN or infinite, or too large to be weighted.
     """
     xp = array_namespace(first, second)
     for name, maps in (("first", first), ("second", second)):
@@ -140,14 +171,37 @@ def fuse(first: Array, second: Array, *, weights: tuple[Array, Array] | None = N
         )
     if weights is not None:
         first, second = (
-            maps * _over_space(weight, spatial_ndim, xp=xp)
-            for maps, weight in zip((first, second), weights, strict=True)
+            _weighted(maps, weight, spatial_ndim, xp=xp) for maps, weight in zip((first, second), weights, strict=True)
         )
-    return _fuse(first, second, _similarity(first, second, xp=xp), spatial_ndim, xp=xp)
+    fused = _fused(first, second, _similarity(first, second, xp=xp), xp=xp)
+    return _normalise(tamed(fused, -spatial_ndim, xp=xp), spatial_ndim, xp=xp)
+
+
+def _weighted(maps: Array, weight: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
+    """The maps times one factor each, if there are as many and no product leaves the dtype's range.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    array_namespace(maps, weight)
+    require_shape(weight, "weights", maps.shape[: maps.ndim - spatial_ndim], "one factor a map")
+    require_finite(require_float(weight, "weights", xp), "weights", xp)
+    most = float(xp.finfo(maps.dtype).smallest_normal) ** -0.5
+    for name, values in (("maps", maps), ("weights", weight)):
+        if not is_traced(values, xp) and bool(xp.any(xp.abs(values) > most)):
+            raise InvalidValueError(
+                f"{name} to fuse have values up to {float(xp.max(xp.abs(values))):.3g}: weighted ones were expected "
+                f"below {most:.3g}. Normalise them first."
+            )
+    return maps * _over_space(weight, spatial_ndim, xp=xp)
 
 
 def _fuse(a: Array, b: Array, s: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
-    return _normalise(s * xp.maximum(a, b) + (1 - s) * (a + b) / 2, spatial_ndim, xp=xp)
+    return _normalise(_fused(a, b, s, xp=xp), spatial_ndim, xp=xp)
+
+
+def _fused(a: Array, b: Array, s: Array, *, xp: Namespace) -> Array:
+    return s * xp.maximum(a, b) + (1 - s) * (a * 0.5 + b * 0.5)
 
 
 @dataclass(frozen=True)
@@ -168,6 +222,7 @@ class Fusion:
     weights: dict[str, Array]
 
 
+@in_float32("gradient", "region", "baseline", calls="probability")
 def fusion_cam(
     gradient: Array,
     region: Array,
@@ -200,14 +255,14 @@ def fusion_cam(
 
     Raises:
         TypeError: if the maps are not floating or of different libraries.
-        ValueError: if shapes differ, values are NaN or infinite, or an option is wrong.
+        ValueError: if shapes differ, values are NaN or infinite, maps or probabilities lie outside [0, 1], or an
+            option is wrong.
     """
     xp = check_maps(spatial_ndim, gradient=gradient, region=region)
     require_percentage(percentile)
     require_word(contributions, "contributions", Contributions)
     require_word(variant, "variant", Variant)
-    if baseline is None:
-        baseline = probability(xp.zeros_like(gradient))
+    probability, baseline = checked_probability(probability, baseline, gradient, spatial_ndim, xp=xp)
     return _fusion_cam(gradient, region, probability, baseline, percentile, contributions, variant, spatial_ndim, xp=xp)
 
 
@@ -216,18 +271,42 @@ def check_maps(spatial_ndim: int, **maps: Array) -> Namespace:
 
     Raises:
         TypeError: if they are not floating or of different libraries.
-        ValueError: if shapes differ, or values are NaN or infinite.
+        ValueError: if shapes differ, or values are NaN, infinite or outside [0, 1].
     """
     (first, one), (second, other) = maps.items()
     xp = array_namespace(one, other)
     for name, each in maps.items():
         require_finite(require_map(each, name, spatial_ndim, xp), f"{name} map", xp)
+        require_shares(each, f"The {name} map", xp)
     if tuple(one.shape) != tuple(other.shape):
         raise InvalidValueError(
             f"The {first} map has shape {tuple(one.shape)} and the {second} map {tuple(other.shape)}: "
             "they must be equal."
         )
     return xp
+
+
+def checked_probability(
+    probability: Callable[[Array], Array], baseline: Array | None, maps: Array, spatial_ndim: int, *, xp: Namespace
+) -> tuple[Callable[[Array], Array], Array]:
+    """A user's function of masks whose answers are looked at, and the probabilities of the black image.
+
+    Raises:
+        TypeError: if an answer is no floating array of the maps' library.
+        ValueError: if it has not one value a map, or a value is NaN, infinite or outside [0, 1].
+    """
+    lead = tuple(maps.shape[: maps.ndim - spatial_ndim])
+
+    def checked(values: Array) -> Array:
+        array_namespace(maps, values)
+        require_shape(values, "probabilities", lead, "one for each map")
+        require_finite(require_float(values, "probabilities", xp), "probabilities of the masked images", xp)
+        return require_shares(values, "probability", xp)
+
+    def answered(masks: Array) -> Array:
+        return checked(probability(masks))
+
+    return answered, answered(xp.zeros_like(maps)) if baseline is None else checked(baseline)
 
 
 def _fusion_cam(

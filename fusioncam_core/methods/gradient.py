@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 
 from fusioncam_core.arrays.checks import require_finite, require_float, spatial_axes
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.precision import in_float32, tamed, unit
 from fusioncam_core.arrays.words import _map_size, _normalise, _ratio, _resize, channels_first, relu, weighted_sum
 from fusioncam_core.errors import InvalidValueError
 
 
+@in_float32("activations", "gradients")
 def grad_cam(
     activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
 ) -> Array:
@@ -40,10 +42,11 @@ def grad_cam(
 
 def _grad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
-    weights = xp.mean(gradients, axis=spatial_axes(len(size)))
+    weights = xp.mean(tamed(gradients, 2, xp=xp), axis=spatial_axes(len(size)))
     return _activation_map(weights, activations, size, xp=xp)
 
 
+@in_float32("activations", "gradients")
 def grad_cam_plus_plus(
     activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
 ) -> Array:
@@ -73,11 +76,26 @@ def grad_cam_plus_plus(
 
 def _grad_cam_plus_plus(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
-    totals = _channel_totals(activations, xp=xp)
-    weights = xp.sum(_ratio(relu(gradients, xp=xp), 2 + totals * gradients, xp=xp), axis=spatial_axes(len(size)))
-    return _activation_map(weights, activations, size, xp=xp)
+    a = xp.expand_dims(unit(activations, tuple(range(1, activations.ndim)), xp=xp), axis=1)
+    b = unit(gradients, tuple(range(2, gradients.ndim)), xp=xp)
+    totals, gradients = _channel_totals(activations / a[:, 0, ...], xp=xp), gradients / b
+    one, product = _unit_factors(a, b, xp=xp)
+    weights = _ratio(relu(gradients, xp=xp), 2 * one + totals * gradients * product, xp=xp)
+    return _activation_map(xp.sum(weights, axis=spatial_axes(len(size))), activations, size, xp=xp)
 
 
+def _unit_factors(a: Array, b: Array, *, xp: Namespace) -> tuple[Array, Array]:
+    """Two numbers of at most 1 in the proportion of 1 to `a b`, a product that may be larger than any number.
+
+    With `a` and `b` the units of activations and gradients, `1 + A g` in units is the first plus the second times the
+    product. Where both units are 1, so are both numbers.
+    """
+    exponent = xp.log(a) + xp.log(b)
+    none = xp.zeros_like(exponent)
+    return xp.exp(xp.minimum(-exponent, none)), xp.exp(xp.minimum(exponent, none))
+
+
+@in_float32("activations", "gradients")
 def xgrad_cam(
     activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
 ) -> Array:
@@ -105,6 +123,7 @@ def xgrad_cam(
 def _xgrad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
     space = spatial_axes(len(size))
+    activations, gradients = tamed(activations, 1, xp=xp), tamed(gradients, 2, xp=xp)
     totals = xp.sum(activations, axis=space)
     rounding = 8 * float(xp.finfo(activations.dtype).eps) * xp.sum(xp.abs(activations), axis=space)
     totals = xp.where(xp.abs(totals) <= rounding, xp.zeros_like(totals), totals)
@@ -113,6 +132,7 @@ def _xgrad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, x
     return _activation_map(weights, activations, size, xp=xp)
 
 
+@in_float32("activations", "gradients")
 def layer_cam(
     activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
 ) -> Array:
@@ -142,6 +162,7 @@ def _layer_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, x
     return _hires_cam(activations, relu(gradients, xp=xp), size, xp=xp)
 
 
+@in_float32("activations", "gradients")
 def hires_cam(
     activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
 ) -> Array:
@@ -169,6 +190,7 @@ def hires_cam(
 
 def _hires_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+    activations, gradients = tamed(activations, 1, xp=xp), tamed(gradients, 2, xp=xp)
     shares = xp.sum(gradients * xp.expand_dims(activations, axis=1), axis=2)
     return _positive_map(shares, size, xp=xp)
 
@@ -189,7 +211,8 @@ def _maps(
 
 def _activation_map(weights: Array, activations: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
     """`N(U(relu(sum_k w_k A_k)))` of weights (B, K, C) and activations (B, C, *spatial): (B, K, *size)."""
-    return _positive_map(weighted_sum(weights, activations, xp=xp), size, xp=xp)
+    combined = weighted_sum(tamed(weights, 2, xp=xp), tamed(activations, 1, xp=xp), xp=xp)
+    return _positive_map(combined, size, xp=xp)
 
 
 def _positive_map(combined: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:

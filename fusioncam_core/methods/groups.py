@@ -11,6 +11,7 @@ import numpy as np
 from fusioncam_core.approximation.gaussian_process import squared_distances
 from fusioncam_core.arrays.checks import require_count, require_finite, require_percentage, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.precision import in_float32, tamed
 from fusioncam_core.arrays.words import _map_size, _normalise, _percentile, _resize, relu
 from fusioncam_core.methods.gradient import _check_pair
 from fusioncam_core.models.batch_size import Batching
@@ -18,10 +19,14 @@ from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, live_channel
 
 Grouping = Literal["order", "k-means"]
 
+PERCENTILE = 70
+"""As in the authors' code, `cam/groupcam.py` of github.com/wofmanaf/Group-CAM."""
+
 ROUNDS = 100
 """The most rounds of k-means; it stops when no channel changes its group."""
 
 
+@in_float32("activations", "gradients", calls="scorer")
 def group_cam(
     activations: Array,
     gradients: Array,
@@ -29,7 +34,7 @@ def group_cam(
     *,
     groups: int = 32,
     grouping: Grouping = "order",
-    percentile: float = 0,
+    percentile: float = PERCENTILE,
     seed: int = 0,
     size: Sequence[int] | None = None,
     channel_axis: int = 1,
@@ -37,9 +42,11 @@ def group_cam(
 ) -> Array:
     """Group-CAM: `N(sum_g relu(p_g - p_0) M_g)`, with masks `M_g = N(U(relu(sum_{k in g} mean_ij(dy_c/dA_k) A_k)))`.
 
-    Zhang et al., Group-CAM (arXiv 2103.13859), in the form of the published Fusion-CAM code. `p_g` is the probability
-    for `I M_g + E (1 - M_g)` and `p_0` the one for `E`, a strongly blurred image. Groups whose mask is constant are
-    not scored: they cannot matter.
+    Zhang et al., Group-CAM (arXiv 2103.13859), with the denoising of their code (github.com/wofmanaf/Group-CAM). `p_g`
+    is the probability for `I M_g + E (1 - M_g)` and `p_0` the one for `E`, a strongly blurred image: in their code by a
+    Gaussian of standard deviation 50 in a window of 51 pixels. A group that lowers the probability adds nothing, as in
+    the published Fusion-CAM code; theirs lets it take away from the others before their sum is cut at 0. Groups whose
+    mask is constant are not scored: they cannot matter.
 
     Args:
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
@@ -49,8 +56,8 @@ def group_cam(
         groups: how many; all channels on their own if there are fewer.
         grouping: "order" (neighbouring channels, groups of equal size or one less) or "k-means" (of the weighed
             channels' maps, each image and target by itself).
-        percentile: values of a group's map not above it are 0, before the resize; the paper takes 70 here, the
-            published Fusion-CAM code leaves the step out.
+        percentile: values of a group's map not above it are 0, before the resize; 0 leaves the step out, as the
+            published Fusion-CAM code does.
         seed: of k-means.
         size: the spatial size of masks and map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1.
@@ -101,6 +108,7 @@ def group_maps(
     xp: Namespace,
 ) -> Array:
     """The groups' `relu(sum_{k in g} w_k A_k)`: (B, C, *spatial), (B, K, C, *spatial) -> (B, K, G, *spatial)."""
+    activations, gradients = tamed(activations, 1, xp=xp), tamed(gradients, 2, xp=xp)
     batch, several, channels, *space = gradients.shape
     axes = tuple(range(-len(space), 0))
     weighted = xp.mean(gradients, axis=axes, keepdims=True) * xp.expand_dims(activations, axis=1)

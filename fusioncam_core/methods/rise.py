@@ -10,6 +10,7 @@ import numpy as np
 
 from fusioncam_core.arrays.checks import require_count, require_finite, require_float
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, indices_like
+from fusioncam_core.arrays.precision import in_float32
 from fusioncam_core.arrays.words import _linear_weights, _normalise
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.batch_size import Batching, Span
@@ -68,6 +69,7 @@ def check_random_masks(count: int, cells: int, probability: float, seed: int) ->
         raise InvalidValueError(f"probability lies between 0 and 1: got {probability!r}.")
 
 
+@in_float32("images", calls="scorer")
 def rise(
     images: Array,
     scorer: Scorer,
@@ -114,8 +116,7 @@ def rise(
         return xp.expand_dims(scores, axis=1) if one_score else scores
 
     random = RandomMasks(masks, size, cells=cells, probability=probability, seed=seed)
-    like = xp.astype(images, xp.float32)
-    maps = _rise(random, int(images.shape[0]), score_masks, like, batching=Batching(batch_size), xp=xp)
+    maps = _rise(random, int(images.shape[0]), score_masks, images, batching=Batching(batch_size), xp=xp)
     return maps[:, 0, ...] if one_score else maps
 
 

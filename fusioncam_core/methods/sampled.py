@@ -11,6 +11,7 @@ import numpy as np
 from fusioncam_core.approximation.budget import NO_LIMITS, Limits, Scored, score_channels
 from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like
+from fusioncam_core.arrays.precision import in_float32
 from fusioncam_core.arrays.words import _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.methods.score import _score_cam, check_activations, formula, one_or_several
@@ -21,6 +22,7 @@ Vary = Callable[[Array, Chunk, int], Array]
 """(masks (n, *size) in [0, 1], what they are of, the number of the sample) -> the masks to score."""
 
 
+@in_float32("activations", calls="scorer")
 def ss_cam(
     activations: Array,
     scorer: Scorer,
@@ -35,9 +37,10 @@ def ss_cam(
     """SS-CAM: Score-CAM of the mean logit under `N(U(A_k)) + d_i`, `d_i` normal noise, over `i = 1..samples`.
 
     Wang et al., SS-CAM (arXiv 2006.14255), smoothing of the activations: `N(relu(U(sum_k softmax(s)_k A_k)))` with
-    `s_k = 1/N sum_i y(I (N(U(A_k)) + d_i))`. The masks leave [0, 1] by the noise. The noise depends on the seed, the
-    channel and the sample only, so that an image's map does not change with the batch or the framework. A constant
-    channel has its image's black score.
+    `s_k = 1/N sum_i y(I (N(U(A_k)) + d_i))`. The noise comes after `N`, as in torch-cam (`SSCAM`), so that its standard
+    deviation means the same for every channel; the masks leave [0, 1] by it and are not cut or normalised again, which
+    would take much of it out. It depends on the seed, the channel and the sample only, so that an image's map does not
+    change with the batch or the framework. A constant channel has its image's black score.
 
     Args:
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
@@ -60,6 +63,7 @@ def ss_cam(
     return _varied_cam(activations, scorer, vary, require_count(samples, "samples"), size, channel_axis, batch_size)
 
 
+@in_float32("activations", calls="scorer")
 def is_cam(
     activations: Array,
     scorer: Scorer,
@@ -73,7 +77,8 @@ def is_cam(
 
     Naidu et al., IS-CAM (arXiv 2010.03023): `N(relu(U(sum_k softmax(s)_k A_k)))` with `s_k = 1/N sum_i y(I M_i)` and
     `M_i = sum_{j<i} j/N N(U(A_k))`. The first two masks are black for every channel and cancel in the softmax: N - 1
-    remain, with the factors `i (i + 1) / 2N`, which pass 1.
+    remain, with the factors `i (i + 1) / 2N`, `i = 1..N-1`, which pass 1. torch-cam (`ISCAM`) documents the same sums,
+    but runs N masks, whose sums begin with 1/N and end with N/N.
 
     Args:
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fusioncam_core.approximation.budget import Formula, require_limits, score_channels
-from fusioncam_core.arrays.checks import require_finite, require_float, require_word
+from fusioncam_core.arrays.checks import require_finite, require_float, require_shares, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.precision import in_float32, tamed
 from fusioncam_core.arrays.words import (
     _map_size,
     _normalise,
@@ -23,6 +24,7 @@ from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, above_black, black_scorer
 
 
+@in_float32("activations", calls="scorer")
 def score_cam(
     activations: Array,
     scorer: Scorer,
@@ -74,6 +76,8 @@ def score_cam(
     """
     limits = require_limits(budget, tolerance)
     activations, extent, xp = check_activations(activations, size, channel_axis)
+    if channel_weights != "softmax":
+        scorer = of_probabilities(scorer)
     maps = _mask_maps(activations, require_word(channel_weights, "channel_weights", ChannelWeights), xp=xp)
 
     def score_maps(maps: Array, chunk: Chunk) -> Array:
@@ -171,7 +175,18 @@ def check_activations(
     """The activations of a public function, channels first and finite, the size of its maps, and the namespace."""
     xp = array_namespace(activations)
     activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
-    return require_finite(activations, "activations", xp), _map_size(size, activations), xp
+    extent = _map_size(size, activations)
+    return tamed(require_finite(activations, "activations", xp), 1, xp=xp), extent, xp
+
+
+def of_probabilities(scorer: Scorer) -> Scorer:
+    """A user's scorer whose answers are refused where they are no probabilities."""
+
+    def probabilities(masks: Array, images: Array) -> Array:
+        scores = scorer(masks, images)
+        return require_shares(scores, "probability", array_namespace(scores))
+
+    return probabilities
 
 
 def one_or_several(scores: Array, maps: Callable[[Array], Array]) -> Array:

@@ -7,11 +7,13 @@ from typing import Any
 
 from fusioncam_core.arrays.checks import spatial_axes
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.precision import in_float32, unit
 from fusioncam_core.arrays.words import _map_size, _ratio, relu
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.methods.gradient import _activation_map, _channel_totals, _check_pair
+from fusioncam_core.methods.gradient import _activation_map, _channel_totals, _check_pair, _unit_factors
 
 
+@in_float32("activations", "gradients")
 def smooth_grad_cam_plus_plus(
     activations: Array, gradients: Sequence[Array], *, size: Sequence[int] | None = None, channel_axis: int = 1
 ) -> Array:
@@ -48,27 +50,38 @@ def _smooth_grad_cam_plus_plus(
     activations: Array, gradients: Iterable[Array], size: tuple[int, ...], *, xp: Namespace
 ) -> Array:
     """(B, C, *spatial) and one (B, K, C, *spatial) a noisy copy -> (B, K, *size)."""
-    d1, d2, d3, unit = _power_sums(gradients, xp=xp)
-    denominators = 2 * d2 + _channel_totals(activations, xp=xp) * unit * d3
-    weights = xp.sum(_ratio(d2 * relu(d1, xp=xp), denominators, xp=xp), axis=spatial_axes(len(size)))
-    return _activation_map(weights, activations, size, xp=xp)
+    d1, d2, d3, b = _power_sums(gradients, xp=xp)
+    a = xp.expand_dims(unit(activations, tuple(range(1, activations.ndim)), xp=xp), axis=1)
+    one, product = _unit_factors(a, b, xp=xp)
+    totals = _channel_totals(activations / a[:, 0, ...], xp=xp)
+    weights = _ratio(d2 * relu(d1, xp=xp), 2 * d2 * one + totals * d3 * product, xp=xp)
+    return _activation_map(xp.sum(weights, axis=spatial_axes(len(size))), activations, size, xp=xp)
 
 
 def _power_sums(gradients: Iterable[Array], *, xp: Namespace) -> tuple[Array, Array, Array, Array]:
     """The sums over the copies of `h`, `h^2` and `h^3`, with `h` the gradients in the unit that comes last.
 
-    The unit, the largest gradient of each target in the first copy, keeps the powers from underflowing. Sums serve
+    The unit, the largest gradient of each target in any copy, keeps the powers from under- and overflowing. Sums serve
     as means do: the number of copies cancels in alpha, and elsewhere in `N`, like the unit.
     """
     copies = iter(gradients)
     first = next(copies)
-    largest = xp.max(xp.abs(first), axis=tuple(range(2, first.ndim)), keepdims=True)
-    unit = xp.where(largest == 0, xp.ones_like(largest), largest)
-    d1, d2, d3 = _powers(first / unit)
+    axes = tuple(range(2, first.ndim))
+    largest = xp.max(xp.abs(first), axis=axes, keepdims=True)
+    d1, d2, d3 = _powers(first / _or_one(largest, xp=xp))
     for each in copies:
-        h1, h2, h3 = _powers(each / unit)
-        d1, d2, d3 = d1 + h1, d2 + h2, d3 + h3
-    return d1, d2, d3, unit
+        larger = xp.maximum(largest, xp.max(xp.abs(each), axis=axes, keepdims=True))
+        shrink = largest / _or_one(larger, xp=xp)
+        largest = larger
+        h1, h2, h3 = _powers(each / _or_one(largest, xp=xp))
+        d1, d2, d3 = d1 * shrink + h1, d2 * shrink**2 + h2, d3 * shrink**3 + h3
+    return d1, d2, d3, _or_one(largest, xp=xp)
+
+
+def _or_one(values: Array, *, xp: Namespace) -> Array:
+    """The values, 1 in place of what is zero or too small for some libraries to tell from it."""
+    vanishing = values < float(xp.finfo(values.dtype).smallest_normal)
+    return xp.where(vanishing, xp.ones_like(values), values)
 
 
 def _powers(values: Array) -> tuple[Array, Array, Array]:

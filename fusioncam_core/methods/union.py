@@ -6,11 +6,19 @@ from collections.abc import Callable, Sequence
 
 from fusioncam_core.arrays.checks import require_percentage, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.precision import in_float32, tamed
 from fusioncam_core.arrays.words import _map_size, _normalise, _over_space, _percentile, _resize, relu
-from fusioncam_core.methods.fusion import Contributions, Fusion, _contribution_weights, check_maps
+from fusioncam_core.methods.fusion import (
+    Contributions,
+    Fusion,
+    _contribution_weights,
+    check_maps,
+    checked_probability,
+)
 from fusioncam_core.methods.gradient import _check_pair
 
 
+@in_float32("activations", "gradients")
 def denoised_cam(
     activations: Array,
     gradients: Array,
@@ -52,6 +60,7 @@ def _denoised_cam(
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
     ndim = len(size)
     space = tuple(range(-ndim, 0))
+    activations, gradients = tamed(activations, 1, xp=xp), tamed(gradients, 2, xp=xp)
     threshold = _over_space(_percentile(gradients, percentile, ndim, xp=xp), ndim, xp=xp)
     # A gradient that is the same everywhere, as before a global mean, is no noise for differing in its last bit.
     threshold = threshold - 8 * float(xp.finfo(gradients.dtype).eps) * xp.abs(threshold)
@@ -61,6 +70,7 @@ def _denoised_cam(
     return _normalise(_resize(xp.sum(shares * xp.expand_dims(activations, axis=1), axis=2), size, xp=xp), ndim, xp=xp)
 
 
+@in_float32("denoised", "region", "baseline", calls="probability")
 def union_cam(
     denoised: Array,
     region: Array,
@@ -93,12 +103,12 @@ def union_cam(
 
     Raises:
         TypeError: if the maps are not floating or of different libraries.
-        ValueError: if shapes differ, values are NaN or infinite, or an option is wrong.
+        ValueError: if shapes differ, values are NaN or infinite, maps or probabilities lie outside [0, 1], or an
+            option is wrong.
     """
     xp = check_maps(spatial_ndim, denoised=denoised, region=region)
     require_word(contributions, "contributions", Contributions)
-    if baseline is None:
-        baseline = probability(xp.zeros_like(denoised))
+    probability, baseline = checked_probability(probability, baseline, denoised, spatial_ndim, xp=xp)
     return _union_cam(denoised, region, probability, baseline, contributions, spatial_ndim, xp=xp)
 
 

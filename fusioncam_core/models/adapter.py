@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like
 from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
+from fusioncam_core.models.memory import MEMORY_ERRORS, memory_is_full
 from fusioncam_core.models.outputs import LostAxes, Shapes, shapes_of
 from fusioncam_core.models.session import ModelSession, Opened, session_of
 from fusioncam_core.models.structure import Shared, found
@@ -43,7 +44,8 @@ class Execution:
             a compilation; the core then pads the last chunk.
         memory_formats: the ways in which the inputs' values may lie in memory, by names for `memory_format`. The
             outputs are the same; which is faster is found out by running them.
-        memory_errors: what the framework raises when the device's memory is full, among other things perhaps.
+        memory_errors: what else than MemoryError and RuntimeError the framework raises when the device's memory is
+            full; among other things perhaps, which `ran_out_of_memory` then has to tell apart.
         only: whether the model runs so many images at once and no other number: none is looked for.
     """
 
@@ -225,9 +227,17 @@ class ModelAdapter(ABC):
         """A context in which `forward` lays its inputs out in memory in that way, one of `execution.memory_formats`."""
         return nullcontext()
 
+    @property
+    def memory_errors(self) -> tuple[type[Exception], ...]:
+        """What may say that the memory is full: something to ask `ran_out_of_memory` about."""
+        return (*MEMORY_ERRORS, *self.execution.memory_errors)
+
     def ran_out_of_memory(self, error: Exception) -> bool:
-        """Whether an error of `execution.memory_errors` says that the memory is full; what can be freed is freed."""
-        return True
+        """Whether an error says that the memory is full; what can be freed is freed.
+
+        Of an error of `execution.memory_errors` it is taken for granted, of others if their words say so.
+        """
+        return isinstance(error, self.execution.memory_errors) or memory_is_full(error)
 
     def ending(self, inputs: Inputs, output: int | str | None) -> Ending | None:
         """The softmax or sigmoid that makes an output and that this adapter leaves out of what it returns.

@@ -119,6 +119,8 @@ class Batching:
 class ModelBatching(Batching):
     """So many images at once as was said, or half of it, and again half, where a device's memory does not hold them.
 
+    What did not fit is not tried again: the size stays for the next piece of work.
+
     Args:
         adapter: of the model that works.
         size: the most images at once.
@@ -127,33 +129,45 @@ class ModelBatching(Batching):
     def __init__(self, adapter: ModelAdapter, size: int):
         super().__init__(size, fixed=adapter.execution.fixed_shapes)
         self._adapter = adapter
-        self._started_with = size
 
     def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
         """As of any batching; a span for which there is no memory is done in halves."""
         _reserved = _reserve()
-        start = 0
+        start, told = 0, False
         while start < total:
             span = self.span(start, total, self.size)
             try:
                 result = work(span)
-            except self._adapter.execution.memory_errors as error:
-                self._halve(error)
+            except self._adapter.memory_errors as error:
+                self._halve(span, error, told)
+                told = True
                 continue
             yield result, span.count
             start += span.count
 
-    def _halve(self, error: Exception) -> None:
-        """Go on with half the size; raises the error if it is another one or there is nothing left to halve."""
-        if self.size == 1 or not self._adapter.ran_out_of_memory(error):
+    def _halve(self, span: Span, error: Exception, told: bool) -> None:
+        """Go on with half of a span that did not fit, and say so, once for a piece of work.
+
+        Raises:
+            Exception: the error itself, if it is another one or there is nothing left to halve.
+        """
+        if not self._adapter.ran_out_of_memory(error):
             raise error
-        if self.size == self._started_with:
+        if span.length == 1:
+            error.add_note(f"The device's memory does not hold a single image of this size in {self._name}.")
+            raise error
+        # Half of the span, not of the size: of a larger one it would be as long again.
+        self.size = span.length // 2
+        if not told:
             warn(
-                f"The device's memory does not hold {self.size} images at once in {self._adapter.model_name}: going on "
-                f"with {self.size // 2}, or fewer if need be. Say batch_size= to start there.",
+                f"The device's memory does not hold {span.length} images at once in {self._name}: going on with "
+                f"{self.size}, or fewer if need be. Say batch_size= to start there.",
                 MemoryWarning,
             )
-        self.size //= 2
+
+    @property
+    def _name(self) -> str:
+        return self._adapter.model_name
 
 
 class Setting(NamedTuple):
@@ -260,7 +274,7 @@ class AutoBatching(ModelBatching):
     def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
         """As of any batching; the results of spans that are timed have been waited for."""
         _reserved = _reserve()
-        start = 0
+        start, told = 0, False
         while start < total:
             began = time.perf_counter()
             tried = self._next_run(total - start) if search else None
@@ -269,8 +283,8 @@ class AutoBatching(ModelBatching):
             try:
                 with self._adapter.memory_format(way.memory_format):
                     result = work(span)
-            except self._adapter.execution.memory_errors as error:
-                self._give_up(way, error)
+            except self._adapter.memory_errors as error:
+                told = self._give_up(way, span, error, told)
                 continue
             if tried is not None:
                 to_numpy(result)
@@ -314,13 +328,18 @@ class AutoBatching(ModelBatching):
             _log.info("%s: %s is fastest", self._adapter.model_name, self._best)
             self._search = None
 
-    def _give_up(self, way: Setting, error: Exception) -> None:
-        """There was no memory for this way: one that was tried has lost, the best one goes on with half."""
+    def _give_up(self, way: Setting, span: Span, error: Exception, told: bool) -> bool:
+        """There was no memory for this way: one that was tried has lost, the best one goes on with half.
+
+        Returns:
+            Whether the user has been told. A size that was only tried is no loss, and no news: the best one is kept.
+        """
         if way.size > self._best.size and self._adapter.ran_out_of_memory(error):
             self._judge(faster=False)
-            return
-        self._halve(error)
+            return told
+        self._halve(span, error, told)
         self._search, self._best = None, Setting(way.memory_format, self.size)
+        return True
 
 
 def _search(best: Setting, memory_formats: Sequence[str]) -> Search:

@@ -258,9 +258,12 @@ def _runs(adapter: ModelAdapter, inputs: Inputs, size: int) -> bool:
     """Whether the model gives outputs for the first image so many times."""
     xp = adapter.namespace
     rows = indices_like(np.zeros(size, dtype=np.int64), leaves(inputs)[0], xp)
-    failures: tuple[type[Exception], ...] = (CannotRunError, *adapter.execution.memory_errors)
     try:
         shapes = adapter.output_shapes(taken(inputs, rows, xp))
-    except failures:
+    except CannotRunError:
+        return False
+    except adapter.memory_errors as error:
+        if not adapter.ran_out_of_memory(error):
+            raise
         return False
     return any(shape[:1] == (size,) for shape in shapes.values())

@@ -134,6 +134,7 @@ class MaskedSteps:
         self.which = which
         self._batch_size = batch_size
         self._batchings: dict[tuple[int, ...], ModelBatching] = {}
+        self._groups: dict[tuple[int, ...], ModelBatching] = {}
         self._latest: dict[tuple[type, int | None], tuple[Scores, Steps]] = {}
 
     def of(self, scores: Scores, channel_axis: int | None) -> Steps:
@@ -154,6 +155,14 @@ class MaskedSteps:
         if shape not in self._batchings:
             self._batchings[shape] = make_batching(self.adapter, self._batch_size)
         return self._batchings[shape]
+
+    def groups(self, images: Array) -> ModelBatching:
+        """How many of such images (B, ...) are seen, and explained, together: fewer once memory did not hold them."""
+        shape = tuple(int(length) for length in images.shape[1:])
+        if shape not in self._groups:
+            size = self.adapter.execution.batch_size if self._batch_size == "auto" else self._batch_size
+            self._groups[shape] = ModelBatching(self.adapter, size)
+        return self._groups[shape]
 
 
 class MaskedScorer:

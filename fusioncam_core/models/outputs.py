@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import numpy as np
 
@@ -33,13 +33,13 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
 
     Args:
         outputs: an array, or a tuple, list, mapping or object that holds it.
-        which: the position, key or attribute of the output that is explained. With None an object's or
-            mapping's `logits` is taken, the only entry of a mapping, or the first of a tuple or list
-            (auxiliary heads come after it).
+        which: the position (a negative one counts from the end), key or attribute of the output that is explained.
+            With None an object's or mapping's `logits` is taken, the only entry of a mapping, or the first of a tuple
+            or list (auxiliary heads come after it).
 
     Raises:
         TypeError: for a mapping with several entries and no `logits`, or anything that holds no array.
-        ValueError: if there is no output of the name `which`.
+        ValueError: if there is no output of that name or at that position.
     """
     if which is not None:
         return unpack(_named_output(outputs, which))
@@ -96,18 +96,24 @@ def _arrays(outputs: Any) -> Iterator[Array]:
 def _named_output(outputs: Any, which: int | str) -> Any:
     if isinstance(outputs, Mapping) and which in outputs:
         return outputs[which]
-    if isinstance(outputs, tuple | list) and isinstance(which, int) and which < len(outputs):
+    if isinstance(outputs, tuple | list) and _is_position(which) and -len(outputs) <= which < len(outputs):
         return outputs[which]
     if isinstance(which, str) and hasattr(outputs, which) and not hasattr(outputs, "shape"):
         return getattr(outputs, which)
     raise InvalidValueError(f"The model has no output {which!r}: it returned {_names(outputs)}.")
 
 
+def _is_position(which: Any) -> TypeGuard[int]:
+    return isinstance(which, int | np.integer) and not isinstance(which, bool)
+
+
 def _names(outputs: Any) -> str:
     if isinstance(outputs, Mapping):
         return ", ".join(map(repr, outputs))
     if isinstance(outputs, tuple | list):
-        return f"{len(outputs)} outputs, 0 to {len(outputs) - 1}"
+        several = "s" * (len(outputs) != 1)
+        numbers = f", 0 to {len(outputs) - 1}, or -{len(outputs)} to -1 from the end" if outputs else ""
+        return f"{len(outputs)} output{several}{numbers}"
     return f"one {type(outputs).__qualname__}"
 
 
@@ -292,7 +298,7 @@ class ClassScores:
         return xp.take_along_axis(logits, xp.minimum(targets, last), axis=1)
 
     def default_targets(self, logits: Array) -> Array:
-        """(B, top) the classes with the largest logits, the largest first."""
+        """(B, top) the classes with the largest logits, the largest first; all of them where there are no more."""
         xp = array_namespace(logits)
         if self.top == 1:
             return xp.argmax(logits, axis=1, keepdims=True)

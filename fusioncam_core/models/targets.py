@@ -39,8 +39,8 @@ def read_targets(targets: Any, batch: int) -> Targets:
     """The targets of `batch` images.
 
     Args:
-        targets: None (the top class), "top5" or another number (as many top classes), an int, (B,) or (B, K)
-            integers of any library, a function of the model's outputs, or a list of K functions.
+        targets: None (the top class), "top5" or another number (as many top classes, no more than there are), an int,
+            (B,) or (B, K) integers of any library, a function of the model's outputs, or a list of K functions.
         batch: the number of images.
 
     Raises:
@@ -88,6 +88,16 @@ def _as_integers(targets: Any) -> np.ndarray[Any, Any]:
             "function of the model's outputs explains anything else."
         )
     return classes.astype(np.int64)
+
+
+def check_top(top: int, classes: int, model_name: str) -> None:
+    """Refuse to rank more classes than the model has: a result of fewer columns would be none of those asked for.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    if top > classes:
+        raise InvalidValueError(f"{model_name} has {classes} classes: expected 'top{classes}' at most, got 'top{top}'.")
 
 
 def check_range(targets: np.ndarray[Any, Any], classes: int, model_name: str) -> None:
