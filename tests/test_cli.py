@@ -475,8 +475,8 @@ class TestBrokenPhotographs:
         assert lines == [
             "fusioncam: dark.png: the preprocessing of 'python:tiny_models:of_the_size': KeyError: 'dark'.",
             "fusioncam: small.png: expected finite numbers from preprocessing, got NaN or infinity.",
-            "fusioncam: narrow.png: the preprocessing of 'python:tiny_models:of_the_size': expected an array of one input, "
-            "such as one of shape (channels, height, width), got NoneType.",
+            "fusioncam: narrow.png: the preprocessing of 'python:tiny_models:of_the_size': expected an array of one "
+            "input, such as one of shape (channels, height, width), got NoneType.",
             "fusioncam: nan.tif cannot be read as a photograph: An image of mode 'F' has values of no known range; "
             "scale it to 0..255 first.",
             "fusioncam: pipe.png cannot be read as a photograph: expected a file, got a pipe.",
@@ -559,7 +559,7 @@ class TestErrors:
             (["explain", "noise.png", *model("too_few_names")], "error: The model has 7 classes, but there are 2"),
             (
                 ["explain", "noise.png", "turned.png", *model("without_input")],
-                "error: noise.png: the preprocessing of 'python:tiny_models:without_input': expected an array of one input",
+                "error: noise.png: the preprocessing of 'python:tiny_models:without_input': expected an array of one",
             ),
             (["explain", "noise.png", *model(), "--out", "noise.png"], "error: noise.png: File exists"),
         ],
