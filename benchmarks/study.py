@@ -75,7 +75,7 @@ NAMES = tuple(method.name for method in capabilities())
 """Of all methods, in the order of `fusioncam methods`."""
 
 GROUPS: Mapping[str, Any] = {"group-cam": ("group-cam", {"percentile": 0, "blur": 25})}
-"""Group-CAM as the published code of Fusion-CAM has it, and not as its own authors do, whose numbers are the defaults."""
+"""Group-CAM as the published code of Fusion-CAM has it; the defaults are those of its own authors."""
 
 EVERY: Mapping[str, Any] = {
     **{name: name for name in NAMES},
