@@ -165,6 +165,13 @@ class TestFigure:
         assert text.get_text() == "$x$ of a name that goes on a…\np = 0.7"
         assert not text.get_parse_math()
 
+    def test_names_that_no_font_has_are_drawn_as_text(self):
+        drawn = figure(self.rows(1, label="a\udcffb\n\x1b[1mp = 0.7"), ["P\u202e", "A", "B", "C"])
+        assert png(drawn).startswith(b"\x89PNG")
+        (text,) = drawn.axes[0].texts
+        assert text.get_text() == "a\\udcffb\n\\x1b[1mp = 0.7"
+        assert drawn.axes[0].get_title() == "P\\u202e"
+
     def test_number_of_titles_must_fit(self):
         with pytest.raises(ValueError, match="zip"):
             figure(self.rows(1, maps=2), ["P", "A", "B", "C"])

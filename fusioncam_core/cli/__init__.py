@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 when something was left out, such as a photograph that could not be read; 2 when the
-        arguments or the model do not work; 130 when interrupted from the keyboard and 141 when nobody reads the output, as shells have it.
+        arguments or the model do not work; 130 when interrupted from the keyboard and 141 when nobody reads the output,
+        as shells have it.
     """
     if argv is None:
         occupy_standard_streams()

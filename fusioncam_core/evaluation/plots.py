@@ -10,6 +10,7 @@ import numpy as np
 
 from fusioncam_core.extras import require
 from fusioncam_core.results.figures import png
+from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def ranking_png(evaluation: Evaluation) -> bytes:
             emphasis = method == evaluation.reference
             axes.plot([found.low, found.high], [place, place], color="C0" if emphasis else "0.6", linewidth=2)
             axes.plot(found.mean, place, "o", color="C0" if emphasis else "0.2", markersize=4)
-        axes.set_yticks(range(len(order)), order)
+        axes.set_yticks(range(len(order)), [_as_text(method) for method in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.set_title(f"{metric.title}: {metric.better} is better", fontsize=_FONT + 1)
         axes.tick_params(labelsize=_FONT)
@@ -55,13 +56,18 @@ def curves_png(evaluation: Evaluation) -> bytes:
                 warnings.simplefilter("ignore", RuntimeWarning)
                 mean = np.nanmean(evaluation.curves[metric.name][number], axis=0)
             style = "-" if number < 10 else "--"
-            axes.plot(evaluation.fractions[metric.name], mean, style, label=method, linewidth=1.2)
+            axes.plot(evaluation.fractions[metric.name], mean, style, label=_as_text(method), linewidth=1.2)
         axes.set_title(f"{metric.title}: {metric.better} is better", fontsize=_FONT + 1)
         axes.set_xlabel("share of the pixels", fontsize=_FONT)
         axes.set_ylabel("probability", fontsize=_FONT)
         axes.tick_params(labelsize=_FONT)
         axes.legend(fontsize=_FONT - 1, frameon=False)
     return png(figure, "evaluation")
+
+
+def _as_text(label: str) -> str:
+    """A method's label as matplotlib is to show it: no formula between dollars, and not left out for a first "_"."""
+    return " " * label.startswith("_") + visible(label).replace("$", r"\$")
 
 
 def _figure(rows: int, height: float) -> Figure:

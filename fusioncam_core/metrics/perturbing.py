@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fusioncam_core.arrays.checks import require_count
+from fusioncam_core.arrays.kept import MATRICES
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, indices_like
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
@@ -207,7 +207,7 @@ class Infidelity(Metric):
         return expected, known
 
 
-@functools.lru_cache(maxsize=4)
+@MATRICES.results
 def _squares(samples: int, size: tuple[int, ...], sides: tuple[float, float], seed: int) -> np.ndarray[Any, Any]:
     """(samples, *size) ones in a random square (cube, stretch), zeros around it."""
     generator = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.results.terminal import target_numbers
 from fusioncam_core.results.writing import SOFTWARE, Kind, software
+from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +160,7 @@ def figure(rows: Sequence[Row], titles: Sequence[str], *, colour_map: str = COLO
             axes = _panel(figure, layout, index, column)
             axes.imshow(pixels, aspect="auto", interpolation="lanczos")
             if index == 0:
-                axes.set_title(title, fontsize=_FONT_SIZE, pad=4, parse_math=False)
+                axes.set_title(visible(title), fontsize=_FONT_SIZE, pad=4, parse_math=False)
             if column == 0:
                 _label(axes, index, row.label, layout)
     _colour_bar(figure, layout, colour_map)
@@ -325,7 +326,8 @@ def _axes(figure: Figure, layout: _Layout, left: float, top: float, width: float
 def _label(axes: Axes, row: int, label: str, layout: _Layout) -> None:
     """Write a label of lines left of a row, from bottom to top."""
     letters = int(layout.row_heights[row] * _LETTERS_PER_INCH)
-    lines = [line if len(line) <= letters else line[: letters - 1] + "…" for line in label.split("\n")]
+    shown = map(visible, label.split("\n"))
+    lines = [line if len(line) <= letters else line[: letters - 1] + "…" for line in shown]
     axes.text(
         -_GAP / layout.panel_width,
         0.5,
