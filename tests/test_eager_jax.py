@@ -121,6 +121,7 @@ OTHERS = {
     "cell_masks",
     "evaluate",
     "grid_pointing_game",
+    "load_arrays",
     "load_model",
     "randomisation_check",
     "rank_correlation",

@@ -53,6 +53,7 @@ CHANGED: dict[str, Any] = {
     "groups": 5,
     "grouping": "k-means",
     "percentile": 33.0,
+    "blur": 12.5,
     "seed": 7,
     "samples": 3,
     "std": 0.33,

@@ -143,6 +143,7 @@ def test_constant_activations_give_zeros(method: Any) -> None:
     class Constant(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            torch.manual_seed(0)
             self.layer = torch.nn.Conv2d(1, 3, 1)
             self.layer.weight.data.zero_()
 

@@ -50,7 +50,7 @@ class TestRegression:
 
     def test_masks_that_do_not_differ(self, library: Library) -> None:
         activations = library.asarray(np.array([[[0, 1, 3], [0, 2, 6], [1, 1, 1]]], dtype=np.float32))
-        scorer = self.scorer(library, lambda mask: float(mask.sum()))
+        scorer = self.scorer(library, lambda mask: float(mask.mean()))
         expected = np.array([[0, 1 / 3, 1]])
         assert_close(score_cam(activations, scorer, channel_weights="regression"), expected, activations, atol=1e-5)
 

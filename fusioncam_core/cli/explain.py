@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusioncam_core.cli.common import add_common, complain, in_words, load, say
+from fusioncam_core.cli.quiet import in_words as warning_in_words
 from fusioncam_core.data.preprocessing import Preprocessing, prepared_photograph, read_photograph
 from fusioncam_core.errors import CannotWriteError, InvalidValueError, PhotographError
 from fusioncam_core.explainers.registry import find_method
@@ -210,8 +211,10 @@ def _warnings_named(path: str) -> Iterator[None]:
         try:
             yield
         finally:
-            for warning in caught:
-                complain(f"{path}: warning: {warning.message}")
+            texts = (warning_in_words(each.message, each.category, each.filename) for each in caught)
+            for text in dict.fromkeys(texts):
+                if text is not None:
+                    complain(f"{path}: warning: {text}")
 
 
 def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:

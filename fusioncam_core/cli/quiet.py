@@ -88,11 +88,23 @@ class _Once:
         line: str | None = None,
     ) -> None:
         """Takes the place of `warnings.showwarning`."""
-        if _GLYPH in str(message):
-            self.say(_NO_GLYPH)
-        elif not _is_chatter(category, filename):
-            own = issubclass(category, FusionCamWarning) or category is UserWarning
-            self.say(str(message) if own else f"{category.__name__}: {message}")
+        text = in_words(message, category, filename)
+        if text is not None:
+            self.say(text)
+
+
+def in_words(message: Warning | str, category: type[Warning], filename: str) -> str | None:
+    """What a warning says to somebody who runs a command; None if that is nothing.
+
+    Args:
+        message, category, filename: as `warnings.showwarning` gets them.
+    """
+    if _GLYPH in str(message):
+        return _NO_GLYPH
+    if _is_chatter(category, filename):
+        return None
+    own = issubclass(category, FusionCamWarning) or category is UserWarning
+    return str(message) if own else f"{category.__name__}: {message}"
 
 
 def _is_chatter(category: type[Warning], filename: str) -> bool:

@@ -151,7 +151,7 @@ def _ground_truth(
     masks: Masks | None, metrics: Sequence[Metric], preprocessing: Callable[[Any], Any] | None, source: Any
 ) -> GroundTruth:
     needing = ", ".join(metric.name for metric in metrics if metric.needs_ground_truth)
-    if not needing:
+    if masks is None and not needing:
         return GroundTruth(None)
     if masks is None:
         raise InvalidValueError(f"{needing} compare maps with masks of the objects: got none. Give masks=.")

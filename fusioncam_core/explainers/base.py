@@ -447,7 +447,7 @@ class Explainer(Value, ABC):
         return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
 
     def _checked(self, result: Any, batch: Batch) -> Result:
-        """The result of a method, if it has a finite map for each image and target, of the image's size."""
+        """The result of a method, if it has a map for each image and target, of the image's size."""
         expected = (*(int(length) for length in batch.targets.shape), *batch.size)
         if not isinstance(result, Result) or tuple(result.maps.shape) != expected:
             shaped = isinstance(result, Result)
@@ -456,7 +456,6 @@ class Explainer(Value, ABC):
                 f"{type(self).__name__}.explain must return a Result with maps of shape {expected} (images, targets, "
                 f"*size): got {what}."
             )
-        require_finite(result.maps, batch.at_layer(f"{self.title} map"), batch.xp)
         return result
 
     def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:

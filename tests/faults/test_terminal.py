@@ -41,7 +41,7 @@ def load():
     logging.getLogger("tensorflow").warning("5 out of the last 5 calls triggered retracing")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    return LoadedModel(model, Preprocessing((12, 16)), ("\\u732b", "\\x1b[31m$x$\\n"))
+    return LoadedModel(model, Preprocessing((12, 16)), ("dog", "\\u732b\\x1b[31m$x$\\n"))
 """
 
 
