@@ -53,6 +53,7 @@ def torch_tensors() -> Callable[[], int]:
 
 def on_torch() -> Stack:
     torch = framework("torch")
+    torch.manual_seed(0)
     model = torch.nn.Sequential()
     model.add_module("features", torch.nn.Conv2d(3, 4, 3))
     model.add_module("pool", torch.nn.AdaptiveAvgPool2d(1))
@@ -68,6 +69,7 @@ def on_torch() -> Stack:
 
 def on_keras() -> Stack:
     keras = framework("keras")
+    keras.utils.set_random_seed(0)
     layers = [
         keras.Input((12, 12, 3)),
         keras.layers.Conv2D(4, 3, name="features"),
@@ -132,6 +134,9 @@ MEMORY = Path("/proc/self/statm")
 """Of Linux: the pages of this process."""
 
 STACKS = {"torch": on_torch, "keras": on_keras, "flax": on_flax}
+
+# With weights as they were drawn there may be nothing to see.
+pytestmark = pytest.mark.filterwarnings("ignore::fusioncam_core.EmptyMapWarning")
 
 
 @pytest.mark.skipif(not MEMORY.exists(), reason="asks Linux how much memory a process has")
