@@ -170,12 +170,14 @@ def _fill(folder: Path, generator: random.Random) -> list[Path]:
         name = pieces + generator.choice(ENDINGS)
         inner = generator.choice([b"", b"a/", b"A/"])
         path = os.fsencode(folder) + b"/" + inner + name
-        if name.strip(b".") and not os.path.exists(path):
+        if name.strip(b".") and not os.path.exists(path) and not os.path.isfile(os.path.dirname(path)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             photographs[path] = Path(os.fsdecode(path))
             photographs[path].write_bytes(name)
     for name in generator.sample(["a.npz", "a.json", "A.json", "a-2.npz", "a-2-2.json", "a/a.json"], k=3):
         path = folder / name
+        if path.parent.is_file():
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.write_bytes(generator.choice([b"", b"theirs", b'{"fusioncam": "evaluation"}']))
