@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,22 +25,11 @@ from fusioncam_core.explainers import EXPLAINERS, Batch, Explainer, Result
 from fusioncam_core.explainers.registry import capabilities, find_method, methods
 from fusioncam_core.metrics import METRICS, Complexity, ExplainedBatch, Measured, Metric
 from fusioncam_core.metrics.metric import find_metric
+from registries import as_before  # noqa: F401 - a fixture
 
 torch = pytest.importorskip("torch")
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
-
-
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Names that a test gives are known in it alone, and so are its plugins."""
-    for registry in (EXPLAINERS, METRICS):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    monkeypatch.setattr(plugin_manager(), "problems", {})
-    plugins = plugin_manager().get_plugins()
-    yield
-    for plugin in plugin_manager().get_plugins() - plugins:
-        plugin_manager().unregister(plugin)
 
 
 @pytest.fixture

@@ -31,27 +31,13 @@ from fusioncam_core import (
 )
 from fusioncam_core.explainers import Explainer
 from fusioncam_core.explainers.registry import find_method
-from fusioncam_core.metrics import METRICS
 from fusioncam_core.metrics.metric import find_metric
 from fusioncam_core.plugins.guarded import GuardedManager
+from registries import as_before  # noqa: F401 - a fixture
 
 torch = pytest.importorskip("torch")
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
-
-
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test registers, and what it finds wrong, is known in it alone."""
-    for registry in (EXPLAINERS, METRICS):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-        monkeypatch.setattr(registry, "_refused", set())
-    manager = plugin_manager()
-    monkeypatch.setattr(manager, "problems", {})
-    plugins = manager.get_plugins()
-    yield
-    for plugin in manager.get_plugins() - plugins:
-        manager.unregister(plugin)
 
 
 def registered(hook: str, answer: Callable[..., Any], name: str = "broken") -> None:
