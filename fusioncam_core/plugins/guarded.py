@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError, PluginWarning, warn
 from fusioncam_core.plugins import hookspecs
 from fusioncam_core.plugins.foreign import described
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 DISABLE_VARIABLE = "FUSIONCAM_DISABLE_PLUGINS"
 """Environment variable: names of plugins, separated by commas, that are not to be loaded."""
@@ -37,6 +39,8 @@ class GuardedManager(pluggy.PluginManager):
 
     def load_installed(self) -> None:
         """Register what the entry points of all installed distributions name; warn of what cannot be had."""
+        from importlib.metadata import distributions  # a tenth of the time that importing this package takes
+
         for distribution in distributions():
             for entry_point in _entry_points(distribution):
                 self._load(entry_point, _name_of(distribution))

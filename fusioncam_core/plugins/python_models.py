@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import metadata
 from types import ModuleType
 from typing import Any
 
@@ -81,6 +80,8 @@ def _import(name: str, spec: str) -> ModuleType:
 
 def _remedy(missing: str) -> str:
     """How to install a module that is named like one of fusioncam's extras; nothing for others."""
+    from importlib.metadata import metadata  # slow to import, and wanted for this error alone
+
     package = missing.partition(".")[0]
     extras = metadata("fusioncam").get_all("Provides-Extra") or []
     return f': pip install "fusioncam[{package}]"' if package in extras else ""
