@@ -612,6 +612,25 @@ class TestBatchAxis:
         clips = np.random.default_rng(0).random((2, 5, 12, 10, 3), dtype=np.float32)
         assert adapt_model(Video()).batch_ndim(jnp.asarray(clips)) == 5
 
+    @pytest.mark.parametrize("taken", ["unpacked", "indexed"])
+    def test_one_clip_whose_model_takes_frames_apart(self, taken: str) -> None:
+        class Video(nnx.Module):
+            def __init__(self) -> None:
+                self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+
+            def __call__(self, clips: Any) -> Any:
+                if taken == "unpacked":
+                    b, t, h, w, c = clips.shape
+                else:
+                    b, t, h, w, c = (clips.shape[axis] for axis in range(5))
+                return self.conv(clips.reshape(b * t, h, w, c)).reshape(b, t, h, w, 4).mean(axis=(1, 2, 3))
+
+        clips = np.random.default_rng(0).random((2, 5, 12, 10, 3), dtype=np.float32)
+        explainer = GradCAM(Video(), "conv")
+        alone = explainer(clips[0], 1)
+        assert alone.maps.shape == (1, 5, 12, 10)
+        np.testing.assert_allclose(alone.maps, explainer(clips, 1).maps[:1], atol=1e-6)
+
     @pytest.mark.parametrize("system", ["linen", "nnx"])
     def test_images_that_the_model_maps_over_itself(self, system: str) -> None:
         """Each of its convolutions gets an image alone."""

@@ -453,6 +453,30 @@ def test_clips_of_another_length(clips: np.ndarray) -> None:
         np.testing.assert_allclose(to_numpy(cam(part, 1).maps), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("taken", ["unpacked", "indexed"])
+def test_one_clip_whose_model_takes_frames_apart(taken: str, clips: np.ndarray) -> None:
+    """A model that was not built says nothing of its inputs, and its convolution expects an axis less than it does."""
+
+    class Video(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = layers.Conv2D(4, 3, name="conv"), layers.Dense(3)
+
+        def call(self, values: Any) -> Any:
+            shape = tuple(values.shape)
+            frames, size = (shape[1], shape[2:]) if taken == "unpacked" else (shape[-4], shape[-3:])
+            assert len(size) == 3
+            maps = self.conv(ops.reshape(values, (-1, *size)))
+            return self.fc(ops.mean(ops.reshape(maps, (-1, frames, *maps.shape[1:])), axis=(1, 2, 3)))
+
+    model = Video()
+    model(clips)
+    explainer = GradCAM(model, "conv")
+    alone = to_numpy(explainer(clips[0], 1).maps)
+    assert alone.shape == (1, *clips.shape[1:4])
+    np.testing.assert_allclose(alone, to_numpy(explainer(clips, 1).maps)[:1], atol=1e-6)
+
+
 def test_a_frame_that_does_not_matter_has_no_gradient(clips: np.ndarray) -> None:
     inputs = keras.Input((3, 8, 8, 3))
     values = layers.TimeDistributed(layers.Conv2D(4, 3, name="conv"), name="frames")(inputs)

@@ -359,6 +359,34 @@ class TestChannelsOfTheInput:
         )
         torch.testing.assert_close(explanation.maps, expected, **CLOSE)
 
+    @pytest.mark.parametrize("taken", ["unpacked", "sized", "flattened"])
+    @pytest.mark.parametrize("method", [GradCAM, FusionCAM])
+    def test_one_clip_without_an_axis_for_the_batch(self, taken: str, method: Any) -> None:
+        """A convolution expects an axis less than the model, so that the clip looks like a batch of its frames."""
+
+        class Taken(Clip):
+            def forward(self, clips: Any) -> Any:
+                if taken == "unpacked":
+                    _b, _t, _c, _h, _w = clips.shape
+                elif taken == "sized":
+                    clips.size(4)
+                return super().forward(clips)
+
+        model, clips = Taken(), image(2, 6, 3, 20, 16)
+        explainer = method(model, "features", batch_size=4)
+        alone = explainer(clips[0], 0)
+        assert alone.images.shape == (1, 6, 3, 20, 16)
+        assert torch.equal(alone.maps, method(model, "features", batch_size=4)(clips[:1], 0).maps)
+        assert explainer(clips[1], 0).maps.shape == (1, 6, 20, 16)
+        assert explainer(clips, 0).maps.shape == (2, 6, 20, 16)
+        shapes = [layer.shape for layer in method(model).layers(clips[0])]
+        assert shapes == [layer.shape for layer in method(model).layers(clips[:1])]
+
+    def test_what_the_model_takes_neither_way_is_refused_as_it_came(self) -> None:
+        model = nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+        with pytest.raises(ValueError, match=r"cannot run on inputs of shape \(1, 4, 20, 16\).* to have 3 channels"):
+            GradCAM(model)(image(2, 4, 20, 16), 0)
+
     def test_region_methods_mask_frames(self) -> None:
         explanation = FusionCAM(Clip(), "features", batch_size=4)(image(1, 6, 3, 20, 16), 0)
         assert explanation.maps.shape == (1, 6, 20, 16)

@@ -57,7 +57,7 @@ def activations(model: keras.Model, layer: str, images: Values, call: int) -> Va
     """The output of a layer."""
     key = (id(model), layer)
     if key not in _COMPILED:
-        _COMPILED[key] = _compiled(keras.Model(model.inputs, model.get_layer(layer).output))
+        _COMPILED[key] = _compiled(keras.Model(model.inputs, _output_of(model, layer)))
     return _numpy(_COMPILED[key](images))
 
 
@@ -66,11 +66,16 @@ def capture(
 ) -> tuple[Values, list[Values], int]:
     """Activations, gradients of each score, and the call, which is always the only one."""
     logits = _without_ending(model)
-    output = logits.get_layer(layer).output
+    output = _output_of(logits, layer)
     values = _compiled(keras.Model(logits.inputs, output))(images)
     tail = keras.Model(output, logits.output)
     gradients = DERIVATIVES[keras.backend.backend()](tail, values, scores)
     return _numpy(values), gradients, 0
+
+
+def _output_of(model: keras.Model, name: str) -> Any:
+    """The symbolic output of a layer, or of an operation between layers, such as the sum behind a ConvNeXt's block."""
+    return next(each for each in model.operations if each.name == name).output
 
 
 def _without_ending(model: keras.Model) -> keras.Model:

@@ -11,7 +11,14 @@ from fusioncam_core.arrays.checks import require_finite, require_scores
 from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError, UnconnectedError
+from fusioncam_core.errors import (
+    CannotRunError,
+    FusionCamError,
+    InvalidTypeError,
+    InvalidValueError,
+    NotRunError,
+    UnconnectedError,
+)
 from fusioncam_core.explainers import registry
 from fusioncam_core.explainers.arguments import Value
 from fusioncam_core.explainers.batch import Batch
@@ -53,6 +60,9 @@ ARRAY_WORDS = {"mean": "mean", "max": "max", "product": "prod"}
 
 LEAST_AXES = 3
 """Of a batch: with channels or without, there is at least one of space, and one more of either."""
+
+OF_SHAPES = (ValueError, IndexError)
+"""What models that take shapes apart raise of inputs that they do not take; `CannotRunError` is one of them."""
 
 NO_LAYER = MeasuredCall("none", None)
 """What an explanation names as its layer if its method needs none."""
@@ -232,11 +242,14 @@ class Explainer(Value, ABC):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        first = rows_of(self.prepared(images), 0, 1)
-        self._find_channels(first)
-        return self.fitting(lambda: self._described(first), first)
+        return self._of_what_runs(images, self.prepared(images), self._described)
 
-    def _described(self, first: Inputs) -> list[LayerInfo]:
+    def _described(self, inputs: Inputs) -> list[LayerInfo]:
+        first = rows_of(inputs, 0, 1)
+        self._find_channels(first)
+        return self.fitting(lambda: self._described_from(first), first)
+
+    def _described_from(self, first: Inputs) -> list[LayerInfo]:
         measurements = self._measurements(first)
         name = self._default_layer(measurements, first, ())
         default = None if name is None else split_call(name)[0]
@@ -350,11 +363,40 @@ class Explainer(Value, ABC):
         as_given = self._with_the_axes_given(images, inputs)
         if as_given is not None:
             inputs = self._that_runs(inputs, as_given)
+        return self._of_what_runs(images, inputs, lambda given: self._explain(given, targets, progress))
+
+    def _of_what_runs(self, images: Any, inputs: Inputs, work: Callable[[Inputs], Work]) -> Work:
+        """The work with the inputs, or, if the model runs only so, with all of them as one image: a clip, for example.
+
+        Raises:
+            CannotRunError, ValueError, IndexError: if it runs on neither; what it said of the inputs as they are.
+        """
         try:
-            return self._explain(inputs, targets, progress)
-        except CannotRunError as error:
-            self._tell_of_too_many_axes(inputs, error)
-            raise
+            return work(inputs)
+        except OF_SHAPES as error:
+            refused = isinstance(error, FusionCamError) and not isinstance(error, CannotRunError)
+            as_one = None if refused else self._as_one_image(images, inputs)
+            if as_one is None:
+                if isinstance(error, CannotRunError):
+                    self._tell_of_too_many_axes(inputs, error)
+                raise
+        return work(as_one)
+
+    def _as_one_image(self, images: Any, inputs: Inputs) -> Array | None:
+        """The array with one more axis, for a batch of one, if the model runs on that; no layer tells how many axes.
+
+        A model that takes frames apart by itself has layers that expect an axis less than it does.
+        """
+        open_question = self._input_ndim is None and not self.adapter.input_ndim_is_declared
+        if not open_question or self.masked_input is not None or inputs.ndim != images.ndim:
+            return None
+        as_one = self.adapter.namespace.expand_dims(inputs, axis=0)
+        try:
+            self.adapter.output_shapes(as_one)
+        except OF_SHAPES:
+            return None
+        self._input_ndim = as_one.ndim
+        return as_one
 
     def _that_runs(self, inputs: Inputs, as_given: Array) -> Inputs:
         """Of the images with an axis for the batch and without, those on which the model runs; with it, if on none."""
