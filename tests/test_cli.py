@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from absence import hide
-from fusioncam_core import load_arrays
+from fusioncam_core import Explanation
 from fusioncam_core.cli import main
 from fusioncam_core.explainers import EXPLAINERS
 from fusioncam_core.metrics import Deletion
@@ -380,7 +380,7 @@ class TestExplain:
         shutil.copy("turned.png", "noise-2.png")
         command = ["explain", "noise.png", "noise-2.png", *model(), "--method", "grad-cam", "--out", "maps"]
         assert main(command) == 0
-        written = {path.name: load_arrays(path) for path in (workplace / "maps").glob("*.npz")}
+        written = {path.name: Explanation.load(path) for path in (workplace / "maps").glob("*.npz")}
         assert set(written) == {"noise-3.npz", "noise-2.npz"}
 
     def test_a_command_that_is_faster(self, workplace, monkeypatch):
@@ -412,7 +412,7 @@ class TestExplain:
         assert {name: (workplace / "maps" / name).read_bytes() for name in before} == before
         assert main([*command, "--targets", "3", "--overwrite"]) == 0
         assert len(list((workplace / "maps").iterdir())) == 6
-        assert [load_arrays(f"maps/{name}.npz").targets for name in ("noise", "noise-2")] == [3, 2]
+        assert [Explanation.load(f"maps/{name}").targets[0] for name in ("noise", "noise-2")] == [3, 2]
 
     @pytest.mark.parametrize("ending", ["png", "npz", "json"])
     def test_a_strangers_file_in_the_folder(self, workplace, ending):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import CannotWriteError, Explanation, InvalidValueError, load_arrays
+from fusioncam_core import CannotWriteError, Explanation, InvalidValueError
 from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.names import LONGEST, fitting, folded, names_of_files
 from fusioncam_core.results.files import free_name, save_explanation
@@ -152,7 +152,7 @@ def test_no_file_of_the_user_is_changed_and_no_result_replaced_unasked(tmp_path:
                 )
                 assert kept.isdisjoint(identities(written)), "this run has not written them before"
                 kept |= identities(written)
-                assert load_arrays(written[0]).maps[0, 0] == np.float32(value)
+                assert Explanation.load(written[0]).maps[0, 0, 0] == np.float32(value)
                 saved += 1
             after = content_of(folder)
             assert {path: after[path] for path in before} == before
@@ -214,7 +214,7 @@ def test_a_full_disk_leaves_whole_results_alone(small_disk: Path) -> None:
     assert len(written) > 2
     assert sorted(small_disk.iterdir()) == sorted(written), "no half set and nothing temporary"
     for path in written[::2]:
-        assert load_arrays(path).parts["noise"].shape == (40, 40)
+        assert Explanation.load(path).parts["noise"].shape == (1, 40, 40)
     for path in written[1::2]:
         assert json.loads(path.read_text())["method"] == "grad-cam"
 
@@ -243,6 +243,6 @@ def test_a_kill_at_any_time_leaves_whole_files(tmp_path: Path, seed: int) -> Non
     assert len(found) > 2
     for path in found:
         if path.suffix == ".npz":
-            assert load_arrays(path).maps[0, 0] == np.float32(int(path.stem) / 10000)
+            assert Explanation.load(path).maps[0, 0, 0] == np.float32(int(path.stem) / 10000)
         else:
             assert json.loads(path.read_text())["name"] == path.stem
