@@ -213,7 +213,10 @@ class TestSave:
         save_explanation(given, tmp_path, ["a"], pictures=False)
         with np.load(tmp_path / "a.npz") as arrays:
             own = [*(f"parts/{name}" for name in PARTS), *(f"weights/{name}" for name in WEIGHTS)]
-            assert sorted(arrays) == sorted(["fusioncam", "maps", "targets", "scores", "probabilities", *own])
+            fields = ["maps", "targets", "scores", "probabilities", "class_probabilities", "images"]
+            assert sorted(arrays) == sorted(["fusioncam", "explanation", *fields, *own])
+            assert arrays["fusioncam"] == 2
+            assert json.loads(str(arrays["explanation"]))["method"] == "fusion-cam"
             assert arrays["maps"].dtype == np.float32
             assert np.array_equal(arrays["maps"], given.maps[0])
             assert np.array_equal(arrays["parts/region"], given.parts["region"][0])
@@ -225,15 +228,18 @@ class TestSave:
         numbers = {"score": 2.5, "probability": 0.7, "weights": WEIGHTS}
         assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
             "fusioncam": "explanation",
+            "schema": 2,
             "name": "a",
             "index": None,
             "method": "fusion-cam",
             "layer": "features.3",
+            "model": "Net",
             "input_shape": [3, 4, 6],
             "map_shape": [4, 6],
             "images_explained_together": 1,
             "evaluations": 9,
             "targets": [{"class": 1, "name": "dog", **numbers}, {"class": 0, "name": "cat", **numbers}],
+            "provenance": None,
         }
 
     def test_numbers_without_names_and_weights(self, tmp_path):

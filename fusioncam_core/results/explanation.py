@@ -159,7 +159,7 @@ class Explanation:
         """
         if isinstance(path, str | PathLike):
             return cls._loaded(path)
-        if not isinstance(path, Sequence):
+        if not isinstance(path, Sequence) or isinstance(path, bytes):
             raise InvalidTypeError(f"Expected the path of an explanation, or a list of them, got {path!r}.")
         loaded = [cls._loaded(each) for each in path]
         if not loaded:

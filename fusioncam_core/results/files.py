@@ -195,7 +195,7 @@ def _numbers(explanation: Explanation, index: int, name: str, class_names: Seque
         MARK: "explanation",  # first, where it is looked for
         "schema": SCHEMA,
         "name": name,
-        "index": explanation.indices[index] if explanation.indices else None,
+        "index": int(explanation.indices[index]) if explanation.indices else None,
         "method": explanation.method,
         "layer": explanation.layer,
         "model": explanation.model,

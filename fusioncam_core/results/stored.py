@@ -154,7 +154,8 @@ def decoded(path: str | Path, arrays: Iterable[str]) -> Stored:
         with zipfile.ZipFile(where) as entries:
             return _decoded(entries, frozenset(arrays))
     except _BROKEN as error:
-        reason = error if isinstance(error, _Refused) else f"it cannot be read ({type(error).__name__}: {error})"
+        ours = isinstance(error, _Refused | InvalidValueError)
+        reason = str(error).rstrip(".") if ours else f"it cannot be read ({type(error).__name__}: {error})"
         text = f"Expected an explanation in schema {SCHEMA}, got {os.fspath(where)!r}: {reason}."
         raise InvalidValueError(text) from error
 

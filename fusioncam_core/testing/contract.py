@@ -24,6 +24,7 @@ import pytest
 from fusioncam_core import AblationCAM, Explanation, FusionCAM, GradCAM, ModelAdapter, adapt_model
 from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
 from fusioncam_core.models.adapter import HasState, HasWeights, LayerCapture
+from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.models.fixed_batch import AsItIs
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.masking import masked_step
@@ -425,6 +426,39 @@ class AdapterContract:
             enlarged = np.maximum(1, np.abs(expected).max(axis=1, keepdims=True)) ** 2
             actual = np.stack([weights[first], weights[second]], axis=1)
             np.testing.assert_allclose((actual - expected) / enlarged, 0, atol=tolerance, err_msg=first)
+
+    # --- an explanation as a thing
+
+    def test_an_explanation_is_a_row_of_images_and_comes_back_from_its_files(
+        self, model: Any, shapes: dict[str, Any], tmp_path: Path
+    ) -> None:
+        explanation = GradCAM(model, self.layer, backend_options=self.options)(self.images(shapes)[:3], [0, 1, 2])
+        for part, rows in ((slice(None, None, -1), [2, 1, 0]), (slice(1, None), [1, 2]), (slice(5, 2), []), (-1, [2])):
+            assert to_numpy(explanation[part].targets).tolist() == rows
+            np.testing.assert_array_equal(to_numpy(explanation[part].maps), to_numpy(explanation.maps)[rows])
+        provenance = explanation.provenance
+        assert provenance is not None
+        assert provenance.frameworks
+        assert all(version[0].isdigit() for version in provenance.frameworks.values())
+        assert "cpu" in provenance.device.lower() or "cuda" in provenance.device.lower()
+        explanation.save(tmp_path, ["cat/0", "cat/1", "dog"], pictures=False)
+        loaded = Explanation.load([tmp_path / "cat" / "0.npz", tmp_path / "cat" / "1", tmp_path / "dog"])
+        assert loaded == explanation
+        for name in explanation._arrays:
+            before, after = getattr(explanation.numpy(), name), getattr(loaded, name)
+            assert (before.dtype, before.tobytes()) == (after.dtype, after.tobytes()), name
+
+    def test_weights_are_digested_as_they_were_explained(self, model: Any, shapes: dict[str, Any]) -> None:
+        images = self.images(shapes)[:1]
+        cam = GradCAM(model, self.layer, weights_digest=True, backend_options=self.options)
+        assert isinstance(cam.adapter, HasWeights)
+        first = cam(images, 0)
+        name, values = next(iter(cam.adapter.weights().items()))
+        with cam.adapter.session(), cam.adapter.with_weights({name: values + 1}):
+            other = cam(images, 0)
+        digests = [each.provenance.weights for each in (first, other, cam(images, 0)) if each.provenance is not None]
+        assert digests[0] == digests[2] != digests[1]
+        assert digests[0] == weights_digest(cam.adapter)
 
     def test_maps_are_float32_of_the_framework(self, model: Any, shapes: dict[str, Any]) -> None:
         explanation = GradCAM(model, self.layer, backend_options=self.options)(self.images(shapes), shapes["target"])
