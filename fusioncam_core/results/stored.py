@@ -68,6 +68,7 @@ _BROKEN = (
     MemoryError,
     RecursionError,
     NotImplementedError,
+    OSError,
 )
 """What reading raises of files that are damaged, or of others."""
 
@@ -150,14 +151,15 @@ def decoded(path: str | Path, arrays: Iterable[str]) -> Stored:
         OSError: if it cannot be read.
     """
     where = _file(path)
-    try:
-        with zipfile.ZipFile(where) as entries:
-            return _decoded(entries, frozenset(arrays))
-    except _BROKEN as error:
-        ours = isinstance(error, _Refused | InvalidValueError)
-        reason = str(error).rstrip(".") if ours else f"it cannot be read ({type(error).__name__}: {error})"
-        text = f"Expected an explanation in schema {SCHEMA}, got {os.fspath(where)!r}: {reason}."
-        raise InvalidValueError(text) from error
+    with where.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as entries:
+                return _decoded(entries, frozenset(arrays))
+        except _BROKEN as error:
+            ours = isinstance(error, _Refused | InvalidValueError)
+            reason = str(error).rstrip(".") if ours else f"it cannot be read ({type(error).__name__}: {error})"
+            text = f"Expected an explanation in schema {SCHEMA}, got {os.fspath(where)!r}: {reason}."
+            raise InvalidValueError(text) from error
 
 
 def _file(path: str | Path) -> Path:

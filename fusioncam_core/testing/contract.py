@@ -448,17 +448,14 @@ class AdapterContract:
             before, after = getattr(explanation.numpy(), name), getattr(loaded, name)
             assert (before.dtype, before.tobytes()) == (after.dtype, after.tobytes()), name
 
-    def test_weights_are_digested_as_they_were_explained(self, model: Any, shapes: dict[str, Any]) -> None:
-        images = self.images(shapes)[:1]
-        cam = GradCAM(model, self.layer, weights_digest=True, backend_options=self.options)
-        assert isinstance(cam.adapter, HasWeights)
-        first = cam(images, 0)
-        name, values = next(iter(cam.adapter.weights().items()))
-        with cam.adapter.session(), cam.adapter.with_weights({name: values + 1}):
-            other = cam(images, 0)
-        digests = [each.provenance.weights for each in (first, other, cam(images, 0)) if each.provenance is not None]
-        assert digests[0] == digests[2] != digests[1]
-        assert digests[0] == weights_digest(cam.adapter)
+    def test_a_digest_tells_weights_apart(self, model: Any) -> None:
+        adapter = self.adapter(model)
+        assert isinstance(adapter, HasWeights)
+        name, values = next(iter(adapter.weights().items()))
+        before = weights_digest(adapter)
+        with adapter.session(), adapter.with_weights({name: values + 1}):
+            other = weights_digest(adapter)
+        assert before == weights_digest(adapter) != other
 
     def test_maps_are_float32_of_the_framework(self, model: Any, shapes: dict[str, Any]) -> None:
         explanation = GradCAM(model, self.layer, backend_options=self.options)(self.images(shapes), shapes["target"])

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,33 @@ def test_damaged_photographs_are_read_or_refused(tmp_path_factory: pytest.TempPa
     path.write_bytes(damaged[: data.draw(strategies.integers(0, len(damaged)))])
     with contextlib.suppress(InvalidValueError):
         assert read_photograph(path).mode == "RGB"
+
+
+@hypothesis.settings(max_examples=EXAMPLES, deadline=None, database=None)
+@hypothesis.given(strategies.data())
+def test_damaged_explanations_are_equal_or_refused(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    """In the archive, where its checksums tell; and in the entries, with checksums that are right."""
+    folder = tmp_path_factory.mktemp("damaged")
+    given = explanation(parts={"noise": np.arange(6, dtype=np.float32).reshape(1, 2, 3)}, names=("a",))
+    path = given.save(folder, pictures=False)[0]
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    name = data.draw(strategies.sampled_from([None, *entries]))
+    damaged = bytearray(path.read_bytes() if name is None else entries[name])
+    for _ in range(data.draw(strategies.integers(1, 4))):
+        damaged[data.draw(strategies.integers(0, len(damaged) - 1))] = data.draw(strategies.integers(0, 255))
+    cut = damaged[: data.draw(strategies.integers(0, len(damaged)) | strategies.just(len(damaged)))]
+    if name is None:
+        path.write_bytes(cut)
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            for each, content in {**entries, name: bytes(cut)}.items():
+                file.writestr(each, content)
+    with contextlib.suppress(InvalidValueError):
+        found = Explanation.load(path)
+        assert name is not None or found == given, "what the checksums let through is what was written"
+        assert len(found) == 1
+        assert found.maps.ndim >= 2
 
 
 def content_of(folder: Path) -> dict[Path, bytes]:
