@@ -229,7 +229,7 @@ class TestSeveral:
         with pytest.raises(ValueError, match="Expected the path of an explanation, or several, got none"):
             Explanation.load([])
 
-    @pytest.mark.parametrize("path", [None, 3, {"a"}, b"a.npz"], ids=repr)
+    @pytest.mark.parametrize("path", [None, 3, {"a"}, b"a.npz", [3]], ids=repr)
     def test_what_is_no_path(self, path: Any) -> None:
         with pytest.raises(TypeError, match="Expected the path of an explanation, or a list of them"):
             Explanation.load(path)

@@ -125,7 +125,7 @@ class _Work:
         self._preprocessing = preprocessing
         self._explainer = explainer
         self._kept: set[Identity] = set(identities(arguments.photographs))
-        self._prepared_by = plain(preprocessing)
+        self._prepared_by = plain(loaded.preprocessing)
         self._works = False
 
     def explain(self, path: str, name: str) -> list[str]:

@@ -159,24 +159,22 @@ class Explanation:
         """
         if isinstance(path, str | PathLike):
             return cls._loaded(path)
-        if not isinstance(path, Sequence) or isinstance(path, bytes):
-            raise InvalidTypeError(f"Expected the path of an explanation, or a list of them, got {path!r}.")
-        loaded = [cls._loaded(each) for each in path]
-        if not loaded:
-            raise InvalidValueError("Expected the path of an explanation, or several, got none.")
-        for each, own in zip(loaded, path, strict=True):
+        paths = _listed(path)
+        loaded = [cls._loaded(each) for each in paths]
+        for each, own in zip(loaded, paths, strict=True):
             name = _unlike(loaded[0], each)
             if name is not None:
                 raise InvalidValueError(
-                    f"Expected explanations that can be one, got {fspath(path[0])!r} and {fspath(own)!r}, which differ "
-                    f"in {name}. Load them one by one."
+                    f"Expected explanations that can be one, got {fspath(paths[0])!r} and {fspath(own)!r}, which "
+                    f"differ in {name}. Load them one by one."
                 )
         return join(loaded, array_namespace(loaded[0].maps))
 
     @classmethod
     def _loaded(cls, path: str | Path) -> Explanation:
         stored = decoded(path, _ARRAYS)
-        return cls(**stored.fields, **stored.arrays, parts=stored.parts, weights=stored.weights)
+        own: dict[str, Any] = {**stored.fields, **stored.arrays}
+        return cls(**own, parts=stored.parts, weights=stored.weights)
 
     def _stored(self) -> Stored:
         """Of one image: what its file holds."""
@@ -283,6 +281,15 @@ def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
         indices=tuple(index for each in explanations for index in each.indices),
         files=tuple(file for each in explanations for file in each.files),
     )
+
+
+def _listed(paths: Any) -> list[str | Path]:
+    """The paths, if they are some."""
+    if not isinstance(paths, list | tuple) or not all(isinstance(each, str | PathLike) for each in paths):
+        raise InvalidTypeError(f"Expected the path of an explanation, or a list of them, got {paths!r}.")
+    if not paths:
+        raise InvalidValueError("Expected the path of an explanation, or several, got none.")
+    return list(paths)
 
 
 def _unlike(first: Explanation, second: Explanation) -> str | None:
