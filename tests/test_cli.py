@@ -421,7 +421,7 @@ class TestExplain:
         assert main(["explain", "noise.png", *model(function), "--percentile", "20", "--out", "maps"]) == 0
         found = Explanation.load("maps/noise")
         weights = weights_digest(adapt_model(sys.modules["tiny_models"].net()))
-        assert (found.provenance.weights, found.provenance.options["percentile"]) == (weights, 20)
+        assert (found.provenance.weights_digest, found.provenance.options["percentile"]) == (weights, 20)
         told = found.provenance.preprocessing
         assert told["size"] == [12, 16] if function == "named" else told == "tiny_models.pair.<locals>.<lambda>"
         assert json.loads((workplace / "maps" / "noise.json").read_text())["provenance"] == found.provenance.to_json()

@@ -62,7 +62,7 @@ class TestWhatIsSaid:
         assert found.version == fusioncam_core.__version__
         assert (found.method, found.layers, found.model, found.device) == ("grad-cam", ("2",), "Sequential", "cpu")
         assert found.frameworks == {"torch": torch.__version__}
-        assert (found.weights, found.preprocessing, found.seed) == (None, None, None)
+        assert (found.weights_digest, found.preprocessing, found.seed) == (None, None, None)
         options = dict(found.options)
         assert {name: options.pop(name) for name in ("batch_size", "backend_options", "baseline", "task")} == {
             "batch_size": 2,
@@ -172,11 +172,11 @@ class TestWeights:
         explained.save(tmp_path, ["after", "e", "f"], pictures=False)
         before, after = (Explanation.load(tmp_path / name).provenance for name in ("before", "after"))
         assert before == after
-        assert before.weights == weights_digest(adapt_model(network()))
-        assert before.weights != made_by(GradCAM(model, weights_digest=True)).weights
+        assert before.weights_digest == weights_digest(adapt_model(network()))
+        assert before.weights_digest != made_by(GradCAM(model, weights_digest=True)).weights_digest
         with torch.no_grad():
             model[0].weight.div_(2)
-        assert before.weights == made_by(GradCAM(model, weights_digest=True)).weights
+        assert before.weights_digest == made_by(GradCAM(model, weights_digest=True)).weights_digest
 
     def test_it_is_what_hashlib_says(self) -> None:
         """Of shape, dtype and bytes: first of what is trained, then of running averages and the number of batches."""
@@ -187,7 +187,7 @@ class TestWeights:
         for name in [*trained, *(each for each in state if each not in trained)]:
             values = state[name].numpy()
             expected.update(f"{values.shape} {values.dtype}\n".encode() + values.tobytes())
-        assert made_by(GradCAM(model, weights_digest=True)).weights == f"sha256:{expected.hexdigest()}"
+        assert made_by(GradCAM(model, weights_digest=True)).weights_digest == f"sha256:{expected.hexdigest()}"
 
     @pytest.mark.parametrize("change", ["weight", "running average", "shape"])
     def test_models_are_told_apart(self, change: str) -> None:
@@ -212,13 +212,13 @@ class TestWeights:
     def test_they_are_read_only_if_that_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cam = GradCAM(network())
         monkeypatch.setattr(type(cam.adapter), "weights", lambda self: pytest.fail("they were read"))
-        assert made_by(cam).weights is None
+        assert made_by(cam).weights_digest is None
 
     def test_parts_do_not_digest_them_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cam = FusionCAM(network(), weights_digest=True)
         counted, weights = [], type(cam.adapter).weights
         monkeypatch.setattr(type(cam.adapter), "weights", lambda self: counted.append(1) or weights(self))
-        assert made_by(cam).weights is not None
+        assert made_by(cam).weights_digest is not None
         assert len(counted) == 1
 
     @pytest.mark.parametrize("value", ["yes", 1, None], ids=repr)

@@ -110,7 +110,7 @@ class Explainer(Value, ABC):
             a channel, or an image.
         progress: a progress bar: True, False, or None to show it when somebody watches a terminal.
         weights_digest: whether each call digests the model's weights, as they are then, for
-            `explanation.provenance.weights`. It takes as long as reading all of them: 36 ms for the 4.7 million of an
+            `explanation.provenance.weights_digest`. It takes as long as reading all of them: 36 ms for the 4.7 million of an
             EfficientNet-Lite0, about what a Grad-CAM takes, and nothing beside a Fusion-CAM.
         backend_options: for the model's backend, such as `{"channels": "last"}`.
 
@@ -414,7 +414,7 @@ class Explainer(Value, ABC):
         if not self.weights_digest or explanation.provenance is None:
             return explanation
         # Now, in the session: whether weights were changed since cannot be told later (tests/test_provenance.py).
-        digested = replace(explanation.provenance, weights=weights_digest(self.adapter))
+        digested = replace(explanation.provenance, weights_digest=weights_digest(self.adapter))
         return replace(explanation, provenance=digested)
 
     def _explain_rows(self, inputs: Inputs, targets: Targets, progress: bool | None) -> Explanation:

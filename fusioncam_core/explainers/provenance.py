@@ -42,7 +42,7 @@ def provenance_of(explainer: Explainer, layers: Sequence[str], images: Array) ->
 
 def _options(explainer: Value) -> dict[str, Any]:
     """All arguments, and in place of a part's name the part itself."""
-    parts = {name: _part(each) for name, each in vars(explainer).items() if isinstance(each, Value)}
+    parts = {name.lstrip("_"): _part(each) for name, each in vars(explainer).items() if isinstance(each, Value)}
     given = {
         name: plain(each)
         for name, each in explainer.get_params().items()

@@ -110,8 +110,8 @@ class Explanation:
         Nothing is lost by it: a file that is there already is not replaced, unless that is asked for and it is an
         explanation that fusioncam has written. The files of an image are written all or, after an error, none.
 
-        The .npz has everything, and `Explanation.load` gives it back: the input as well, which for 3 x 224 x 224 is
-        600 kB, about as much as three maps.
+        The .npz has everything, and `Explanation.load` gives it back: the input as well, without which it would not be
+        the same. One of 3 x 224 x 224 takes at most 560 kB of it, a map 130 kB: a Fusion-CAM 1.4 MB in all.
 
         Args:
             directory: is made if it is not there.

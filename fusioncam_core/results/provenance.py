@@ -33,7 +33,7 @@ class Provenance:
         layers: the explained layers; `name#0`, `name#1`, ... is a call of one that runs several times. None of a method
             that needs no layer.
         model: the name of the model's class.
-        weights: a digest of the weights as they were explained, where `weights_digest=True` asked for it; else None.
+        weights_digest: of the weights as they were explained, where `weights_digest=True` asked for it; else None.
         frameworks: the versions of the libraries that the model is of, by their modules' names.
         device: where the images were, in the framework's words.
         preprocessing: of photographs that `explain_many` or the command line read, as it was given; else None.
@@ -44,7 +44,7 @@ class Provenance:
     options: Mapping[str, Any]
     layers: tuple[str, ...]
     model: str
-    weights: str | None = None
+    weights_digest: str | None = None
     frameworks: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
     preprocessing: Any = None
@@ -94,7 +94,7 @@ _FITS = {
     "options": lambda value: isinstance(value, dict),
     "layers": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "model": _is_text,
-    "weights": lambda value: value is None or _is_text(value),
+    "weights_digest": lambda value: value is None or _is_text(value),
     "frameworks": _is_texts,
     "device": _is_text,
 }
