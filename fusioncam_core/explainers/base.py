@@ -110,8 +110,8 @@ class Explainer(Value, ABC):
             a channel, or an image.
         progress: a progress bar: True, False, or None to show it when somebody watches a terminal.
         weights_digest: whether each call digests the model's weights, as they are then, for
-            `explanation.provenance.weights_digest`. It takes as long as reading all of them: 36 ms for the 4.7 million of an
-            EfficientNet-Lite0, about what a Grad-CAM takes, and nothing beside a Fusion-CAM.
+            `explanation.provenance.weights_digest`. Reading the 4.7 million of an EfficientNet-Lite0 takes 36 ms, about
+            what a Grad-CAM takes, and nothing beside a Fusion-CAM.
         backend_options: for the model's backend, such as `{"channels": "last"}`.
 
     Explainers of the same class, model and arguments are equal. They pickle and copy as far as the model does.
