@@ -127,7 +127,7 @@ class TestImages:
         assert issubclass(InvalidIndexError, IndexError)
         assert issubclass(InvalidIndexError, FusionCamError)
 
-    @pytest.mark.parametrize("place", [True, "maps", 1.0, None, [0, 1], (0, 1)], ids=repr)
+    @pytest.mark.parametrize("place", [True, "maps", 1.0, None, [0, 1], (0, 1), np.arange(2), np.True_], ids=repr)
     def test_what_is_no_place(self, place: Any) -> None:
         with pytest.raises(TypeError, match="Expected the place of an image, or a slice such as"):
             explanation()[place]

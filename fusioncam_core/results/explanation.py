@@ -241,15 +241,24 @@ def _rows(place: Any, count: int) -> range:
     """The images that an index means, by their places."""
     if isinstance(place, slice):
         return range(*place.indices(count))
-    if isinstance(place, bool) or not hasattr(place, "__index__"):
+    row = _integer(place)
+    if row is None:
         raise InvalidTypeError(
             f"Expected the place of an image, or a slice such as [2:5], got {place!r}. The arrays are attributes: "
             "explanation.maps, explanation.parts."
         )
-    row = index(place)
     if not -count <= row < count:
         raise InvalidIndexError(f"Expected a place from {-count} to {count - 1} among {count} images, got {row}.")
     return range(row % count, row % count + 1)
+
+
+def _integer(place: Any) -> int | None:
+    if isinstance(place, bool):
+        return None
+    try:
+        return index(place)
+    except TypeError:  # which arrays of several numbers raise as well
+        return None
 
 
 def _of_rows(array: Array, rows: range) -> Array:
