@@ -17,6 +17,7 @@ from fusioncam_core.errors import (
     FusionCamError,
     FusionCamWarning,
     GradientsUnavailableError,
+    InvalidIndexError,
     InvalidTypeError,
     InvalidValueError,
     MemoryWarning,
@@ -73,7 +74,7 @@ from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.explanation import Explanation
-from fusioncam_core.results.files import load_arrays
+from fusioncam_core.results.provenance import Provenance
 
 if TYPE_CHECKING:
     from fusioncam_core.evaluation import Evaluation, evaluate
@@ -110,6 +111,7 @@ __all__ = [
     "GradientsUnavailableError",
     "GroupCAM",
     "HiResCAM",
+    "InvalidIndexError",
     "InvalidTypeError",
     "InvalidValueError",
     "LayerCAM",
@@ -121,6 +123,7 @@ __all__ = [
     "PluginWarning",
     "Preprocessing",
     "PreprocessingWarning",
+    "Provenance",
     "Regression",
     "ScoreCAM",
     "SegmentationLogit",
@@ -150,7 +153,6 @@ __all__ = [
     "hires_cam",
     "is_cam",
     "layer_cam",
-    "load_arrays",
     "load_model",
     "normalise",
     "percentile",

@@ -25,6 +25,10 @@ class UnknownNameError(FusionCamError, KeyError):
         return str(self.args[0])
 
 
+class InvalidIndexError(FusionCamError, IndexError):
+    """A place behind the last image of an explanation, or before the first."""
+
+
 class MissingExtra(FusionCamError, ImportError):
     """A package of one of fusioncam's extras is not installed; the message says what to install."""
 

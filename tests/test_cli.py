@@ -15,11 +15,13 @@ import pytest
 from PIL import Image
 
 from absence import hide
-from fusioncam_core import load_arrays
+from fusioncam_core import Explanation
 from fusioncam_core.cli import main
 from fusioncam_core.explainers import EXPLAINERS
 from fusioncam_core.metrics import Deletion
+from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.plugins.loading import load_model
+from fusioncam_core.plugins.manager import adapt_model
 
 pytest.importorskip("torch")
 
@@ -380,7 +382,7 @@ class TestExplain:
         shutil.copy("turned.png", "noise-2.png")
         command = ["explain", "noise.png", "noise-2.png", *model(), "--method", "grad-cam", "--out", "maps"]
         assert main(command) == 0
-        written = {path.name: load_arrays(path) for path in (workplace / "maps").glob("*.npz")}
+        written = {path.name: Explanation.load(path) for path in (workplace / "maps").glob("*.npz")}
         assert set(written) == {"noise-3.npz", "noise-2.npz"}
 
     def test_a_command_that_is_faster(self, workplace, monkeypatch):
@@ -412,7 +414,17 @@ class TestExplain:
         assert {name: (workplace / "maps" / name).read_bytes() for name in before} == before
         assert main([*command, "--targets", "3", "--overwrite"]) == 0
         assert len(list((workplace / "maps").iterdir())) == 6
-        assert [load_arrays(f"maps/{name}.npz").targets for name in ("noise", "noise-2")] == [3, 2]
+        assert [Explanation.load(f"maps/{name}").targets[0] for name in ("noise", "noise-2")] == [3, 2]
+
+    @pytest.mark.parametrize("function", ["named", "pair"])
+    def test_the_file_says_how_it_came_to_be(self, workplace, function):
+        assert main(["explain", "noise.png", *model(function), "--percentile", "20", "--out", "maps"]) == 0
+        found = Explanation.load("maps/noise")
+        weights = weights_digest(adapt_model(sys.modules["tiny_models"].net()))
+        assert (found.provenance.weights_digest, found.provenance.options["percentile"]) == (weights, 20)
+        told = found.provenance.preprocessing
+        assert told["size"] == [12, 16] if function == "named" else told == "tiny_models.pair.<locals>.<lambda>"
+        assert json.loads((workplace / "maps" / "noise.json").read_text())["provenance"] == found.provenance.to_json()
 
     @pytest.mark.parametrize("ending", ["png", "npz", "json"])
     def test_a_strangers_file_in_the_folder(self, workplace, ending):

@@ -121,7 +121,6 @@ OTHERS = {
     "cell_masks",
     "evaluate",
     "grid_pointing_game",
-    "load_arrays",
     "load_model",
     "randomisation_check",
     "rank_correlation",

@@ -18,7 +18,7 @@ from fusioncam_core.metrics.metric import find_metric
 from fusioncam_core.models.adapter import LayerInfo
 from fusioncam_core.results.explanation import Explanation, join
 from fusioncam_core.results.figures import Row, figure, overlay, overlay_png, png
-from fusioncam_core.results.files import MAIN, load_arrays, save_explanation
+from fusioncam_core.results.files import save_explanation
 from fusioncam_core.results.terminal import layer_table, photograph_report
 
 CLASS_NAMES = ("cat", "dog", "a name that is far too long for any panel of this width $x^2$")
@@ -213,7 +213,10 @@ class TestSave:
         save_explanation(given, tmp_path, ["a"], pictures=False)
         with np.load(tmp_path / "a.npz") as arrays:
             own = [*(f"parts/{name}" for name in PARTS), *(f"weights/{name}" for name in WEIGHTS)]
-            assert sorted(arrays) == sorted(["fusioncam", "maps", "targets", "scores", "probabilities", *own])
+            fields = ["maps", "targets", "scores", "probabilities", "class_probabilities", "images"]
+            assert sorted(arrays) == sorted(["fusioncam", "explanation", *fields, *own])
+            assert arrays["fusioncam"] == 2
+            assert json.loads(str(arrays["explanation"]))["method"] == "fusion-cam"
             assert arrays["maps"].dtype == np.float32
             assert np.array_equal(arrays["maps"], given.maps[0])
             assert np.array_equal(arrays["parts/region"], given.parts["region"][0])
@@ -225,15 +228,18 @@ class TestSave:
         numbers = {"score": 2.5, "probability": 0.7, "weights": WEIGHTS}
         assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
             "fusioncam": "explanation",
+            "schema": 2,
             "name": "a",
             "index": None,
             "method": "fusion-cam",
             "layer": "features.3",
+            "model": "Net",
             "input_shape": [3, 4, 6],
             "map_shape": [4, 6],
             "images_explained_together": 1,
             "evaluations": 9,
             "targets": [{"class": 1, "name": "dog", **numbers}, {"class": 0, "name": "cat", **numbers}],
+            "provenance": None,
         }
 
     def test_numbers_without_names_and_weights(self, tmp_path):
@@ -259,7 +265,7 @@ class TestSave:
         panel = 2.1 if rows == 27 else 14
         assert drawn == pytest.approx(0.24 + rows * panel + (rows - 1) * 0.06 + 0.08, abs=0.01)
         assert drawn < 61
-        assert load_arrays(tmp_path / "a.npz").maps.shape == (200, 4, 6)
+        assert Explanation.load(tmp_path / "a.npz").maps.shape == (1, 200, 4, 6)
         assert len(json.loads((tmp_path / "a.json").read_text())["targets"]) == 200
 
     def test_photograph_is_drawn(self, tmp_path):
@@ -334,26 +340,13 @@ class TestSave:
         part, weight = np.full((1, 4, 6), 0.5, np.float32), np.float32([0.25])
         given = replace(explanation(), parts={name: part}, weights={name: weight})
         save_explanation(given, tmp_path, ["a"], pictures=False)
-        found = load_arrays(tmp_path / "a.npz")
-        np.testing.assert_array_equal(found.maps, given.maps[0])
-        assert (found.targets, found.scores, found.probabilities) == (1, 2.5, np.float32(0.7))
-        assert list(found.parts) == list(found.weights) == [name]
-        np.testing.assert_array_equal(found.parts[name], part[0])
-        assert found.weights[name] == 0.25
+        assert Explanation.load(tmp_path / "a.npz") == given
 
     @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY"])
     def test_loading_what_is_no_explanation(self, tmp_path, content):
         (tmp_path / "a.npz").write_bytes(content)
-        with pytest.raises(ValueError, match=r"Expected the arrays of an explanation, got .*a\.npz"):
-            load_arrays(tmp_path / "a.npz")
-
-    def test_loading_other_arrays(self, tmp_path):
-        np.save(tmp_path / "a.npy", np.zeros(3))
-        np.savez(tmp_path / "b.npz", maps=np.zeros(3))
-        np.savez(tmp_path / "c.npz", fusioncam=np.asarray(99), **dict.fromkeys(MAIN, np.zeros(3)))
-        for name in ("a.npy", "b.npz", "c.npz"):
-            with pytest.raises(ValueError, match="Expected the arrays of an explanation"):
-                load_arrays(tmp_path / name)
+        with pytest.raises(ValueError, match=r"Expected an explanation in schema 2, got .*a\.npz"):
+            Explanation.load(tmp_path / "a.npz")
 
     def test_nothing_is_replaced_unasked(self, tmp_path):
         given = explanation(method="grad-cam")
@@ -414,12 +407,12 @@ class TestSave:
 
     def test_everything_comes_apart_and_together(self):
         given = replace(explanation(batch=2), names=("a", "b"), indices=(3, 4), files=("/a.png", "/b.png"))
-        singles = list(given.split())
+        singles = list(given)
         assert [(each.names, each.indices, each.files) for each in singles] == [
             (("a",), (3,), ("/a.png",)),
             (("b",), (4,), ("/b.png",)),
         ]
-        assert replace(join(singles, np), evaluations=9) == given
+        assert join(singles, np) == given
 
     @pytest.mark.parametrize("spatial", [(6,), (2, 3, 4, 5)])
     def test_other_dimensions_are_saved_without_a_picture(self, tmp_path, spatial):

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from fusioncam_core.models.digest import shows_weights, weights_digest
 from fusioncam_core.testing import AdapterContract
 from libraries import EVERYTHING, framework
 
@@ -44,6 +47,12 @@ class TestPairOfFunctions(TestPairOfModules):
 
     def test_other_weights_for_a_while(self, model: Any, shapes: dict[str, Any]) -> None:
         """There are none to change."""
+
+    def test_a_digest_tells_weights_apart(self, model: Any) -> None:
+        """There are none to digest, and none are said to have been."""
+        assert not shows_weights(self.adapter(model))
+        with pytest.raises(TypeError, match="Expected a model that shows its weights for weights_digest=True"):
+            weights_digest(self.adapter(model))
 
 
 class TestPairOnXLA(TestPairOfModules):

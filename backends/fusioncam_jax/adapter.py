@@ -89,6 +89,7 @@ class JaxAdapter(ModelAdapter):
         reject_options(options, ("channels", "framework"), "JAX")
         self.input_channel_axis = channel_axis(options.get("channels"), network.input_channel_axis)
         self.model_name = network.name
+        self.frameworks = ("jax", *network.libraries)
         self._network = network
         self._programs = Programs()
         self._takes_batches = not network.per_image

@@ -46,6 +46,7 @@ class EquinoxNetwork(Network):
     input_channel_axis = 1
     activation_channel_axis = 1
     per_image = True
+    libraries = ("equinox",)
 
     def __init__(self, model: Any, state: equinox.nn.State | None, keywords: Mapping[str, Any] | None = None):
         self.name = type(model).__name__

@@ -46,6 +46,7 @@ class LinenNetwork(Network):
         ValueError: if the variables have no collection "params".
     """
 
+    libraries = ("flax",)
     errors = (flax.errors.FlaxError,)
 
     def __init__(self, module: linen.Module, variables: Mapping[str, Any], keywords: Mapping[str, Any] | None = None):

@@ -46,6 +46,7 @@ class Network(ABC):
         input_ndim: the axes of a batch of images as far as the model's structure suggests them, or None.
         parts: the names of all layers that are known before the model runs.
         without_layers: what to say besides where the model has no layer to explain.
+        libraries: the modules of the libraries beside JAX that the model is of.
         errors: what else than TypeError and ValueError the module system raises for inputs that do not fit.
     """
 
@@ -55,6 +56,7 @@ class Network(ABC):
     per_image: bool = False
     input_ndim: int | None = None
     without_layers: str = ""
+    libraries: tuple[str, ...] = ()
     errors: tuple[type[Exception], ...] = ()
 
     @property

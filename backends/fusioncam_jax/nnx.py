@@ -57,6 +57,7 @@ class NnxNetwork(Network):
         keywords: that a user has bound.
     """
 
+    libraries = ("flax",)
     errors = (flax.errors.FlaxError,)
 
     def __init__(self, model: nnx.Module, keywords: Mapping[str, Any] | None = None):

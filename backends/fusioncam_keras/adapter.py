@@ -92,6 +92,7 @@ class KerasAdapter(ModelAdapter):
             )
         self.namespace = self._engine.namespace
         self.execution = self._engine.execution
+        self.frameworks = ("keras", keras.backend.backend())
         self._declared_axis = declared_input_axis(self._parts)
         self.input_channel_axis = channel_axis(options.get("channels"), self._declared_axis)
         self.rescales_inputs = rescales(self._parts)

@@ -64,6 +64,7 @@ class PairAdapter(ModelAdapter):
 
     namespace = namespace
     gradient_cuts = "stop_gradient, NumPy"
+    frameworks = ("tensorflow",)
 
     def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], options: Mapping[str, Any]):
         reject_options(options, ("channels", "jit_compile", "framework"), "TensorFlow")

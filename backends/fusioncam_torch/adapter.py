@@ -75,6 +75,7 @@ class TorchAdapter(ModelAdapter):
 
     namespace = namespace
     gradient_cuts = CUTS
+    frameworks = ("torch",)
     input_ndim_is_declared = False
 
     def __init__(self, model: torch.nn.Module, options: Mapping[str, Any]):

@@ -97,6 +97,17 @@ def require_count(value: Any, name: str, least: int = 1) -> int:
     return int(value)
 
 
+def require_switch(value: Any, name: str) -> bool:
+    """The value, if it is True or False.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidTypeError(f"{name} is True or False: got {value!r}.")
+    return bool(value)
+
+
 def require_size(size: Any) -> tuple[int, ...]:
     """The lengths of the spatial axes as whole numbers; none is rounded to one.
 

@@ -20,9 +20,12 @@ from fusioncam_core.data.preprocessing import Preprocessing, prepared_photograph
 from fusioncam_core.errors import CannotWriteError, InvalidValueError, PhotographError
 from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.extras import require
+from fusioncam_core.models.digest import shows_weights
 from fusioncam_core.names import folded, names_of_files
 from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.files import check_savable, free_name, save_explanation
+from fusioncam_core.results.provenance import plain
 from fusioncam_core.results.terminal import photograph_report
 from fusioncam_core.results.writing import Identity, identities
 from fusioncam_core.visible import visible
@@ -122,6 +125,7 @@ class _Work:
         self._preprocessing = preprocessing
         self._explainer = explainer
         self._kept: set[Identity] = set(identities(arguments.photographs))
+        self._prepared_by = plain(loaded.preprocessing)
         self._works = False
 
     def explain(self, path: str, name: str) -> list[str]:
@@ -157,7 +161,8 @@ class _Work:
                 raise PhotographError(f"{path}: {error}") from error
             raise
         self._works = True
-        return replace(explanation, files=(os.path.abspath(path),))
+        provenance = explanation.provenance and replace(explanation.provenance, preprocessing=self._prepared_by)
+        return replace(explanation, files=(os.path.abspath(path),), provenance=provenance)
 
     def _explained(self, image: Any) -> Explanation:
         targets = self._arguments.targets
@@ -227,13 +232,15 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel) -> Explainer:
         raise InvalidValueError(
             f"--{next(iter(limits))} is for Score-CAM and what builds on it, not {arguments.method}"
         )
+    adapter = adapt_model(loaded.model)
     return method(
-        loaded.model,
+        adapter,
         layer=arguments.layer if arguments.layer is not None else loaded.layer,
         batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
         task=loaded.task,
         output_kind=loaded.output_kind,
         progress=False if arguments.no_progress else None,
+        weights_digest=shows_weights(adapter),
         **options,
         **limits,
     )

@@ -22,7 +22,7 @@ from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.models.adapter import HasState, HasWeights, ModelAdapter
 
-WITHOUT_EFFECT = ("model", "layer", "batch_size", "progress")
+WITHOUT_EFFECT = ("model", "layer", "batch_size", "progress", "weights_digest")
 """Arguments of explainers that are left out: how fast, how watched; and those that are told in other words."""
 
 _LENGTH = 16

@@ -14,6 +14,7 @@ from fusioncam_core.data.sources import Group, SourceTargets, length, prefetched
 from fusioncam_core.errors import SkippedImageWarning, warn
 from fusioncam_core.explainers.diagnostics import images_called
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.provenance import plain
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
@@ -58,12 +59,13 @@ def _explained(
         strict=on_error == "raise",
     )
     wanted = SourceTargets(targets)
+    prepared = None if preprocessing is None else plain(preprocessing)
     bar = progress_bar(length(source), f"{explainer.title}, images", progress)
     with bar as advance, contextlib.closing(prefetched(regrouped(images, size), prefetch)) as groups:
         for group in groups:
             for single in _of_group(explainer, group, wanted, on_error):
                 if single is not None:
-                    yield single
+                    yield _with_preprocessing(single, prepared)
                 advance(1)
 
 
@@ -84,13 +86,20 @@ def _of_group(
             yield from _of_group(explainer, group.rows(row, row + 1), wanted, on_error)
         return
     files = group.files or (None,) * len(group.places)
-    for each in zip(whole.split(), group.places, group.names, files, strict=True):
+    for each in zip(whole, group.places, group.names, files, strict=True):
         yield _with_its_place(*each)
 
 
 def _with_its_place(single: Explanation, place: int, name: str | None, file: str | None) -> Explanation:
     names, files = (() if each is None else (each,) for each in (name, file))
     return replace(single, indices=(place,), names=names, files=files)
+
+
+def _with_preprocessing(single: Explanation, preprocessing: Any) -> Explanation:
+    """Of a photograph, the explanation that says how it was prepared; arrays came as they were."""
+    if not single.files or single.provenance is None:
+        return single
+    return replace(single, provenance=replace(single.provenance, preprocessing=preprocessing))
 
 
 def _tell(error: Exception, image: str, on_error: OnError) -> None:

@@ -44,7 +44,12 @@ class _Ensemble(Explainer):
             name: value for name, value in options.items() if name in BUDGET and value is not None
         }
         # What a part is told besides its own options; the rest is the ensemble's to do.
-        own = ("progress", "backend_options", *(("baseline",) if left.get("baseline") is None else ()))
+        own = (
+            "progress",
+            "weights_digest",
+            "backend_options",
+            *(("baseline",) if left.get("baseline") is None else ()),
+        )
         self._shared = {name: value for name, value in left.items() if name not in own}
         super().__init__(model, layer, **left)
         self._named: list[Explainer] = []

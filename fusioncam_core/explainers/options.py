@@ -36,6 +36,7 @@ class ExplainerOptions(ModelOptions, total=False):
     """Keywords of every explainer."""
 
     progress: bool | None
+    weights_digest: bool
     backend_options: Mapping[str, Any]
 
 
@@ -64,6 +65,7 @@ DEFAULTS: ExplainerOptions = {
     "batch_size": "auto",
     "baseline": "zero",
     "progress": None,
+    "weights_digest": False,
     "backend_options": {},
 }
 

@@ -155,6 +155,7 @@ class ModelAdapter(ABC):
         input_ndim_is_declared: whether `input_ndim` is what the model itself, or the user, says of its inputs, rather
             than what one of its layers suggests.
         declared_batch: the number of images that the model's inputs are declared for, if they are.
+        frameworks: the modules of the libraries that the model is of, whose versions an explanation names.
         rows: how many images the smallest run has.
     """
 
@@ -167,6 +168,7 @@ class ModelAdapter(ABC):
     rescales_inputs: bool = False
     input_ndim_is_declared: bool = True
     declared_batch: int | None = None
+    frameworks: tuple[str, ...] = ()
     rows: int = 1
 
     # --- the model as a whole

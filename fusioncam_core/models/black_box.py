@@ -47,6 +47,7 @@ class BlackBox(ModelAdapter):
         if not self._is_floating(self._like):
             raise InvalidTypeError(f"like is an array of a floating-point dtype: got one of {self._like.dtype}.")
         self.input_channel_axis = channel_axis(channels, 1)
+        self.frameworks = (type(self._like).__module__.partition(".")[0],)
         self.model_name = getattr(function, "__name__", type(function).__qualname__)
 
     @property

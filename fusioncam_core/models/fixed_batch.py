@@ -55,6 +55,7 @@ class FixedBatch(ModelAdapter):
         self.model_name = adapter.model_name
         self.input_channel_axis = adapter.input_channel_axis
         self.input_ndim_is_declared = adapter.input_ndim_is_declared
+        self.frameworks = adapter.frameworks
         self.execution = replace(adapter.execution, batch_size=size, only=True)
 
     # --- the model as a whole

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import zipfile
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.names import Distinct, folded
@@ -29,40 +23,12 @@ from fusioncam_core.results.figures import (
     png,
     rows_shown,
 )
+from fusioncam_core.results.stored import SCHEMA, encoded
 from fusioncam_core.results.terminal import target_numbers
 from fusioncam_core.results.writing import MARK, Identity, below, identities, refusal, require_free, write_files
 
 if TYPE_CHECKING:
     from fusioncam_core.results.explanation import Explanation
-
-
-LAYOUT = 1
-"""Of the arrays in a file, as its entry `fusioncam` says; another one has another number."""
-
-MAIN = ("maps", "targets", "scores", "probabilities")
-
-PARTS, WEIGHTS = "parts/", "weights/"
-"""What the names of parts and weights begin with, so that they are nobody else's, whatever a layer is called."""
-
-
-class SavedArrays(NamedTuple):
-    """What NAME.npz holds of one image; T below is () for one target and (K,) for K.
-
-    Attributes:
-        maps: (*T, *spatial) float32 in [0, 1].
-        targets: T integers, the explained classes.
-        scores: T, their logits.
-        probabilities: T.
-        parts: by name, each like `maps`.
-        weights: by name, T each.
-    """
-
-    maps: npt.NDArray[Any]
-    targets: npt.NDArray[Any]
-    scores: npt.NDArray[Any]
-    probabilities: npt.NDArray[Any]
-    parts: dict[str, npt.NDArray[Any]]
-    weights: dict[str, npt.NDArray[Any]]
 
 
 def save_explanation(
@@ -81,10 +47,12 @@ def save_explanation(
     - NAME.png: the photograph, the denoised Grad-CAM, the Score-CAM and the Fusion-CAM (for other methods:
       the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice. Of many
       targets the first are drawn: about as many as fit in 60 inches.
-    - NAME.npz: `maps`, `targets`, `scores`, `probabilities`, every part as `parts/PART` and every weight as
-      `weights/WEIGHT`, without the batch axis; `fusioncam`, the number of this layout. `load_arrays` reads it.
-    - NAME.json: the image's name and its place in the source, the method, the layer, and for every target its class,
-      name, score, probability and weights; `fusioncam` says that it is an explanation.
+    - NAME.npz: everything, for `Explanation.load`: the arrays by the names of their fields, every part as `parts/PART`
+      and every weight as `weights/WEIGHT`, without the batch axis; the other fields in `explanation`, a text of JSON;
+      `fusioncam`, the number of this schema.
+    - NAME.json, to be read by people: the image's name and its place in the source, the method, the layer, for every
+      target its class, name, score, probability and weights, and how all this was made; `fusioncam` says that it is an
+      explanation, and `schema` in which schema.
 
     A name may have folders in it, as in `cat/001`: they are made below the directory. A name of more than 250 bytes
     is shortened, with a digest of the whole. The files of one image are written together: all of them, or after an
@@ -184,38 +152,6 @@ def free_name(
         first = first or reason
 
 
-def load_arrays(path: str | Path) -> SavedArrays:
-    """The arrays that `Explanation.save` wrote for one image.
-
-    Args:
-        path: of the .npz file.
-
-    Returns:
-        Maps, targets, scores and probabilities, without the batch axis; parts and weights by name.
-
-    Raises:
-        ValueError: the file is no explanation, or one of another version of this library.
-        OSError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file) as entries:
-            arrays = {name: entries[name] for name in entries.files}
-    except (zipfile.BadZipFile, ValueError, TypeError, AttributeError, EOFError) as error:  # or one array, or none
-        raise InvalidValueError(f"Expected the arrays of an explanation, got {os.fspath(path)!r}: {error}") from error
-    found = arrays.get(MARK)
-    if found is None or found.shape != () or found != LAYOUT or not set(MAIN) <= set(arrays):
-        raise InvalidValueError(
-            f"Expected the arrays of an explanation in layout {LAYOUT}, got {os.fspath(path)!r} with "
-            f"{', '.join(sorted(arrays)) or 'none'}."
-        )
-    maps, targets, scores, probabilities = (arrays[name] for name in MAIN)
-    return SavedArrays(maps, targets, scores, probabilities, _under(PARTS, arrays), _under(WEIGHTS, arrays))
-
-
-def _under(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
 def _paths(directory: str | Path, name: str, pictures: bool) -> list[Path]:
     path = below(directory, name)
     endings = (".png", ".npz", ".json") if pictures else (".npz", ".json")
@@ -251,29 +187,24 @@ def _picture(
 
 
 def _arrays(explanation: Explanation, index: int) -> bytes:
-    arrays = {
-        MARK: np.asarray(LAYOUT),
-        **{name: np.asarray(getattr(explanation, name))[index] for name in MAIN},
-        **{f"{PARTS}{name}": np.asarray(part)[index] for name, part in explanation.parts.items()},
-        **{f"{WEIGHTS}{name}": np.asarray(weight)[index] for name, weight in explanation.weights.items()},
-    }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+    return encoded(explanation[index]._stored())
 
 
 def _numbers(explanation: Explanation, index: int, name: str, class_names: Sequence[str] | None) -> bytes:
     numbers = {
         MARK: "explanation",  # first, where it is looked for
+        "schema": SCHEMA,
         "name": name,
-        "index": explanation.indices[index] if explanation.indices else None,
+        "index": int(explanation.indices[index]) if explanation.indices else None,
         "method": explanation.method,
         "layer": explanation.layer,
+        "model": explanation.model,
         "input_shape": list(explanation.images.shape[1:]),
         "map_shape": list(explanation.maps.shape[explanation.targets.ndim :]),
         "images_explained_together": len(explanation.images),
         "evaluations": explanation.evaluations,
         "targets": list(target_numbers(explanation, index, class_names)),
+        "provenance": None if explanation.provenance is None else explanation.provenance.to_json(),
     }
     # Bytes of a file's name that are no UTF-8 become JSON's escapes, which are read as what they were.
     return (json.dumps(numbers, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

@@ -24,6 +24,7 @@ import pytest
 from fusioncam_core import AblationCAM, Explanation, FusionCAM, GradCAM, ModelAdapter, adapt_model
 from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
 from fusioncam_core.models.adapter import HasState, HasWeights, LayerCapture
+from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.models.fixed_batch import AsItIs
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.masking import masked_step
@@ -426,12 +427,39 @@ class AdapterContract:
             actual = np.stack([weights[first], weights[second]], axis=1)
             np.testing.assert_allclose((actual - expected) / enlarged, 0, atol=tolerance, err_msg=first)
 
-    def test_maps_are_float32_of_the_framework(self, model: Any, shapes: dict[str, Any]) -> None:
+    # --- an explanation as a thing
+
+    def test_a_digest_tells_weights_apart(self, model: Any) -> None:
+        adapter = self.adapter(model)
+        assert isinstance(adapter, HasWeights)
+        name, values = next(iter(adapter.weights().items()))
+        before = weights_digest(adapter)
+        with adapter.session(), adapter.with_weights({name: values + 1}):
+            other = weights_digest(adapter)
+        assert before == weights_digest(adapter) != other
+
+    def test_an_explanation_is_of_the_framework_and_comes_back_from_its_files(
+        self, model: Any, shapes: dict[str, Any], tmp_path: Path
+    ) -> None:
         explanation = GradCAM(model, self.layer, backend_options=self.options)(self.images(shapes), shapes["target"])
         adapter = self.adapter(model)
         assert type(explanation.maps) is type(adapter.as_array(np.zeros(1, dtype=np.float32)))
         assert explanation.maps.dtype == adapter.namespace.float32
         np.testing.assert_allclose(to_numpy(explanation.maps), shapes["grad_cam"], atol=self.tolerance)
+        provenance = explanation.provenance
+        assert provenance is not None
+        assert provenance.frameworks
+        assert all(version[0].isdigit() for version in provenance.frameworks.values())
+        assert "cpu" in provenance.device.lower() or "cuda" in provenance.device.lower()
+        for part, rows in ((slice(2, None, -1), [2, 1, 0]), (slice(1, 7, 3), [1, 4]), (slice(5, 2), []), (-1, [7])):
+            np.testing.assert_array_equal(to_numpy(explanation[part].maps), to_numpy(explanation.maps)[rows])
+        some = explanation[:3]
+        some.save(tmp_path, ["cat/0", "cat/1", "dog"], pictures=False)
+        loaded = Explanation.load([tmp_path / "cat" / "0.npz", tmp_path / "cat" / "1", tmp_path / "dog"])
+        assert loaded == some
+        for name in some._arrays:
+            before, after = getattr(some.numpy(), name), getattr(loaded, name)
+            assert (before.dtype, before.tobytes()) == (after.dtype, after.tobytes()), name
 
 
 class _Logit:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import CannotWriteError, Explanation, InvalidValueError, load_arrays
+from fusioncam_core import CannotWriteError, Explanation, InvalidValueError
 from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.names import LONGEST, fitting, folded, names_of_files
 from fusioncam_core.results.files import free_name, save_explanation
@@ -120,6 +121,33 @@ def test_damaged_photographs_are_read_or_refused(tmp_path_factory: pytest.TempPa
         assert read_photograph(path).mode == "RGB"
 
 
+@hypothesis.settings(max_examples=EXAMPLES, deadline=None, database=None)
+@hypothesis.given(strategies.data())
+def test_damaged_explanations_are_equal_or_refused(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    """In the archive, where its checksums tell; and in the entries, with checksums that are right."""
+    folder = tmp_path_factory.mktemp("damaged")
+    given = explanation(parts={"noise": np.arange(6, dtype=np.float32).reshape(1, 2, 3)}, names=("a",))
+    path = given.save(folder, pictures=False)[0]
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    name = data.draw(strategies.sampled_from([None, *entries]))
+    damaged = bytearray(path.read_bytes() if name is None else entries[name])
+    for _ in range(data.draw(strategies.integers(1, 4))):
+        damaged[data.draw(strategies.integers(0, len(damaged) - 1))] = data.draw(strategies.integers(0, 255))
+    cut = damaged[: data.draw(strategies.integers(0, len(damaged)) | strategies.just(len(damaged)))]
+    if name is None:
+        path.write_bytes(cut)
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            for each, content in {**entries, name: bytes(cut)}.items():
+                file.writestr(each, content)
+    with contextlib.suppress(InvalidValueError):
+        found = Explanation.load(path)
+        assert name is not None or found == given, "what the checksums let through is what was written"
+        assert len(found) == 1
+        assert found.maps.ndim >= 2
+
+
 def content_of(folder: Path) -> dict[Path, bytes]:
     """Every file below a folder."""
     found = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
@@ -152,7 +180,7 @@ def test_no_file_of_the_user_is_changed_and_no_result_replaced_unasked(tmp_path:
                 )
                 assert kept.isdisjoint(identities(written)), "this run has not written them before"
                 kept |= identities(written)
-                assert load_arrays(written[0]).maps[0, 0] == np.float32(value)
+                assert Explanation.load(written[0]).maps[0, 0, 0] == np.float32(value)
                 saved += 1
             after = content_of(folder)
             assert {path: after[path] for path in before} == before
@@ -214,7 +242,7 @@ def test_a_full_disk_leaves_whole_results_alone(small_disk: Path) -> None:
     assert len(written) > 2
     assert sorted(small_disk.iterdir()) == sorted(written), "no half set and nothing temporary"
     for path in written[::2]:
-        assert load_arrays(path).parts["noise"].shape == (40, 40)
+        assert Explanation.load(path).parts["noise"].shape == (1, 40, 40)
     for path in written[1::2]:
         assert json.loads(path.read_text())["method"] == "grad-cam"
 
@@ -243,6 +271,6 @@ def test_a_kill_at_any_time_leaves_whole_files(tmp_path: Path, seed: int) -> Non
     assert len(found) > 2
     for path in found:
         if path.suffix == ".npz":
-            assert load_arrays(path).maps[0, 0] == np.float32(int(path.stem) / 10000)
+            assert Explanation.load(path).maps[0, 0, 0] == np.float32(int(path.stem) / 10000)
         else:
             assert json.loads(path.read_text())["name"] == path.stem

@@ -49,6 +49,7 @@ class OnnxAdapter(ModelAdapter):
     """
 
     namespace = array_api_compat.numpy
+    frameworks = ("onnxruntime",)
 
     def __init__(self, model: str | Path | onnx.ModelProto, options: Mapping[str, Any]):
         reject_options(options, ("channels", "providers"), "ONNX")
