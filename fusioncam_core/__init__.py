@@ -74,6 +74,7 @@ from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.results.files import load_arrays
+from fusioncam_core.results.objects import Box, object_boxes, object_masks
 
 if TYPE_CHECKING:
     from fusioncam_core.evaluation import Evaluation, evaluate
@@ -88,6 +89,7 @@ __all__ = [
     "AblationCAM",
     "BinaryLogit",
     "BlackBox",
+    "Box",
     "CannotWriteError",
     "Capture",
     "ClassLogit",
@@ -153,6 +155,8 @@ __all__ = [
     "load_arrays",
     "load_model",
     "normalise",
+    "object_boxes",
+    "object_masks",
     "percentile",
     "plugin_manager",
     "resize",
