@@ -12,8 +12,10 @@ from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.evaluation.compared import METHODS
 from fusioncam_core.evaluation.results import Evaluation, require_place
-from fusioncam_core.evaluation.runner import METHODS, WAIT, ZERO, evaluate
+from fusioncam_core.evaluation.run import ZERO
+from fusioncam_core.evaluation.runner import WAIT, evaluate
 from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.plugins.loaded_model import LoadedModel

@@ -1,8 +1,9 @@
 """Whether maps are faithful: formulas as pure functions of arrays, and metrics that ask a model.
 
 The functions take arrays and give one value a map, NaN where there is none. The metrics, `METRICS` by name, do the same
-with an explainer's maps and model; `fusioncam_core.evaluate` compares methods by them. What is
-of many images at once stands by itself: `grid_pointing_game`, `randomisation_check`, `max_box_acc`.
+with an explainer's maps and model; `fusioncam_core.evaluate` compares methods by them, and `measure_maps` takes maps of
+any library, in one way for all metrics. What is of many images at once stands by itself: `grid_pointing_game`,
+`randomisation_check`, `max_box_acc`.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from fusioncam_core.metrics.agreement import adcc, coherency, complexity
 from fusioncam_core.metrics.boxes import BoxAccuracy, box_iou, max_box_acc, max_box_acc_v2, pixel_average_precision
 from fusioncam_core.metrics.confidence import drop, gain, increase
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
+from fusioncam_core.metrics.given import measure_maps
 from fusioncam_core.metrics.grid import GridGame, grid_pointing_game
 from fusioncam_core.metrics.imputation import impute
 from fusioncam_core.metrics.localisation import (
@@ -94,6 +96,7 @@ __all__ = [
     "max_box_acc",
     "max_box_acc_v2",
     "max_sensitivity",
+    "measure_maps",
     "mosaic",
     "pixel_average_precision",
     "pointing_game",
