@@ -20,6 +20,8 @@ from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.plugins.loaded_model import LoadedModel
 
+_OPTIONS = ("budget", "tolerance", "percentile", "contributions", "variant")
+
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -40,6 +42,10 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="files, and values to go on from (default: %(default)s)",
     )
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
+    add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
+    add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
+    add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
+    add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
     add("--model-name", metavar="NAME", help="of a model without weights of its own: what its values are kept by")
     add(
@@ -49,7 +55,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for another evaluation that fills the folder (default: %(default)g)",
     )
-    add("--no-progress", action="store_true", help="no progress bar")
+    add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
     add_common(parser, run)
 
 
@@ -99,12 +105,22 @@ def _evaluated(
         preprocessing=preprocessing,
         model_name=arguments.model_name,
         wait=arguments.wait,
-        progress=False if arguments.no_progress else None,
+        progress=_progress(arguments.no_progress),
         task=loaded.task,
         output_kind=loaded.output_kind,
         batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
-        **({} if arguments.budget is None else {"budget": arguments.budget}),
+        **_options(arguments),
     )
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those that are given, of methods that have them."""
+    return {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+
+
+def _progress(unwanted: bool) -> bool | None:
+    """A bar in a terminal, if tqdm is there; lines in a log, which somebody may read while hours pass."""
+    return False if unwanted else None if sys.stderr is None or sys.stderr.isatty() else True
 
 
 def _left_out(found: Evaluation) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.explainers.arguments import own_parameters
 from fusioncam_core.explainers.base import Explainer
+from fusioncam_core.explainers.options import BUDGET, MethodOptions
 from fusioncam_core.explainers.registry import find_method
+from fusioncam_core.methods.fusion import Contributions, Variant
 from fusioncam_core.metrics.given import GivenMaps, are_maps
 from fusioncam_core.metrics.metric import Metric, find_metric
 
@@ -19,6 +22,18 @@ Methods = Sequence[str | Explainer | type[Explainer]] | Mapping[str, Method]
 
 METHODS = ("grad-cam", "score-cam", "fusion-cam")
 """What is compared if nothing else is asked for."""
+
+
+class EvaluationOptions(MethodOptions, total=False):
+    """Keywords of methods given by name; the three more are Fusion-CAM's, and Union-CAM's as far as it has them."""
+
+    percentile: float
+    contributions: Contributions
+    variant: Variant
+
+
+_PARTICULAR = ("percentile", "contributions", "variant", *BUDGET)
+"""Keywords that go to those methods that have them."""
 
 
 class Compared(NamedTuple):
@@ -46,6 +61,7 @@ def compared_methods(model: Any, methods: Methods, layer: Any, keywords: Mapping
     named = dict(methods) if isinstance(methods, Mapping) else {_label(each): each for each in methods}
     if len(named) < len(methods):
         raise InvalidValueError("Two methods have one name: give a mapping from what they are to be called.")
+    _require_taken(named.values(), keywords)
     found = Compared({}, {})
     for label, each in named.items():
         one = _one(model, label, each, layer, keywords)
@@ -72,14 +88,36 @@ def _one(model: Any, label: str, method: Any, layer: Any, keywords: Mapping[str,
             "targets=explanation.targets."
         )
     if are_maps(given):
-        return GivenMaps(given, model, label, **{**_without(("budget", "tolerance"), keywords), **options})
-    kind = given if inspect.isclass(given) and issubclass(given, Explainer) else find_method(given)
-    limits = () if kind.takes_budget else ("budget", "tolerance")
-    return kind(model, layer, **{**_without(limits, keywords), **options})
+        return GivenMaps(given, model, label, **{**_for(None, keywords), **options})
+    kind = _kind(given)
+    return kind(model, layer, **{**_for(kind, keywords), **options})
 
 
-def _without(names: Sequence[str], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in keywords.items() if key not in names}
+def _kind(method: Any) -> type[Explainer]:
+    return method if inspect.isclass(method) and issubclass(method, Explainer) else find_method(method)
+
+
+def _for(kind: type[Explainer] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords without those that a method, or given maps, does not have."""
+    return {key: value for key, value in keywords.items() if key not in _PARTICULAR or _takes(kind, key)}
+
+
+def _takes(kind: type[Explainer] | None, keyword: str) -> bool:
+    if kind is None:
+        return False
+    return kind.takes_budget if keyword in BUDGET else keyword in own_parameters(kind)
+
+
+def _require_taken(methods: Iterable[Any], keywords: Mapping[str, Any]) -> None:
+    """Raise InvalidTypeError for a keyword of some methods that none of those given by name has."""
+    firsts = (each[0] if isinstance(each, tuple) else each for each in methods)
+    kinds = [_kind(each) for each in firsts if isinstance(each, str | type)]
+    for keyword in _PARTICULAR:
+        if keyword in keywords and not any(_takes(kind, keyword) for kind in kinds):
+            raise InvalidTypeError(
+                f"{keyword}= goes to methods that are given by name, and none of these has it: "
+                f"{', '.join(kind.name for kind in kinds) or 'there is none'}."
+            )
 
 
 def distinct_metrics(metrics: Sequence[str | Metric | type[Metric]]) -> tuple[Metric, ...]:

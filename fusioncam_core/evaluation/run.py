@@ -20,6 +20,7 @@ from fusioncam_core.metrics.explained_batch import ExplainedBatch, require_map_s
 from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.models.inputs import Inputs, batch_length, map_rows
 from fusioncam_core.models.outputs import require_rows
+from fusioncam_core.models.steps import skip
 from fusioncam_core.models.targets import check_range, read_targets
 from fusioncam_core.results.explanation import Explanation
 
@@ -81,9 +82,10 @@ class Run:
         self._rows += rows
         for label, explainer in self._explainers.items():
             missing = [number for number, row in enumerate(rows) if self._is_missing(row, label)]
+            skip(advance, len(rows) - len(missing))
             if missing:
                 self._fill(label, explainer, _rows(inputs, missing), [rows[number] for number in missing])
-            advance(len(rows))
+                advance(len(missing))
 
     def _require_maps(self, places: Sequence[int], inputs: Inputs) -> None:
         """Nothing, if every given method has maps of the images' size for these places of the source."""
@@ -233,6 +235,7 @@ class Run:
             fractions=fractions,
             reference=reference,
             problems=tuple(problems),
+            titles={label: each.title for label, each in self._explainers.items() if label == each.name},
         )
 
     def _entry(self, row: Row, label: str, metric: Metric) -> Entry | None:

@@ -11,14 +11,20 @@ from typing import Any, Unpack
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.data.sources import SourceTargets, length, prefetched, read, regrouped
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError
-from fusioncam_core.evaluation.compared import METHODS, Methods, compared_methods, distinct_metrics, reference_of
+from fusioncam_core.evaluation.compared import (
+    METHODS,
+    EvaluationOptions,
+    Methods,
+    compared_methods,
+    distinct_metrics,
+    reference_of,
+)
 from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth, Masks
 from fusioncam_core.evaluation.keys import KeptKeys, Keys
 from fusioncam_core.evaluation.results import Evaluation
 from fusioncam_core.evaluation.run import Run
 from fusioncam_core.evaluation.store import Store, opened
-from fusioncam_core.explainers.options import MethodOptions
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.plugins.manager import adapt_model
@@ -47,7 +53,7 @@ def evaluate(
     backend_options: Mapping[str, Any] | None = None,
     model_name: str | None = None,
     wait: float = WAIT,
-    **keywords: Unpack[MethodOptions],
+    **keywords: Unpack[EvaluationOptions],
 ) -> Evaluation:
     """Compare methods on images by metrics.
 
@@ -79,7 +85,8 @@ def evaluate(
             Another one whenever the model changes.
         wait: with `out`, for how many seconds another evaluation that fills the folder is waited for.
         **keywords: of all methods given by name, such as `baseline` or `batch_size`; `budget` and `tolerance` of those
-            that know them.
+            that know them, and so `percentile`, `contributions` and `variant`, Fusion-CAM's, which Union-CAM has in
+            part. One that none of them knows is refused.
 
     Returns:
         Values, means with intervals, comparisons. What has no value is left out of means, counted and named: an image
