@@ -72,6 +72,7 @@ from fusioncam_core.models.target_functions import (
 from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
+from fusioncam_core.results.comparison import methods_figure
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.results.files import load_arrays
 from fusioncam_core.results.objects import Box, object_boxes, object_masks
@@ -154,6 +155,7 @@ __all__ = [
     "layer_cam",
     "load_arrays",
     "load_model",
+    "methods_figure",
     "normalise",
     "object_boxes",
     "object_masks",

@@ -198,6 +198,14 @@ class TestEvaluate:
         assert main([*command[:-4], "--methods", "grad-cam", "--percentile", "60"]) == 2
         assert "percentile= goes to methods that are given by name" in errors(capsys)[0]
 
+    @pytest.mark.parametrize(("table", "first"), [("markdown", "| method | Average drop"), ("latex", "\\begin{table}")])
+    def test_tables_for_documents(self, workplace, capsys, table, first):
+        assert main(["evaluate", "noise.png", *model(), *self.METHODS, "--table", table]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(first)
+        assert "wrote" not in out
+        assert "Fusion-CAM" in out
+
     def test_goes_on_where_it_was(self, workplace, capsys):
         command = ["evaluate", "noise.png", *model(), *self.METHODS, "--out", "found"]
         assert main(command) == 0

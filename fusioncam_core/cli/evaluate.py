@@ -47,6 +47,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
+    listed = "what is printed: text, with what was left out and written, or one table (default: text)"
+    add("--table", choices=["text", "markdown", "latex"], default="text", help=listed)
     add("--model-name", metavar="NAME", help="of a model without weights of its own: what its values are kept by")
     add(
         "--wait",
@@ -81,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         complain(f"interrupted: {told[0]}; the same command goes on")
         return 130
     written = found.save(arguments.out, inputs=files)
-    say("\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"]), sys.stdout)
+    say(_printed(found, arguments.table, written), sys.stdout)
     return 1 if _left_out(found) else 0
 
 
@@ -111,6 +113,12 @@ def _evaluated(
         batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
         **_options(arguments),
     )
+
+
+def _printed(found: Evaluation, table: str, written: list[Path]) -> str:
+    if table == "text":
+        return "\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"])
+    return (found.to_markdown() if table == "markdown" else found.to_latex()).rstrip("\n")
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
