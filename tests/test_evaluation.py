@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from fusioncam_core import RISE, FusionCAM, GradCAM, Preprocessing, ScoreCAM, UnionCAM, evaluate
+from fusioncam_core.data.progress import Steps
+from fusioncam_core.evaluation import runner
 from fusioncam_core.evaluation.compared import compared_methods
 from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth
@@ -228,6 +231,26 @@ class TestGoingOn:
         assert second.explained == 0
         assert (tmp_path / "values.jsonl").read_text().count("\n") == lines
         np.testing.assert_array_equal(after.values, before.values)
+
+    def test_values_on_record_are_not_in_the_rate(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        done, skipped = [], []
+
+        class Watched(Steps):
+            def __call__(self, steps: int) -> None:
+                done.append(steps)
+
+            def skip(self, steps: int) -> None:
+                skipped.append(steps)
+
+        def watched(total: Any, description: str, progress: Any) -> Any:
+            return contextlib.nullcontext(Watched())
+
+        monkeypatch.setattr(runner, "progress_bar", watched)
+        options: dict[str, Any] = {"metrics": METRICS, "targets": 1, "out": tmp_path, "model_name": "looks"}
+        evaluate(Looks(), self.images()[:3], {"given": square(perfect)}, **options)
+        assert (sum(done), sum(skipped)) == (3, 0)
+        evaluate(Looks(), self.images(), {"given": square(perfect)}, **options)
+        assert (sum(done), sum(skipped)) == (8, 3)
 
     def test_more_metrics_images_and_methods(self, tmp_path: Path) -> None:
         images = self.images()
