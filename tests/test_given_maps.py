@@ -80,7 +80,7 @@ class TestTheSameValuesAsOfAnExplainer:
         assert found.mean("grey", "average-drop").mean == 0
         assert found.mean("wrong", "average-drop").mean == pytest.approx(1)
         methods = {"black": maps_of(make=inverted), "grey": (maps_of(make=inverted), {"baseline": 0.5})}
-        found = evaluate(Looks(), white(3), methods, ["average-drop"], 1, budget=4, **OPTIONS)
+        found = evaluate(Looks(), white(3), methods, ["average-drop"], 1, **OPTIONS)
         assert found.mean("black", "average-drop").mean == pytest.approx(1)
         assert found.mean("grey", "average-drop").mean == pytest.approx(0.5)
 
@@ -199,6 +199,10 @@ class TestBadInput:
     def test_of_evaluations(self, methods: Any, kind: type[Exception], message: str) -> None:
         with pytest.raises(kind, match=message):
             evaluate(Looks(), white(3), methods, ["deletion"], 1, **OPTIONS)
+
+    def test_a_budget_that_nothing_takes(self) -> None:
+        with pytest.raises(TypeError, match=r"budget= goes to methods that are given by name, .*: there is none"):
+            evaluate(Looks(), white(3), {"mine": maps_of(3)}, ["deletion"], 1, budget=4, **OPTIONS)
 
     def test_an_explanation(self) -> None:
         explanation = Given(Looks(), perfect, **OPTIONS)(white(3), 1)
