@@ -73,7 +73,9 @@ from fusioncam_core.models.target_functions import (
 from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
+from fusioncam_core.results.comparison import methods_figure
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.objects import Box, object_boxes, object_masks
 from fusioncam_core.results.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ __all__ = [
     "AblationCAM",
     "BinaryLogit",
     "BlackBox",
+    "Box",
     "CannotWriteError",
     "Capture",
     "ClassLogit",
@@ -154,7 +157,10 @@ __all__ = [
     "is_cam",
     "layer_cam",
     "load_model",
+    "methods_figure",
     "normalise",
+    "object_boxes",
+    "object_masks",
     "percentile",
     "plugin_manager",
     "resize",

@@ -175,6 +175,7 @@ class TestEvaluate:
         assert "Average drop (lower is better)" in lines
         assert sorted(path.name for path in (workplace / "found").iterdir()) == [
             "curves.png",
+            "differences.png",
             "ranking.png",
             "summary.json",
             "summary.txt",
@@ -185,6 +186,27 @@ class TestEvaluate:
         numbers = json.loads((workplace / "found" / "summary.json").read_text())
         assert set(numbers["metrics"]) == {"average-drop", "deletion"}
         assert numbers["reference"] == "fusion-cam"
+
+    def test_options_of_fusion_cam(self, workplace, capsys):
+        command = ["evaluate", "noise.png", *model(), *self.METHODS]
+        options = ["--percentile", "60", "--contributions", "signed", "--variant", "calibrated", "--tolerance", "0.5"]
+        assert main([*command, *options, "--out", "found"]) == 0
+        assert main([*command, "--out", "usual"]) == 0
+        capsys.readouterr()
+        tables = [(workplace / name / "values.csv").read_text().splitlines() for name in ("found", "usual")]
+        of_grad, of_fusion = ([[row for row in table if name in row] for table in tables] for name in ("grad", "fus"))
+        assert of_grad[0] == of_grad[1]
+        assert of_fusion[0] != of_fusion[1]
+        assert main([*command[:-4], "--methods", "grad-cam", "--percentile", "60"]) == 2
+        assert "percentile= goes to methods that are given by name" in errors(capsys)[0]
+
+    @pytest.mark.parametrize(("table", "first"), [("markdown", "| method | Average drop"), ("latex", "\\begin{table}")])
+    def test_tables_for_documents(self, workplace, capsys, table, first):
+        assert main(["evaluate", "noise.png", *model(), *self.METHODS, "--table", table]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(first)
+        assert "wrote" not in out
+        assert "Fusion-CAM" in out
 
     def test_goes_on_where_it_was(self, workplace, capsys):
         command = ["evaluate", "noise.png", *model(), *self.METHODS, "--out", "found"]

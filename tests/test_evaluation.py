@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import RISE, FusionCAM, Preprocessing, ScoreCAM, evaluate
+from fusioncam_core import RISE, FusionCAM, GradCAM, Preprocessing, ScoreCAM, UnionCAM, evaluate
+from fusioncam_core.data.progress import Steps
+from fusioncam_core.evaluation import runner
+from fusioncam_core.evaluation.compared import compared_methods
 from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
@@ -72,6 +76,18 @@ class TestValues:
         assert found.reference == "fusion-cam"
         few = ScoreCAM(model, "features", budget=4)(shapes["images"][:2]).maps.mean(dim=(1, 2))
         np.testing.assert_allclose(found.of("score-cam", "complexity"), few, atol=1e-5)
+
+    def test_options_go_to_those_that_have_them(self, model: Any, shapes: dict[str, Any]) -> None:
+        chosen: dict[str, Any] = {"percentile": 60.0, "contributions": "signed", "variant": "calibrated"}
+        images, limits = shapes["images"][:2], {"tolerance": 0.5, "layer": "features"}
+        found = evaluate(model, images, ["grad-cam", "fusion-cam"], ["complexity"], **limits, **chosen)
+        fused = FusionCAM(model, "features", tolerance=0.5, **chosen)(images).maps.mean(dim=(1, 2))
+        np.testing.assert_allclose(found.of("fusion-cam", "complexity"), fused, atol=1e-5)
+        usual = evaluate(model, images, ["fusion-cam"], ["complexity"], **limits)
+        taken = compared_methods(model, ["grad-cam", "union-cam", "fusion-cam"], None, chosen).explainers
+        assert taken["union-cam"] == UnionCAM(model, percentile=60.0, contributions="signed")
+        assert taken["grad-cam"] == GradCAM(model)
+        assert (found.of("fusion-cam", "complexity") != usual.of("fusion-cam", "complexity")).any()
 
     def test_top_classes_and_labels(self, model: Any, shapes: dict[str, Any]) -> None:
         top = evaluate(model, shapes["images"], ["grad-cam"], ["complexity"])
@@ -216,6 +232,26 @@ class TestGoingOn:
         assert (tmp_path / "values.jsonl").read_text().count("\n") == lines
         np.testing.assert_array_equal(after.values, before.values)
 
+    def test_values_on_record_are_not_in_the_rate(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        done, skipped = [], []
+
+        class Watched(Steps):
+            def __call__(self, steps: int) -> None:
+                done.append(steps)
+
+            def skip(self, steps: int) -> None:
+                skipped.append(steps)
+
+        def watched(total: Any, description: str, progress: Any) -> Any:
+            return contextlib.nullcontext(Watched())
+
+        monkeypatch.setattr(runner, "progress_bar", watched)
+        options: dict[str, Any] = {"metrics": METRICS, "targets": 1, "out": tmp_path, "model_name": "looks"}
+        evaluate(Looks(), self.images()[:3], {"given": square(perfect)}, **options)
+        assert (sum(done), sum(skipped)) == (3, 0)
+        evaluate(Looks(), self.images(), {"given": square(perfect)}, **options)
+        assert (sum(done), sum(skipped)) == (8, 3)
+
     def test_more_metrics_images_and_methods(self, tmp_path: Path) -> None:
         images = self.images()
         evaluate(Looks(), images[:3], {"given": square(perfect)}, METRICS[:1], 1, out=tmp_path, model_name="looks")
@@ -288,7 +324,11 @@ class TestTables:
         assert max(map(len, text.splitlines())) <= 80
         assert "Looks: 6 images, 2 methods" in text
         assert "Insertion (higher is better)" in text
-        assert "0/6" in text
+        assert "0/0/6" in text
+        assert "less right" in text
+        # Six equal differences: two of 64 signs are as far from zero; times three metrics.
+        assert "0.094" in text
+        assert "corrected for 3 comparisons (Holm)" in " ".join(text.split())
 
     def test_csv(self, found: Any) -> None:
         rows = list(csv.DictReader(found.to_csv().splitlines()))
@@ -304,6 +344,69 @@ class TestTables:
         assert deletion["wrong"]["worse"] == 6
         assert deletion["wrong"]["less_reference"]["low"] > 0
 
+    def test_p_values_are_corrected_for_all_comparisons(self, found: Any) -> None:
+        names = [metric.name for metric in METRICS]
+        assert found.p_values() == {("wrong", name): pytest.approx(3 * 2 / 64) for name in names}
+        assert all(found.against("wrong", name).p == 2 / 64 for name in names)
+        numbers = json.loads(found.to_json())
+        assert numbers["metrics"]["deletion"]["methods"]["wrong"]["p"] == 2 / 64
+        assert numbers["metrics"]["deletion"]["methods"]["wrong"]["p_corrected"] == pytest.approx(6 / 64)
+        assert numbers["metrics"]["deletion"]["methods"]["right"]["p"] is None
+
+    def test_few_images_are_warned_of_wherever_numbers_are(self, found: Any) -> None:
+        (warning,) = found.warnings
+        assert warning.startswith("Warning: 6 images are few. Intervals of fewer than 20 hold the mean less often")
+        for text in (str(found), found.to_markdown(), found.to_latex()):
+            assert "Warning: 6 images are few" in text
+        assert json.loads(found.to_json())["warnings"] == [warning]
+        assert evaluate(Looks(), white(20), {"a": square(perfect)}, ["complexity"], 1).warnings == ()
+
+    def test_markdown(self, found: Any) -> None:
+        lines = found.to_markdown().splitlines()
+        assert lines[0] == "| method | Average drop ↓ | Insertion ↑ | Deletion ↓ |"
+        assert lines[1] == "| --- | ---: | ---: | ---: |"
+        mean = found.mean("right", "insertion")
+        assert f"**{mean.mean:.3f}** [{mean.low:.3f}, {mean.high:.3f}]" in lines[2]
+        assert lines[2].startswith("| right | **0.000** [0.000, 0.000] | ")
+        assert len(lines[3].split(" | ")) == 4
+        assert "differs from right" in lines[5]
+
+    def test_latex(self, found: Any) -> None:
+        text = found.to_latex()
+        assert r"Method & Average drop $\downarrow$ & Insertion $\uparrow$ & Deletion $\downarrow$ \\" in text
+        assert r"right & \textbf{0.000} [0.000, 0.000] & \textbf{" in text
+        assert r"95 \%" in text
+        assert "p $<$ 0.05" in text
+
+    def test_names_that_would_be_read_as_marks(self) -> None:
+        methods = {"a_b|c*": square(perfect), "50 % {x} \\y": square(inverted)}
+        found = evaluate(Looks(), white(2), methods, ["complexity"], 1)
+        assert r"| a\_b\|c\* |" in found.to_markdown()
+        latex = found.to_latex()
+        assert r"a\_b$|$c* &" in latex
+        assert r"50 \% \{x\} \textbackslash{}y &" in latex
+
+    def test_a_star_a_missing_value_and_titles(self, model: Any, shapes: dict[str, Any]) -> None:
+        images = white(8) * np.linspace(0.3, 1, 8, dtype=np.float32)[:, None, None, None]
+        images[7] = 0
+        methods = {"right": square(perfect), "wrong": square(inverted)}
+        found = evaluate(Looks(), images, methods, ["average-drop"], 1)
+        assert found.p_values()["wrong", "average-drop"] == 2 / 2**7
+        assert r"| wrong | 1.000 [1.000, 1.000]\* (n = 7) |" in found.to_markdown()
+        assert r"wrong & 1.000 [1.000, 1.000]$^{*}$ (n = 7) \\" in found.to_latex()
+        assert "0.016*" in str(found)
+        own = evaluate(model, shapes["images"][:2], {"grad-cam": "grad-cam", "b": "grad-cam"}, ["complexity"])
+        assert own.titles == {"grad-cam": "Grad-CAM"}
+        assert own.to_markdown().splitlines()[2].startswith("| Grad-CAM | ")
+        assert own.to_markdown().splitlines()[3].startswith("| b | ")
+
+    def test_one_method_has_nothing_to_compare(self, tmp_path: Path) -> None:
+        pytest.importorskip("matplotlib")
+        found = evaluate(Looks(), white(2), {"a": square(perfect)}, ["complexity"], 1)
+        assert found.p_values() == {}
+        assert "less" not in str(found).partition("Warning")[0]
+        assert [path.name for path in found.save(tmp_path)][3:] == ["ranking.png"]
+
     def test_files(self, found: Any, tmp_path: Path) -> None:
         pytest.importorskip("matplotlib")
         written = found.save(tmp_path / "out")
@@ -312,6 +415,7 @@ class TestTables:
             "summary.json",
             "summary.txt",
             "ranking.png",
+            "differences.png",
             "curves.png",
         ]
         assert all(path.read_bytes()[1:4] == b"PNG" for path in written[3:])
@@ -334,6 +438,11 @@ class TestBadInput:
             ({"reference": "score-cam"}, ValueError, r"The reference is one of 'grad-cam'.* 'score-cam'"),
             ({"targets": "top5"}, ValueError, "An evaluation has one class an image"),
             ({"targets": 7}, ValueError, "Shapes has 5 classes"),
+            ({"percentile": 5}, TypeError, "percentile= goes to methods .* and none of these has it: grad-cam"),
+            ({"budget": 5}, TypeError, "budget= goes to methods .* and none of these has it: grad-cam"),
+            ({"methods": ["union-cam"], "variant": "calibrated"}, TypeError, "variant= goes to methods .*: union-cam"),
+            ({"methods": ["fusion-cam"], "percentile": 101}, ValueError, "lies between 0 and 100: got 101"),
+            ({"methods": ["fusion-cam"], "contributions": "own"}, ValueError, "contributions is .*: got 'own'"),
         ],
     )
     def test_it(self, model: Any, shapes: dict[str, Any], options: Any, kind: Any, message: str) -> None:

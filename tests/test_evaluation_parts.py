@@ -10,7 +10,7 @@ import pytest
 
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.evaluation import statistics
-from fusioncam_core.evaluation.statistics import LEVEL, RESAMPLES, SEED, compare, interval
+from fusioncam_core.evaluation.statistics import LEVEL, RESAMPLES, SEED, compare, holm, interval, p_value
 
 
 class TestStatistics:
@@ -86,6 +86,77 @@ class TestStatistics:
         higher = compare(first + 1, second, "higher")
         assert (higher.better, higher.worse) == (3, 0)
         assert higher.difference.low > 0
+        # All signs of differences of 0.9, 1.1 and 1.
+        assert higher.p == 2 / 8
+
+
+class TestPValues:
+    def test_by_hand(self) -> None:
+        """Of the sums of 1, 2 and 4 with any signs, six of eight are as far from zero as 1 + 2 - 4 is."""
+        assert p_value(np.array([1.0, 2.0, -4.0])) == 1
+        assert p_value(np.array([1.0, -2.0, 4.0])) == 6 / 8
+        assert p_value(np.array([-1.0, 2.0, 4.0])) == 4 / 8
+        assert p_value(np.array([1.0, 2.0, 4.0])) == 2 / 8
+        assert p_value(-np.array([1.0, 2.0, 4.0])) == 2 / 8
+
+    def test_what_does_not_count(self) -> None:
+        assert p_value(np.array([1.0, 0.0, np.nan, 2.0, 0.0, 4.0])) == 2 / 8
+        assert p_value(np.zeros(5)) == 1
+        assert np.isnan(p_value(np.full(3, np.nan)))
+        assert np.isnan(p_value(np.zeros(0)))
+
+    def test_rounding_decides_nothing(self) -> None:
+        """Sums of tenths in another order differ in the last digit."""
+        assert p_value(np.array([0.1] * 10)) == 2 / 2**10
+        assert p_value(np.array([0.1, 0.2, -0.3])) == 1
+
+    @pytest.mark.parametrize("n", [4, 9, 13])
+    def test_exact_ones_agree_with_scipy(self, n: int) -> None:
+        stats = pytest.importorskip("scipy.stats")
+        values = np.random.default_rng(n).normal(0.3, 1, n)
+        theirs = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert p_value(values) == pytest.approx(theirs.pvalue, abs=1e-12)
+
+    def test_of_zeros_and_ones_it_is_mcnemars(self) -> None:
+        stats = pytest.importorskip("scipy.stats")
+        differences = np.repeat([1.0, -1.0, 0.0], [9, 3, 20])
+        assert p_value(differences) == pytest.approx(stats.binomtest(9, 12).pvalue)
+
+    @pytest.mark.parametrize("n", [14, 60])
+    def test_drawn_ones_are_near_those_of_the_normal_distribution(self, n: int) -> None:
+        stats = pytest.importorskip("scipy.stats")
+        values = np.random.default_rng(n).normal(0.25, 1, n)
+        scale = np.sqrt((values**2).sum())
+        assert p_value(values) == pytest.approx(2 * stats.norm.sf(abs(values.sum()) / scale), abs=0.02)
+        assert p_value(values) == p_value(values.copy())
+        # No sign but one of 2^n, or the odd draw of the same signs among 14.
+        assert p_value(values + 10) <= (1 if n > 14 else 5) / (RESAMPLES + 1)
+
+    def test_chunks_are_what_one_draw_gives(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        values = np.random.default_rng(3).normal(0.2, 1, 30)
+        expected = p_value(values)
+        for at_once in (3000, 30):
+            monkeypatch.setattr(statistics, "_probabilities", {})
+            monkeypatch.setattr(statistics, "DRAWN_AT_ONCE", at_once)
+            assert p_value(values) == expected
+
+    def test_as_often_below_a_level_as_it_says(self) -> None:
+        generator = np.random.default_rng(5)
+        found = np.array([p_value(generator.normal(size=10)) for _ in range(400)])
+        assert 0.02 <= (found < 0.05).mean() <= 0.08
+
+
+class TestHolm:
+    def test_by_hand(self) -> None:
+        assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+        assert holm([0.2, 0.9, 0.6]) == pytest.approx([0.6, 1, 1])
+        assert holm([0.02]) == [0.02]
+        assert holm([]) == []
+
+    def test_what_is_no_comparison_does_not_count(self) -> None:
+        found = holm([np.nan, 0.01, np.nan, 0.03])
+        assert found[1::2] == pytest.approx([0.02, 0.03])
+        assert np.isnan(found[::2]).all()
 
 
 class TestLabels:

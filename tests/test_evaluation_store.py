@@ -20,7 +20,7 @@ from fusioncam_core.errors import FolderInUseError, FusionCamError, MissingExtra
 from fusioncam_core.evaluation import lock, store
 from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.evaluation.lock import claimed
-from fusioncam_core.evaluation.runner import ZERO
+from fusioncam_core.evaluation.run import ZERO
 from fusioncam_core.evaluation.store import HEADER, Entry, Key, Store, opened
 from fusioncam_core.metrics import AverageDrop, Complexity, IoU
 

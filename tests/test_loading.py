@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from absence import hide
+from fusioncam_core import ScoreCAM
+from fusioncam_core.data import progress as watching
 from fusioncam_core.data.preprocessing import Preprocessing, read_photograph
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import MissingExtra, PluginWarning
@@ -279,7 +282,8 @@ class TestProgressBar:
         [
             (None, io.StringIO, False),
             (None, _Terminal, True),
-            (True, io.StringIO, True),
+            (True, io.StringIO, False),
+            (True, _Terminal, True),
             (False, _Terminal, False),
         ],
     )
@@ -290,11 +294,50 @@ class TestProgressBar:
         assert ("Score-CAM:   0%" in sys.stderr.getvalue()) == shown
         assert bool(sys.stderr.getvalue()) == shown
 
+    @pytest.mark.parametrize("total", [400, None])
+    def test_lines_where_nobody_watches(self, monkeypatch, total):
+        moment = [0.0]
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        monkeypatch.setattr(watching.time, "monotonic", lambda: moment[0])
+        with progress_bar(total, "Evaluating", True) as advance:
+            advance.skip(200)
+            for moment[0] in (10.0, 29.0, 65.0, 70.0, 4000.0):
+                advance(10)
+        known = ["Evaluating: 30 of 200 (15 %) in 1:05, about 6:08 left"]
+        known += ["Evaluating: 50 of 200 (25 %) in 1:06:40, about 3:20:00 left"]
+        unknown = ["Evaluating: 30 done in 1:05", "Evaluating: 50 done in 1:06:40"]
+        assert sys.stderr.getvalue().splitlines() == (unknown if total is None else known)
+
+    def test_a_bar_in_a_notebook(self, monkeypatch):
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+        with progress_bar(4, "Score-CAM", True) as advance:
+            advance(4)
+        assert "Score-CAM:   0%" in sys.stderr.getvalue()
+
+    def test_skipped_channels_are_not_in_the_rate(self, monkeypatch, shapes, shapes_weights):
+        """Of an ablation of which most channels are zero, the bar counts those that were run."""
+        pytest.importorskip("torch")
+        from torch_models import Shapes
+
+        monkeypatch.setattr(sys, "stderr", _Terminal())
+        counted = []
+        original = watching._Bar.__call__
+        monkeypatch.setattr(watching._Bar, "__call__", lambda bar, steps: counted.append(steps) or original(bar, steps))
+        model = Shapes(shapes_weights).eval()
+        black = 0 * shapes["images"][:1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = ScoreCAM(model, "features", progress=True)(black, 1)
+        assert sum(counted) == int(found.masks_run.sum()) < 48
+
     def test_advances(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", _Terminal())
         with progress_bar(4, "Score-CAM") as advance:
             advance(3)
-            assert advance.__self__.n == 3
+            assert advance.bar.n == 3
+            advance.skip(1)
+            assert advance.bar.total == 3
 
     def test_closed_standard_error_shows_nothing(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", None)

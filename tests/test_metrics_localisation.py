@@ -12,6 +12,7 @@ from fusioncam_core.metrics import (
     energy_in_mask,
     grid_share,
     iou,
+    iou_curve,
     mosaic,
     pointing_game,
     roc_auc,
@@ -93,6 +94,32 @@ class TestIoU:
     def test_wrong_threshold(self) -> None:
         with pytest.raises(ValueError, match="threshold is a number"):
             iou(MAPS, MASKS, threshold=np.nan)
+
+
+class TestIoUCurve:
+    def test_by_hand(self, library: Library) -> None:
+        maps = library.asarray(np.array([[[0.5, 0.75], [0.25, 1]], [[0, 0.25], [0, 0]]], dtype=np.float32))
+        masks = library.asarray(np.array([[[0, 1], [1, 1]], [[0, 1], [0, 0]]]))
+        function = library.compile(lambda *pair: iou_curve(*pair, thresholds=[0, 0.25, 0.5, 0.51, 2]))
+        assert_close(function(maps, masks), [[0.75, 0.75, 0.5, 2 / 3, 0], [0.25, 1, 0, 0, 0]], maps)
+
+    def test_each_point_is_the_iou(self, eager: Library) -> None:
+        maps = eager.asarray(MAPS)
+        curve = iou_curve(maps, MASKS)
+        assert curve.shape == (2, 3, 101)
+        assert_close(curve[..., 37], iou(MAPS, MASKS, threshold=0.37), maps)
+
+    @pytest.mark.parametrize("thresholds", [[], [np.nan], [0.5, np.inf]])
+    def test_wrong_thresholds(self, thresholds: list[float]) -> None:
+        with pytest.raises(ValueError, match="thresholds are one or more numbers"):
+            iou_curve(MAPS, MASKS, thresholds=thresholds)
+
+    def test_undefined_for_that_map_alone(self) -> None:
+        values, ground_truth = MAPS.copy(), MASKS.copy()
+        values[0, 0, 3, 3], ground_truth[1, 2] = np.nan, False
+        undefined = np.isnan(iou_curve(values, ground_truth))
+        assert undefined.all(axis=2).tolist() == [[True, False, False], [False, False, True]]
+        assert undefined.sum() == 2 * 101
 
 
 class TestRocAuc:

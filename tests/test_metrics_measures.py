@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM
+from fusioncam_core import EmptyMapWarning, FusionCAM, GradCAM
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.metrics import METRICS
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
@@ -17,10 +17,12 @@ from fusioncam_core.metrics.measures import (
     AverageDrop,
     AverageGain,
     AverageIncrease,
+    BoxIoU,
     Coherency,
     Complexity,
     EnergyInMask,
     IoU,
+    IoUCurve,
     MaskAUC,
     PointingGame,
 )
@@ -231,6 +233,39 @@ def test_a_map_with_nan_has_no_value_and_spoils_no_other(name: str) -> None:
         assert [broken[0], broken[2]] == [whole[0], whole[2]]
 
 
+class TestObjects:
+    """The square of 8 x 8 pixels, beside boxes that are wider."""
+
+    def test_iou_over_thresholds(self, right: Given) -> None:
+        masks = perfect(white()) > 0
+        masks[1, 8:16, 16:24] = True
+        found = IoUCurve(steps=4).measure(explained(right, white()), masks)
+        expected = [[SHARE, 1, 1, 1, 1], [2 * SHARE, 0.5, 0.5, 0.5, 0.5]]
+        np.testing.assert_allclose(to_numpy(found.curves), expected, rtol=1e-6)
+        np.testing.assert_allclose(to_numpy(found.values), [(SHARE + 7) / 8, (2 * SHARE + 3.5) / 8], rtol=1e-6)
+        assert found.fractions is not None
+        assert found.fractions.tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+    def test_box_iou(self, right: Given, wrong: Given) -> None:
+        masks = np.zeros((2, SIDE, SIDE), dtype=bool)
+        masks[0, 8:16, 8:24] = True
+        masks[1] = True
+        assert value(BoxIoU(), right, ground_truth=masks) == [0.5, round(SHARE, 4)]
+        assert value(BoxIoU(), wrong, ground_truth=masks) == [round(2 * SHARE, 4), 1]
+        masks[0, 8:16, 16:24] = False
+        masks[0, 0, 0] = True
+        assert value(BoxIoU(), right, ground_truth=masks)[0] == 1, "the object that fits best"
+        zeros = Given(Looks(), lambda images: 0 * perfect(images), **PROBABILITIES)
+        with pytest.warns(EmptyMapWarning):
+            assert value(BoxIoU(), zeros, ground_truth=masks) == [0, 0]
+        assert np.isnan(value(BoxIoU(), right, ground_truth=~masks & False)).all()
+
+    def test_they_need_masks(self, right: Given) -> None:
+        for metric in (IoUCurve(), BoxIoU()):
+            with pytest.raises(ValueError, match="compares maps with masks of the objects: got none"):
+                value(metric, right)
+
+
 class TestOtherLibraries:
     def test_average_drop_and_increase_of_torch_cam(
         self, shapes: dict[str, Any], shapes_weights: dict[str, Any]
@@ -285,7 +320,7 @@ class TestOtherLibraries:
         np.testing.assert_allclose(to_numpy(ours.masked), shapes["masked_probabilities"][:, 0], atol=1e-5)
 
 
-CONTINUOUS = [name for name in METRICS if name not in ("pointing-game", "iou")]
+CONTINUOUS = [name for name in METRICS if name not in ("pointing-game", "iou", "iou-curve", "box-iou")]
 CHEAP = {"max-sensitivity": MaxSensitivity(samples=2), "infidelity": Infidelity(samples=8)}
 
 
@@ -347,6 +382,8 @@ class TestFinding:
             (lambda: ROAD(fractions=(0.5, 1.0)), "between 0 and 1"),
             (lambda: Infidelity(sides=(0.5, 0.1)), "the smaller one first"),
             (lambda: MaxSensitivity(samples=0), "samples is a whole number"),
+            (lambda: IoUCurve(steps=0), "steps is a whole number"),
+            (lambda: BoxIoU(threshold=1.5), "threshold is a share of the map's largest value: got 1.5"),
         ],
     )
     def test_options_out_of_range(self, make: Any, message: str) -> None:

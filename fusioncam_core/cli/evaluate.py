@@ -12,11 +12,15 @@ from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.evaluation.compared import METHODS
 from fusioncam_core.evaluation.results import Evaluation, require_place
-from fusioncam_core.evaluation.runner import METHODS, WAIT, ZERO, evaluate
+from fusioncam_core.evaluation.run import ZERO
+from fusioncam_core.evaluation.runner import WAIT, evaluate
 from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.plugins.loaded_model import LoadedModel
+
+_OPTIONS = ("budget", "tolerance", "percentile", "contributions", "variant")
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +42,13 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="files, and values to go on from (default: %(default)s)",
     )
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
+    add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
+    add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
+    add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
+    add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
+    listed = "what is printed: text, with what was left out and written, or one table (default: text)"
+    add("--table", choices=["text", "markdown", "latex"], default="text", help=listed)
     add("--model-name", metavar="NAME", help="of a model without weights of its own: what its values are kept by")
     add(
         "--wait",
@@ -47,7 +57,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for another evaluation that fills the folder (default: %(default)g)",
     )
-    add("--no-progress", action="store_true", help="no progress bar")
+    add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
     add_common(parser, run)
 
 
@@ -73,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         complain(f"interrupted: {told[0]}; the same command goes on")
         return 130
     written = found.save(arguments.out, inputs=files)
-    say("\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"]), sys.stdout)
+    say(_printed(found, arguments.table, written), sys.stdout)
     return 1 if _left_out(found) else 0
 
 
@@ -97,12 +107,28 @@ def _evaluated(
         preprocessing=preprocessing,
         model_name=arguments.model_name,
         wait=arguments.wait,
-        progress=False if arguments.no_progress else None,
+        progress=_progress(arguments.no_progress),
         task=loaded.task,
         output_kind=loaded.output_kind,
         batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
-        **({} if arguments.budget is None else {"budget": arguments.budget}),
+        **_options(arguments),
     )
+
+
+def _printed(found: Evaluation, table: str, written: list[Path]) -> str:
+    if table == "text":
+        return "\n".join([*found.lines(), "", f"wrote {', '.join(map(str, written))}"])
+    return (found.to_markdown() if table == "markdown" else found.to_latex()).rstrip("\n")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those that are given, of methods that have them."""
+    return {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+
+
+def _progress(unwanted: bool) -> bool | None:
+    """A bar in a terminal, if tqdm is there; lines in a log, which somebody may read while hours pass."""
+    return False if unwanted else None if sys.stderr is None or sys.stderr.isatty() else True
 
 
 def _left_out(found: Evaluation) -> bool:

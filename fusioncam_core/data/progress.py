@@ -1,40 +1,111 @@
-"""Progress bars that can be switched off, and are off when nobody watches."""
+"""Progress: a bar where somebody watches a terminal, lines where it is asked for and nobody does, or nothing."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 from fusioncam_core.extras import require
 from fusioncam_core.visible import visible
 
+SECONDS = 30.0
+"""Between two lines: two in a minute fill no log, and show whether a job is alive."""
+
+
+class Steps:
+    """Told of steps; this one shows nothing."""
+
+    def __call__(self, steps: int) -> None:
+        """So many more were done."""
+
+    def skip(self, steps: int) -> None:
+        """So many need not be done: they are not in the rate, nor in what is left."""
+
+
+class _Bar(Steps):
+    """Of tqdm."""
+
+    def __init__(self, bar: Any):
+        self.bar = bar
+
+    def __call__(self, steps: int) -> None:
+        self.bar.update(steps)
+
+    def skip(self, steps: int) -> None:
+        if self.bar.total is not None:
+            self.bar.total -= steps
+            self.bar.refresh()
+
+
+class _Lines(Steps):
+    """A line now and then, of how much is done and how long the rest may take."""
+
+    def __init__(self, total: int | None, description: str, stream: TextIO):
+        self._total, self._done = total, 0
+        self._description, self._stream = visible(description), stream
+        self._begun = self._told = time.monotonic()
+
+    def __call__(self, steps: int) -> None:
+        self._done += steps
+        now = time.monotonic()
+        if now - self._told >= SECONDS:
+            self._told = now
+            self._stream.write(f"{self._line(now - self._begun)}\n")
+            self._stream.flush()
+
+    def skip(self, steps: int) -> None:
+        if self._total is not None:
+            self._total -= steps
+
+    def _line(self, gone: float) -> str:
+        if not self._total:
+            return f"{self._description}: {self._done} done in {_clock(gone)}"
+        left = gone * max(self._total - self._done, 0) / max(self._done, 1)
+        share = f"{self._done / self._total:.0%}".replace("%", " %")
+        return (
+            f"{self._description}: {self._done} of {self._total} ({share}) in {_clock(gone)}, about {_clock(left)} left"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
 
 @contextmanager
-def progress_bar(total: int | None, description: str, progress: bool | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; yields `advance(steps)`.
+def progress_bar(total: int | None, description: str, progress: bool | None = None) -> Iterator[Steps]:
+    """Progress on standard error; yields `advance`, which is called with steps, and whose `skip` leaves some out.
 
     Args:
         total: the number of steps, or None when it is not known.
         description: what is being done, shown before the bar.
-        progress: None shows the bar when standard error is a terminal and tqdm is installed; True always
-            shows it; False never does. None is shown where standard error is closed.
+        progress: None shows a bar when standard error is a terminal and tqdm is installed; True always shows
+            progress, as a line each half a minute where standard error is neither a terminal nor a notebook's, such as
+            in a log; False never does. None is shown where standard error is closed.
 
     Raises:
-        MissingExtra: `progress` is True and tqdm is not installed.
+        MissingExtra: `progress` is True, a bar can be drawn, and tqdm is not installed.
     """
     if sys.stderr is None or not (_is_watched() if progress is None else progress):
-        yield _ignore
+        yield Steps()
+        return
+    if not (sys.stderr.isatty() or _in_notebook()):
+        yield _Lines(total, description, sys.stderr)
         return
     tqdm = require("tqdm", "A progress bar").tqdm
     with tqdm(total=total, desc=visible(description), file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
-        yield bar.update
+        yield _Bar(bar)
+
+
+def _in_notebook() -> bool:
+    """Whether standard error goes to a cell, in which a bar moves as in a terminal."""
+    return "ipykernel" in sys.modules
 
 
 def _is_watched() -> bool:
     return sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
-
-
-def _ignore(steps: int) -> None:
-    """Advance a bar that is not shown."""

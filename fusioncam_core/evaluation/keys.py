@@ -12,6 +12,7 @@ from fusioncam_core.evaluation.fingerprints import Fingerprints, digest
 from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.evaluation.store import MAP, PLAIN, Key
 from fusioncam_core.explainers.base import Explainer
+from fusioncam_core.metrics.given import GivenMaps
 from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.models.inputs import Inputs, leaves
 from fusioncam_core.models.structure import Shared, entries, found, is_array, is_container
@@ -47,13 +48,13 @@ class Keys:
 
     def map(self, row: Row, label: str) -> Key:
         """Of what is to be said of an image's map by a method."""
-        return Key(row.image, row.target, self._method(label), MAP)
+        return Key(row.image, row.target, self._method(row, label), MAP)
 
     def value(self, row: Row, label: str, metric: Metric) -> Key:
         """Of a value."""
-        return Key(row.image, row.target, self._method(label), self._measure(metric, row))
+        return Key(row.image, row.target, self._method(row, label), self._measure(metric, row))
 
-    def _method(self, label: str) -> str:
+    def _method(self, row: Row, label: str) -> str:
         return label
 
     def _measure(self, metric: Metric, row: Row) -> str:
@@ -69,6 +70,7 @@ class KeptKeys(Keys):
         ground_truth: the objects' masks.
         fingerprints: with the name of the model, if it needs one.
         backend_options: with which the model is read.
+        given: the maps that are given, by what they are called.
 
     Raises:
         InvalidTypeError: for an option or a model of which it cannot be told whether it is the same in another run.
@@ -81,11 +83,13 @@ class KeptKeys(Keys):
         ground_truth: GroundTruth,
         fingerprints: Fingerprints,
         backend_options: Mapping[str, Any] | None,
+        given: Mapping[str, GivenMaps] | None = None,
     ):
         from fusioncam_core import __version__
 
         super().__init__(ground_truth)
         self._fingerprints = fingerprints
+        self._given = given or {}
         options = fingerprints.of(dict(backend_options or {}), "backend_options")
         with_them = f"{__version__} {options}"
         models = {
@@ -108,8 +112,11 @@ class KeptKeys(Keys):
         """By the model."""
         return Key(row.image, row.target, self._plain[label], PLAIN)
 
-    def _method(self, label: str) -> str:
-        return self._methods[label]
+    def _method(self, row: Row, label: str) -> str:
+        """By the method and its options; of given maps, by the image's own one."""
+        own = self._methods[label]
+        given = self._given.get(label)
+        return own if given is None else f"{own} {self._fingerprints.of(given.maps[row.place])}"
 
     def _measure(self, metric: Metric, row: Row) -> str:
         own = self._measures[metric.name]

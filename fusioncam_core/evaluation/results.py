@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fusioncam_core.errors import UnknownNameError
-from fusioncam_core.evaluation.statistics import Comparison, Interval, compare, interval
+from fusioncam_core.evaluation import tables
+from fusioncam_core.evaluation.statistics import Comparison, Interval, compare, holm, interval
 from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.results.writing import MARK, TABLE, identities, require_free, software, write_files
 
 Values = npt.NDArray[np.float64]
 
 
-_WRITTEN, _DRAWN = ("values.csv", "summary.json", "summary.txt"), ("ranking.png", "curves.png")
+_WRITTEN, _DRAWN = ("values.csv", "summary.json", "summary.txt"), ("ranking.png", "differences.png", "curves.png")
 """What the files of an evaluation are called."""
 
 
@@ -51,6 +52,8 @@ class Evaluation:
         fractions: by metric.
         reference: the method that others are compared with.
         problems: what is missing, and why.
+        titles: what methods are called in pictures and documents, such as "Grad-CAM"; those that have none, by their
+            name.
     """
 
     model: str
@@ -64,6 +67,7 @@ class Evaluation:
     fractions: Mapping[str, Values]
     reference: str
     problems: tuple[Problem, ...] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, method: str, metric: str) -> Values:
         """(N,) the values of a method by a metric.
@@ -89,6 +93,20 @@ class Evaluation:
         direction = next(each.better for each in self.metrics if each.name == metric)
         return compare(self.of(method, metric), other, direction)
 
+    def p_values(self) -> dict[tuple[str, str], float]:
+        """By method and metric, the p-value of its difference from the reference, corrected for all of these.
+
+        Each is of the paired permutation test of the mean difference; Holm's method corrects them for the number of
+        comparisons in this evaluation: methods besides the reference, times metrics. NaN where there is no pair.
+        """
+        pairs = [(each, metric.name) for metric in self.metrics for each in self.methods if each != self.reference]
+        return dict(zip(pairs, holm([self.against(*pair).p for pair in pairs]), strict=True))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be known before the numbers are believed, in sentences."""
+        return tuple(tables.few_images(len(self.images)))
+
     def ranking(self, metric: str) -> list[str]:
         """The methods from the best mean to the worst; those without a value last."""
         direction = next(each.better for each in self.metrics if each.name == metric)
@@ -97,33 +115,20 @@ class Evaluation:
         return sorted(self.methods, key=lambda method: (math.isnan(means[method]), sign * means[method]))
 
     def lines(self) -> Iterator[str]:
-        """The evaluation as text of at most 80 columns: a table for each metric, and what is missing."""
+        """The evaluation as text of at most 80 columns: tables for each metric, notes, and what is missing."""
         yield f"{self.model}: {len(self.images)} images, {len(self.methods)} methods"
-        for metric in self.metrics:
-            yield ""
-            yield f"{metric.title} ({metric.better} is better)"
-            yield from self._table(metric)
+        yield from tables.text_lines(self)
         if self.problems:
             yield ""
             yield from problem_lines(self.problems)
 
-    def _table(self, metric: Metric) -> Iterator[str]:
-        width = max(len("method"), *(min(len(method), 26) for method in self.methods))
-        beside = f"less {_cut(self.reference, 10):10} better/worse"
-        yield f"  {'method':{width}}  {'mean':>7}  {'95 % interval':>16}  {'n':>4}  {beside}"
-        for method in self.ranking(metric.name):
-            found = self.mean(method, metric.name)
-            span = f"{found.low:.3f} to {found.high:.3f}"
-            line = f"  {_cut(method, width):{width}}  {found.mean:7.3f}  {span:>16}  {found.n:4d}"
-            if method != self.reference:
-                versus = self.against(method, metric.name)
-                line += f"  {versus.difference.mean:+.3f}{self._mark(versus):9}  {versus.better:6d}/{versus.worse}"
-            yield line.rstrip()
+    def to_markdown(self) -> str:
+        """A table in Markdown: a row for each method, a column for each metric, with what the numbers are below it."""
+        return tables.markdown(self)
 
-    @staticmethod
-    def _mark(versus: Comparison) -> str:
-        """A star where the interval of the difference leaves out zero."""
-        return " *" if versus.difference.low > 0 or versus.difference.high < 0 else ""
+    def to_latex(self) -> str:
+        """The same table in LaTeX, with the rules of its package booktabs."""
+        return tables.latex(self)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -153,12 +158,16 @@ class Evaluation:
 
     def to_json(self) -> str:
         """Means, intervals and comparisons by metric and method, and what is missing."""
+        p_values = self.p_values()
         summary = {
             metric.name: {
                 "title": metric.title,
                 "better": metric.better,
                 "options": repr(metric),
-                "methods": {method: self._numbers(method, metric.name) for method in self.ranking(metric.name)},
+                "methods": {
+                    method: self._numbers(method, metric.name, p_values.get((method, metric.name), math.nan))
+                    for method in self.ranking(metric.name)
+                },
             }
             for metric in self.metrics
         }
@@ -168,11 +177,12 @@ class Evaluation:
             "images": len(self.images),
             "reference": self.reference,
             "metrics": summary,
+            "warnings": list(self.warnings),
             "problems": [problem._asdict() for problem in self.problems],
         }
         return json.dumps(whole, indent=1, allow_nan=False)
 
-    def _numbers(self, method: str, metric: str) -> dict[str, Any]:
+    def _numbers(self, method: str, metric: str, corrected: float) -> dict[str, Any]:
         versus = self.against(method, metric)
         return {
             **_plain(self.mean(method, metric)),
@@ -180,6 +190,8 @@ class Evaluation:
             "better": versus.better,
             "equal": versus.equal,
             "worse": versus.worse,
+            "p": None if method == self.reference else _number(versus.p),
+            "p_corrected": _number(corrected),
         }
 
     def save(
@@ -190,7 +202,7 @@ class Evaluation:
         overwrite: bool = True,
         inputs: Iterable[str | Path] = (),
     ) -> list[Path]:
-        """Write values.csv, summary.json, summary.txt, and pictures: ranking.png and curves.png.
+        """Write values.csv, summary.json, summary.txt, and pictures: ranking.png, differences.png and curves.png.
 
         They are written together: all of them, or after an error none. A file of one of these names that is no
         evaluation of ours is never replaced.
@@ -202,23 +214,26 @@ class Evaluation:
             inputs: the photographs that were read, which are never replaced, even where they are pictures of ours.
 
         Returns:
-            The files written; curves.png only where a metric follows curves.
+            The files written; differences.png only of several methods, curves.png where a metric follows curves.
 
         Raises:
             ValueError: if a file is in the way; nothing is written then.
             OSError: if a file cannot be written; the error names it.
             MissingExtra: if matplotlib is not installed.
         """
-        drawn = [name for name in _DRAWN if name != "curves.png" or self.curves] if pictures else []
+        missing = {"curves.png"} if not self.curves else set()
+        missing |= {"differences.png"} if len(self.methods) < 2 else set()
+        drawn = [name for name in _DRAWN if name not in missing] if pictures else []
         contents = {Path(directory) / name: self._content(name) for name in (*_WRITTEN, *drawn)}
         return write_files(contents, "evaluation", overwrite=overwrite, inputs=identities(inputs))
 
     def _content(self, name: str) -> bytes:
         """One of the files."""
         if name.endswith(".png"):
-            from fusioncam_core.evaluation.plots import curves_png, ranking_png
+            from fusioncam_core.evaluation import plots
 
-            return ranking_png(self) if name == "ranking.png" else curves_png(self)
+            draw = {"ranking.png": plots.ranking_png, "differences.png": plots.differences_png}
+            return draw.get(name, plots.curves_png)(self)
         texts: dict[str, Callable[[], str]] = {
             "values.csv": self.to_csv,
             "summary.json": lambda: f"{self.to_json()}\n",
@@ -261,11 +276,8 @@ def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
 
 def _plain(found: Interval) -> dict[str, float | int | None]:
     """An interval for JSON, which has no NaN."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in found._asdict().items()
-    }
+    return {name: _number(value) for name, value in found._asdict().items()}
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

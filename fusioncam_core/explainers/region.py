@@ -23,6 +23,7 @@ from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
 from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam, formula
 from fusioncam_core.models.masking import MaskedScorer, blurred_images
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, above_black, gathered, scored
+from fusioncam_core.models.steps import skip
 
 GROUP_BLUR, GROUP_BLUR_RADIUS = 50.0, 25
 """Group-CAM's erased image: a Gaussian of this standard deviation in a window of twice that radius and one pixels.
@@ -245,7 +246,7 @@ class AblationCAM(Explainer):
         axes = tuple(range(2, activations.ndim))
         live = to_numpy(xp.any(activations != 0, axis=axes))
         images, channels = np.nonzero(live)
-        batch.advance(live.size - len(images))
+        skip(batch.advance, live.size - len(images))
         scores = to_numpy(batch.target_scores)
         ablated = np.zeros((*live.shape, scores.shape[1]), dtype=scores.dtype)
         ablated[images, channels] = self._ablated(batch, images, channels)

@@ -16,6 +16,7 @@ from fusioncam_core.arrays.words import _map_size, _normalise, _percentile, _res
 from fusioncam_core.methods.gradient import _check_pair
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, live_channels, scored, weighted_masks
+from fusioncam_core.models.steps import skip
 
 Grouping = Literal["order", "k-means"]
 
@@ -177,7 +178,7 @@ def _group_cam(
     batch, several, groups, *space = maps.shape
     flat = xp.reshape(maps, (batch * several, groups, *space))
     live = live_channels(flat, xp=xp)
-    advance(int((~live).sum()))
+    skip(advance, int((~live).sum()))
     rows, groups_of = np.nonzero(live)
     total = xp.zeros_like(_resize(flat[:, 0, ...], size, xp=xp))
 

@@ -17,6 +17,7 @@ from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.methods.score import _score_cam, check_activations, formula, one_or_several
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, black_scorer
+from fusioncam_core.models.steps import Times
 
 Vary = Callable[[Array, Chunk, int], Array]
 """(masks (n, *size) in [0, 1], what they are of, the number of the sample) -> the masks to score."""
@@ -165,7 +166,7 @@ def varied_scores(
         limits=_of_channels(limits, samples),
         formula=formula("softmax"),
         xp=xp,
-        advance=lambda channels: advance(samples * channels),
+        advance=Times(advance, samples),
         **options,
     )
     return dataclasses.replace(found, masks_run=samples * found.masks_run)

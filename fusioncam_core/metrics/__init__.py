@@ -1,16 +1,19 @@
 """Whether maps are faithful: formulas as pure functions of arrays, and metrics that ask a model.
 
 The functions take arrays and give one value a map, NaN where there is none. The metrics, `METRICS` by name, do the same
-with an explainer's maps and model; `fusioncam_core.evaluate` compares methods by them. `grid_pointing_game` and
-`randomisation_check` stand by themselves.
+with an explainer's maps and model; `fusioncam_core.evaluate` compares methods by them, and `measure_maps` takes maps of
+any library, in one way for all metrics. What is of many images at once stands by itself: `grid_pointing_game`,
+`randomisation_check`, `max_box_acc`.
 """
 
 import importlib
 import pkgutil
 
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
+from fusioncam_core.metrics.boxes import BoxAccuracy, box_iou, max_box_acc, max_box_acc_v2, pixel_average_precision
 from fusioncam_core.metrics.confidence import drop, gain, increase
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
+from fusioncam_core.metrics.given import measure_maps
 from fusioncam_core.metrics.grid import GridGame, grid_pointing_game
 from fusioncam_core.metrics.imputation import impute
 from fusioncam_core.metrics.localisation import (
@@ -19,6 +22,7 @@ from fusioncam_core.metrics.localisation import (
     energy_in_mask,
     grid_share,
     iou,
+    iou_curve,
     mosaic,
     pointing_game,
     roc_auc,
@@ -30,10 +34,12 @@ from fusioncam_core.metrics.measures import (
     AverageDrop,
     AverageGain,
     AverageIncrease,
+    BoxIoU,
     Coherency,
     Complexity,
     EnergyInMask,
     IoU,
+    IoUCurve,
     MaskAUC,
     PointingGame,
 )
@@ -52,6 +58,8 @@ __all__ = [
     "AverageDrop",
     "AverageGain",
     "AverageIncrease",
+    "BoxAccuracy",
+    "BoxIoU",
     "Coherency",
     "Complexity",
     "Deletion",
@@ -61,6 +69,7 @@ __all__ = [
     "Infidelity",
     "Insertion",
     "IoU",
+    "IoUCurve",
     "MaskAUC",
     "MaxSensitivity",
     "Measured",
@@ -69,6 +78,7 @@ __all__ = [
     "Randomisation",
     "adcc",
     "area",
+    "box_iou",
     "box_masks",
     "cell_masks",
     "coherency",
@@ -82,8 +92,13 @@ __all__ = [
     "increase",
     "infidelity",
     "iou",
+    "iou_curve",
+    "max_box_acc",
+    "max_box_acc_v2",
     "max_sensitivity",
+    "measure_maps",
     "mosaic",
+    "pixel_average_precision",
     "pointing_game",
     "randomisation_check",
     "rank_correlation",

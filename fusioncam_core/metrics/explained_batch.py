@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_numpy
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.batch_size import Span
 from fusioncam_core.models.inputs import Inputs, leaf, with_leaf
 from fusioncam_core.models.masking import Baseline, MaskedScorer, erased_images, over_channels, spatial_size
@@ -17,6 +18,19 @@ from fusioncam_core.models.targets import Targets
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
     from fusioncam_core.results.explanation import Explanation
+
+
+def require_map_size(maps: Array, size: tuple[int, ...]) -> None:
+    """Nothing, if maps (B, *size) are of the images' size.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if tuple(maps.shape[1:]) != tuple(size):
+        raise InvalidValueError(
+            f"Maps are measured in the images' size: expected maps of {tuple(size)}, got {tuple(maps.shape[1:])}. "
+            f"fusioncam_core.resize(maps, {tuple(size)}) makes them so, and explainers give them so by default."
+        )
 
 
 class ExplainedBatch:
@@ -33,6 +47,9 @@ class ExplainedBatch:
         plain: (B,) the targets' probabilities for the plain images.
         images: (B, ...) the explained input.
         channel_axis: where it has its channels, or None.
+
+    Raises:
+        ValueError: if the maps are of another size than the images.
     """
 
     def __init__(self, explainer: Explainer, inputs: Inputs, explanation: Explanation):
@@ -42,6 +59,7 @@ class ExplainedBatch:
         self.targets: np.ndarray[Any, Any] = to_numpy(explanation.targets)
         self.images: Array = leaf(inputs, explainer.masked_input)
         self.channel_axis = explainer.channel_axis_of(self.images)
+        require_map_size(self.maps, self.size)
         self._explainer = explainer
         self._inputs = inputs
 
@@ -68,6 +86,7 @@ class ExplainedBatch:
     @functools.cached_property
     def masked(self) -> Array:
         """(B,) the probabilities of the targets for the images under their maps, over the explainer's baseline."""
+        self._require_shares()
         maps = self._padded(self.maps)
         rows = np.arange(len(self.targets))
         return self._floored(self._masked.probabilities_under(rows, lambda span: span.of(maps)))
@@ -75,8 +94,20 @@ class ExplainedBatch:
     @functools.cached_property
     def again(self) -> Array:
         """(B, *size) the maps of the images times their maps; of one with NaN it is that of the black image."""
+        self._require_shares()
         known = self.xp.where(self.maps == self.maps, self.maps, self.xp.zeros_like(self.maps))
         return self.explain(self.images * self.xp.astype(self.over_channels(known), self.images.dtype))
+
+    def _require_shares(self) -> None:
+        """Raise ValueError if the maps, which are to mask images, are no shares of them; NaN is left to the metric."""
+        known = self.xp.where(self.maps == self.maps, self.maps, self.xp.zeros_like(self.maps))
+        low, high = float(self.xp.min(known)), float(self.xp.max(known))
+        rounding = 8 * float(self.xp.finfo(known.dtype).eps)
+        if low < -rounding or high > 1 + rounding:
+            raise InvalidValueError(
+                f"A map that masks an image lies in [0, 1]: got values from {low:.4g} to {high:.4g}. Explainers give "
+                "such maps by default, and fusioncam_core.normalise(maps) makes them so."
+            )
 
     def _padded(self, rows: Array) -> Array:
         """Rows (B, ...) repeated as far as spans may reach."""

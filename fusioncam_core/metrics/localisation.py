@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,34 @@ def _iou(maps: Array, masks: Array, threshold: float, *, xp: Namespace) -> Array
     chosen = xp.astype(maps >= threshold, maps.dtype)
     both = xp.sum(chosen * masks, axis=-1)
     return quotient(both, xp.sum(chosen, axis=-1) + xp.sum(masks, axis=-1) - both, xp=xp)
+
+
+def iou_curve(maps: Array, masks: Array, *, thresholds: Sequence[float] | None = None, spatial_ndim: int = 2) -> Array:
+    """Intersection over union of the mask and the map's pixels that reach each of several thresholds.
+
+    Choose this where no threshold is agreed on: one that suits a method's maps may not suit another's. The mean of it
+    over thresholds is the metric `iou-curve`.
+
+    Args:
+        maps: (..., *spatial), floating.
+        masks: of zeros and ones or booleans, 1 on the object; of the maps' shape or one that broadcasts with it; of
+            their library or NumPy.
+        thresholds: (T,) in the maps' unit; None for hundredths from 0 to 1.
+        spatial_ndim: how many of the last axes are space.
+
+    Returns:
+        (..., T) in [0, 1]; NaN where a map holds NaN or infinity, or a mask is empty.
+
+    Raises:
+        TypeError: if the maps are not floating, or the masks of another library.
+        ValueError: if the shapes do not fit, a mask holds other values, or a threshold is not finite.
+    """
+    levels = [step / 100 for step in range(101)] if thresholds is None else [float(each) for each in thresholds]
+    if not levels or not all(map(math.isfinite, levels)):
+        raise InvalidValueError(f"thresholds are one or more numbers in the maps' unit: got {thresholds!r}.")
+    pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
+    curve = xp.stack([_iou(pixels, ground_truth, level, xp=xp) for level in levels], axis=-1)
+    return defined(curve, xp.expand_dims(sound, axis=-1), maps, xp=xp)
 
 
 def roc_auc(maps: Array, masks: Array, *, spatial_ndim: int = 2) -> Array:

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array
+from fusioncam_core.arrays.checks import require_count
+from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like, to_numpy
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
+from fusioncam_core.metrics.boxes import STEPS, box_iou
 from fusioncam_core.metrics.confidence import drop, gain, increase
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
-from fusioncam_core.metrics.localisation import energy_in_mask, iou, pointing_game, roc_auc
+from fusioncam_core.metrics.localisation import energy_in_mask, iou, iou_curve, pointing_game, roc_auc
 from fusioncam_core.metrics.metric import Measured, Metric
+from fusioncam_core.metrics.removal import area
+from fusioncam_core.results.objects import THRESHOLD, object_boxes
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,12 @@ class ADCC(Metric):
         return Measured(adcc(*terms))
 
 
+def _required(ground_truth: np.ndarray[Any, Any] | None, title: str) -> np.ndarray[Any, Any]:
+    if ground_truth is None:
+        raise InvalidValueError(f"{title} compares maps with masks of the objects: got none. Give masks=.")
+    return ground_truth
+
+
 @dataclass(frozen=True)
 class _Localisation(Metric):
     """A metric that compares the map with a mask of the object."""
@@ -119,9 +129,8 @@ class _Localisation(Metric):
 
     def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
         """Of maps and masks."""
-        if ground_truth is None:
-            raise InvalidValueError(f"{self.title} compares maps with masks of the objects: got none. Give masks=.")
-        return Measured(self._compared(explained.maps, ground_truth, len(explained.size)))
+        masks = _required(ground_truth, self.title)
+        return Measured(self._compared(explained.maps, masks, len(explained.size)))
 
     @abstractmethod
     def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
@@ -170,6 +179,75 @@ class IoU(_Localisation):
 
     def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
         return iou(maps, ground_truth, threshold=self.threshold, spatial_ndim=spatial_ndim)
+
+
+@dataclass(frozen=True)
+class IoUCurve(Metric):
+    """The mean intersection over union of the object and the map's pixels that reach a threshold, over thresholds.
+
+    Attributes:
+        steps: of the curve, from a threshold of 0 to one of 1.
+    """
+
+    steps: int = STEPS
+
+    name = "iou-curve"
+    title = "IoU over thresholds"
+    better = "higher"
+    needs_ground_truth = True
+    undefined = "the mask is empty, or the map holds NaN"
+    axes = ("threshold", "IoU")
+
+    def __post_init__(self) -> None:
+        require_count(self.steps, "steps")
+
+    def measure(self, explained: ExplainedBatch, ground_truth: np.ndarray[Any, Any] | None = None) -> Measured:
+        """The area under the IoU over thresholds, and the curve."""
+        masks = _required(ground_truth, self.title)
+        thresholds = np.arange(self.steps + 1) / self.steps
+        curves = iou_curve(explained.maps, masks, thresholds=thresholds.tolist(), spatial_ndim=len(explained.size))
+        return Measured(area(thresholds, curves), curves, thresholds)
+
+
+@dataclass(frozen=True)
+class BoxIoU(_Localisation):
+    """Intersection over union of boxes: around the map's largest object, and around an object of the mask.
+
+    Of several objects in the mask the one that fits best counts. Over many images, at the best threshold, the share of
+    those from 1/2 on is `max_box_acc` (Choe et al., CVPR 2020, arXiv 2001.10317).
+
+    Attributes:
+        threshold: a share of the map's largest value, that its object's pixels reach; Zhou et al. (arXiv 1512.04150)
+            take 0.2.
+    """
+
+    threshold: float = THRESHOLD
+
+    name = "box-iou"
+    title = "Box IoU"
+    paper = "arXiv 2001.10317"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise InvalidValueError(f"threshold is a share of the map's largest value: got {self.threshold!r}.")
+
+    def _compared(self, maps: Array, ground_truth: np.ndarray[Any, Any], spatial_ndim: int) -> Array:
+        return _box_iou(maps, ground_truth, self.threshold, spatial_ndim)
+
+
+def _box_iou(maps: Array, ground_truth: np.ndarray[Any, Any], threshold: float, spatial_ndim: int) -> Array:
+    """(B,): 0 for a map without an object, NaN for one with NaN or a mask without an object."""
+    if spatial_ndim != 2:
+        raise InvalidValueError(f"Boxes lie in images, with two axes of space: got maps with {spatial_ndim}.")
+    found = np.full(len(ground_truth), np.nan)
+    for row, (values, mask) in enumerate(zip(to_numpy(maps), ground_truth, strict=True)):
+        # With a margin a mask that is full is no constant map, which has no object.
+        truth = object_boxes(np.pad(mask, 1).astype(np.float32), 1)
+        if truth and np.isfinite(values).all():
+            shift = np.asarray([box.xyxy for box in truth]) - 1
+            own = object_boxes(values, threshold, components="largest")
+            found[row] = box_iou(np.asarray([box.xyxy for box in own]), shift).max() if own else 0.0
+    return constant_like(found, maps, array_namespace(maps))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Metric(ABC):
         paper: where it comes from.
         needs_ground_truth: whether it compares maps with masks of the object.
         undefined: when a value is NaN, in words.
+        axes: of a metric that follows curves, what they are drawn over, and what they are of.
     """
 
     name: ClassVar[str]
@@ -43,6 +44,7 @@ class Metric(ABC):
     paper: ClassVar[str] = ""
     needs_ground_truth: ClassVar[bool] = False
     undefined: ClassVar[str] = "the map holds NaN"
+    axes: ClassVar[tuple[str, str]] = ("share of the pixels", "probability")
 
     def __init_subclass__(cls, **keywords: Any):
         super().__init_subclass__(**keywords)

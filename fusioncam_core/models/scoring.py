@@ -15,6 +15,7 @@ from fusioncam_core.arrays.words import (
     is_constant,
 )
 from fusioncam_core.models.batch_size import Batching, Span
+from fusioncam_core.models.steps import skip
 
 Scorer = Callable[[Array, Array], Array]
 """(masks (n, *size) in [0, 1], the image each belongs to (n,)) -> scores (n,) or (n, K)."""
@@ -91,7 +92,7 @@ def channel_scores(
         advance: told how many channels are done.
     """
     images, channels = np.nonzero(live)
-    advance(live.size - len(images))
+    skip(advance, live.size - len(images))
 
     def rows() -> Iterator[tuple[Array, int]]:
         yield from scored(activations, images, channels, score_maps, batching=batching, xp=xp, advance=advance)

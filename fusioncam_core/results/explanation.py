@@ -13,6 +13,7 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like, to_numpy
 from fusioncam_core.errors import InvalidIndexError, InvalidTypeError, InvalidValueError
+from fusioncam_core.results.objects import THRESHOLD, Components, Threshold, object_boxes, object_masks
 from fusioncam_core.results.provenance import Provenance
 from fusioncam_core.results.stored import Stored, decoded
 
@@ -137,6 +138,71 @@ class Explanation:
 
         return save_explanation(
             self.numpy(), directory, names, photographs, class_names, pictures=pictures, overwrite=overwrite
+        )
+
+    def boxes(
+        self,
+        threshold: Threshold = THRESHOLD,
+        *,
+        percentile: float | None = None,
+        components: Components = "all",
+        minimum_area: int = 1,
+    ) -> Any:
+        """The boxes around the objects of each map, the largest object first: `fusioncam_core.object_boxes`.
+
+        Args:
+            threshold: a share of the map's largest value, in [0, 1]; "otsu"; or "percentile".
+            percentile: in [0, 100], with `threshold="percentile"`.
+            components: "all" objects or the "largest" one.
+            minimum_area: objects of fewer pixels are left out.
+
+        Returns:
+            Of maps (B, *spatial) B lists of `Box`, in pixels of the maps; of (B, K, *spatial) B lists of K lists. A map
+            that is constant or nowhere positive has none.
+
+        Raises:
+            ValueError: for NaN in a map, or an option out of range.
+            MissingExtra: if SciPy is not installed.
+        """
+        return object_boxes(
+            self.maps,
+            threshold,
+            percentile=percentile,
+            components=components,
+            minimum_area=minimum_area,
+            spatial_ndim=self.maps.ndim - self.targets.ndim,
+        )
+
+    def masks(
+        self,
+        threshold: Threshold = THRESHOLD,
+        *,
+        percentile: float | None = None,
+        components: Components = "all",
+        minimum_area: int = 1,
+    ) -> np.ndarray[Any, Any]:
+        """The pixels of the objects of each map: `fusioncam_core.object_masks`.
+
+        Args:
+            threshold: and the others as for `boxes`.
+            percentile: with `threshold="percentile"`.
+            components: "all" objects or the "largest" one.
+            minimum_area: objects of fewer pixels are left out.
+
+        Returns:
+            Booleans of the maps' shape, NumPy's.
+
+        Raises:
+            ValueError: for NaN in a map, or an option out of range.
+            MissingExtra: if SciPy is not installed.
+        """
+        return object_masks(
+            self.maps,
+            threshold,
+            percentile=percentile,
+            components=components,
+            minimum_area=minimum_area,
+            spatial_ndim=self.maps.ndim - self.targets.ndim,
         )
 
     @classmethod

@@ -1,0 +1,147 @@
+"""What an evaluation compares: methods, given maps among them, by metrics, with one of them as the reference."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.explainers.arguments import own_parameters
+from fusioncam_core.explainers.base import Explainer
+from fusioncam_core.explainers.options import BUDGET, MethodOptions
+from fusioncam_core.explainers.registry import find_method
+from fusioncam_core.methods.fusion import Contributions, Variant
+from fusioncam_core.metrics.given import GivenMaps, are_maps
+from fusioncam_core.metrics.metric import Metric, find_metric
+
+Method = Any
+"""A name, an explainer or its class, an array of maps (N, *size), or a pair of one of these and options."""
+
+Methods = Sequence[str | Explainer | type[Explainer]] | Mapping[str, Method]
+
+METHODS = ("grad-cam", "score-cam", "fusion-cam")
+"""What is compared if nothing else is asked for."""
+
+
+class EvaluationOptions(MethodOptions, total=False):
+    """Keywords of methods given by name; the three more are Fusion-CAM's, and Union-CAM's as far as it has them."""
+
+    percentile: float
+    contributions: Contributions
+    variant: Variant
+
+
+_PARTICULAR = ("percentile", "contributions", "variant", *BUDGET)
+"""Keywords that go to those methods that have them."""
+
+
+class Compared(NamedTuple):
+    """The methods by what they are called.
+
+    Attributes:
+        explainers: of given maps, the model alone.
+        given: the maps that are given.
+    """
+
+    explainers: dict[str, Explainer]
+    given: dict[str, GivenMaps]
+
+
+def compared_methods(model: Any, methods: Methods, layer: Any, keywords: Mapping[str, Any]) -> Compared:
+    """The methods that are asked for.
+
+    Raises:
+        TypeError: if they are no such thing.
+        ValueError: for unknown names, or two methods of one name.
+    """
+    if isinstance(methods, str) or are_maps(methods) or not methods:
+        what = "maps without a name: give a mapping, {'mine': maps}" if are_maps(methods) else repr(methods)
+        raise InvalidTypeError(f"Methods are a sequence or mapping of one or more: got {what}.")
+    named = dict(methods) if isinstance(methods, Mapping) else {_label(each): each for each in methods}
+    if len(named) < len(methods):
+        raise InvalidValueError("Two methods have one name: give a mapping from what they are to be called.")
+    _require_taken(named.values(), keywords)
+    found = Compared({}, {})
+    for label, each in named.items():
+        one = _one(model, label, each, layer, keywords)
+        if isinstance(one, GivenMaps):
+            found.given[label] = one
+        found.explainers[label] = one.asks if isinstance(one, GivenMaps) else one
+    return found
+
+
+def _label(method: Any) -> str:
+    if are_maps(method):
+        raise InvalidTypeError("Maps have no name: give a mapping, such as {'mine': maps}.")
+    named = isinstance(method, Explainer) or (inspect.isclass(method) and issubclass(method, Explainer))
+    return str(method.name) if named else str(method)
+
+
+def _one(model: Any, label: str, method: Any, layer: Any, keywords: Mapping[str, Any]) -> Explainer | GivenMaps:
+    if isinstance(method, Explainer):
+        return method
+    given, options = method if isinstance(method, tuple) else (method, {})
+    if hasattr(given, "maps") and hasattr(given, "targets"):
+        raise InvalidTypeError(
+            f"{label!r} is an explanation: expected its maps, explanation.maps, and for their classes "
+            "targets=explanation.targets."
+        )
+    if are_maps(given):
+        return GivenMaps(given, model, label, **{**_for(None, keywords), **options})
+    kind = _kind(given)
+    return kind(model, layer, **{**_for(kind, keywords), **options})
+
+
+def _kind(method: Any) -> type[Explainer]:
+    return method if inspect.isclass(method) and issubclass(method, Explainer) else find_method(method)
+
+
+def _for(kind: type[Explainer] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords without those that a method, or given maps, does not have."""
+    return {key: value for key, value in keywords.items() if key not in _PARTICULAR or _takes(kind, key)}
+
+
+def _takes(kind: type[Explainer] | None, keyword: str) -> bool:
+    if kind is None:
+        return False
+    return kind.takes_budget if keyword in BUDGET else keyword in own_parameters(kind)
+
+
+def _require_taken(methods: Iterable[Any], keywords: Mapping[str, Any]) -> None:
+    """Raise InvalidTypeError for a keyword of some methods that none of those given by name has."""
+    firsts = (each[0] if isinstance(each, tuple) else each for each in methods)
+    kinds = [_kind(each) for each in firsts if isinstance(each, str | type)]
+    for keyword in _PARTICULAR:
+        if keyword in keywords and not any(_takes(kind, keyword) for kind in kinds):
+            raise InvalidTypeError(
+                f"{keyword}= goes to methods that are given by name, and none of these has it: "
+                f"{', '.join(kind.name for kind in kinds) or 'there is none'}."
+            )
+
+
+def distinct_metrics(metrics: Sequence[str | Metric | type[Metric]]) -> tuple[Metric, ...]:
+    """The metrics that are asked for.
+
+    Raises:
+        TypeError, ValueError: for what is no metric, none, or two of one kind.
+    """
+    found = [find_metric(each) for each in metrics]
+    names = [metric.name for metric in found]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not names:
+        raise InvalidValueError(f"Expected one or more metrics, each kind once, got {names}.")
+    return tuple(found)
+
+
+def reference_of(asked: str | None, methods: Sequence[str]) -> str:
+    """The method that others are compared with.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if asked is None:
+        return "fusion-cam" if "fusion-cam" in methods else methods[0]
+    if asked not in methods:
+        raise InvalidValueError(f"The reference is one of {', '.join(map(repr, methods))}: got {asked!r}.")
+    return asked
