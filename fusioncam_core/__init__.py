@@ -60,13 +60,16 @@ from fusioncam_core.methods.smooth import smooth_grad_cam_plus_plus
 from fusioncam_core.methods.union import denoised_cam, union_cam
 from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter
 from fusioncam_core.models.black_box import BlackBox
+from fusioncam_core.models.detection_targets import BoxSimilarity, Candidates, DetectionScore, YOLOCandidates
 from fusioncam_core.models.target_functions import (
     BinaryLogit,
     ClassLogit,
+    ClassProbability,
     Contrast,
-    DetectionScore,
     EmbeddingSimilarity,
+    Finer,
     Regression,
+    ResidualSoftmax,
     SegmentationLogit,
 )
 from fusioncam_core.plugins.loaded_model import LoadedModel
@@ -88,9 +91,12 @@ __all__ = [
     "AblationCAM",
     "BinaryLogit",
     "BlackBox",
+    "BoxSimilarity",
+    "Candidates",
     "CannotWriteError",
     "Capture",
     "ClassLogit",
+    "ClassProbability",
     "Contrast",
     "DetectionScore",
     "EigenCAM",
@@ -100,6 +106,7 @@ __all__ = [
     "Evaluation",
     "Explainer",
     "Explanation",
+    "Finer",
     "FolderInUseError",
     "Fusion",
     "FusionCAM",
@@ -122,6 +129,7 @@ __all__ = [
     "Preprocessing",
     "PreprocessingWarning",
     "Regression",
+    "ResidualSoftmax",
     "ScoreCAM",
     "SegmentationLogit",
     "SkippedImageWarning",
@@ -131,6 +139,7 @@ __all__ = [
     "UnknownNameError",
     "UnreadableImageWarning",
     "XGradCAM",
+    "YOLOCandidates",
     "__version__",
     "ablation_cam",
     "adapt_model",

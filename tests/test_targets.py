@@ -165,11 +165,11 @@ class TestOnPyTorch:
 
     def test_several_functions_in_one_call(self, model: Any, shapes: dict[str, Any]) -> None:
         cam = FusionCAM(model)
-        together = cam(shapes["images"], [ClassLogit(0), Contrast(1, 2)]).numpy()
+        together = cam(shapes["images"], [[ClassLogit(0), Contrast(1, 2)]] * 8).numpy()
         assert together.maps.shape == (8, 2, 48, 48)
         alone = cam(shapes["images"], Contrast(1, 2)).numpy()
         np.testing.assert_allclose(together.maps[:, 1], alone.maps, atol=1e-6)
-        assert ScoreCAM(model)(shapes["images"], [ClassLogit(0), Contrast(1, 2)]).evaluations == (
+        assert ScoreCAM(model)(shapes["images"], [[ClassLogit(0), Contrast(1, 2)]] * 8).evaluations == (
             ScoreCAM(model)(shapes["images"], 0).evaluations
         )
 

@@ -13,8 +13,9 @@ from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError, warn
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.models.adapter import ModelAdapter
+from fusioncam_core.models.function_scores import Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, rows_of, with_leaf
-from fusioncam_core.models.outputs import ClassScores, Scores, unpack
+from fusioncam_core.models.outputs import ClassScores, unpack
 from fusioncam_core.models.target_functions import SegmentationLogit
 from fusioncam_core.results.explanation import Explanation
 

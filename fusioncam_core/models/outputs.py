@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.words import _softmax, sigmoid
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.structure import Path, entries, is_array, is_container, rebuilt
@@ -142,6 +142,15 @@ def map_outputs(function: Callable[[Path, Array], Array], outputs: Any, prefix: 
     if is_container(outputs):
         return rebuilt(outputs, [map_outputs(function, each, (*prefix, step)) for step, each in entries(outputs)])
     changed = {name: map_outputs(function, each, (*prefix, name)) for name, each in _attributes(outputs).items()}
+    return _copied(outputs, changed)
+
+
+def copied_with(outputs: Any, function: Callable[[Any], Any]) -> Any:
+    """A copy of an object of outputs, with the function of what it holds in arrays and containers."""
+    return _copied(outputs, {name: function(each) for name, each in _attributes(outputs).items()})
+
+
+def _copied(outputs: Any, changed: Mapping[str, Any]) -> Any:
     if not changed:
         return outputs
     copied = copy.copy(outputs)
@@ -330,48 +339,3 @@ def require_rows(logits: Array, batch: int) -> None:
             "takes one image at a time, say batch_size=1. If what it takes for a batch are the parts of one sample (a "
             "bag, the frames of a clip), give them as one image: wrap the model so that it takes (batch, parts, ...)."
         )
-
-
-@dataclass(frozen=True)
-class FunctionScores:
-    """Functions of the outputs in the place of classes: a function's value is its logit and its probability.
-
-    Attributes:
-        functions: K functions of the model's raw outputs for n images that return (n,) scores.
-    """
-
-    functions: tuple[Callable[[Any], Array], ...]
-
-    def logits(self, outputs: Any) -> Array:
-        """(B, K) float32 values of the functions.
-
-        Raises:
-            ValueError: if a function returns another shape than (B,).
-        """
-        values = [function(outputs) for function in self.functions]
-        for function, each in zip(self.functions, values, strict=True):
-            if getattr(each, "ndim", None) != 1:
-                shape = tuple(getattr(each, "shape", ()))
-                raise InvalidValueError(
-                    f"The target {function!r} returned shape {shape}, and one score an image was expected."
-                )
-        xp = array_namespace(*values)
-        return xp.astype(xp.stack(values, axis=1), xp.float32)
-
-    def probabilities(self, logits: Array) -> Array:
-        """The values themselves."""
-        return logits
-
-    def __call__(self, outputs: Any, targets: Array | None) -> Array:
-        """(B, K) values of all functions."""
-        return self.logits(outputs)
-
-    def default_targets(self, logits: Array) -> Array:
-        """(B, K) the functions' positions."""
-        xp = array_namespace(logits)
-        positions = indices_like(np.arange(len(self.functions)), logits, xp)
-        return xp.broadcast_to(positions, tuple(logits.shape))
-
-
-Scores = ClassScores | FunctionScores
-"""How targets' scores and probabilities are read off the outputs."""

@@ -43,6 +43,8 @@ class Explanation:
         indices: (B) the images' places in the source they came from, as `explain_many` counts them; else none.
         files: (B) the paths of the files they came from; else none.
         titles: what "maps" and the parts worth a picture are called there.
+        target_names: (B)(K) what the functions are called that were explained in the place of classes, of which
+            `targets` has the positions; else none.
     """
 
     method: str
@@ -64,6 +66,7 @@ class Explanation:
     names: tuple[str, ...] = ()
     indices: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
+    target_names: tuple[tuple[str, ...], ...] = ()
 
     # Equal by the values of arrays, which have no hash.
     __hash__ = None  # type: ignore[assignment]
@@ -139,6 +142,7 @@ class Explanation:
                 names=self.names[own],
                 indices=self.indices[own],
                 files=self.files[own],
+                target_names=self.target_names[own],
             )
 
     @property
@@ -189,4 +193,5 @@ def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
         names=tuple(name for each in explanations for name in each.names),
         indices=tuple(index for each in explanations for index in each.indices),
         files=tuple(file for each in explanations for file in each.files),
+        target_names=tuple(names for each in explanations for names in each.target_names),
     )

@@ -115,6 +115,8 @@ def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | N
 def _title(numbers: Mapping[str, Any]) -> str:
     if numbers["name"] is None:
         return f"class {numbers['class']}"
+    if numbers["class"] is None:
+        return _fit(numbers["name"], _NAME_WIDTH)
     return f"{_fit(numbers['name'], _NAME_WIDTH - 10)} ({numbers['class']})"
 
 
@@ -141,6 +143,8 @@ def target_numbers(
 ) -> Iterator[dict[str, Any]]:
     """For every target of one image its class, name, score, probability and weights, as plain numbers.
 
+    A function has a name and no class.
+
     Args:
         explanation: of NumPy arrays.
         index: of the image in the batch.
@@ -150,10 +154,12 @@ def target_numbers(
     scores = np.atleast_1d(explanation.scores[index])
     probabilities = np.atleast_1d(explanation.probabilities[index])
     weights = {name: np.atleast_1d(values[index]) for name, values in explanation.weights.items()}
+    functions = explanation.target_names[index] if explanation.target_names else None
     for k, target in enumerate(targets.tolist()):
+        name = None if class_names is None or functions is not None else class_names[target]
         yield {
-            "class": target,
-            "name": None if class_names is None else class_names[target],
+            "class": target if functions is None else None,
+            "name": name if functions is None else functions[k],
             "score": _shortest(scores[k]),
             "probability": _shortest(probabilities[k]),
             "weights": {name: _shortest(values[k]) for name, values in weights.items()},
