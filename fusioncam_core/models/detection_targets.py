@@ -276,7 +276,8 @@ class BoxSimilarity(Named):
         if _is_whole(self.classes):
             if not -classes <= self.classes < classes:
                 raise InvalidValueError(f"Candidates have {classes} classes, from 0: got the class {self.classes}.")
-            return np.eye(classes)[self.classes]
+            one: np.ndarray[Any, Any] = np.eye(classes)[self.classes]
+            return one
         if len(self.classes) != classes:
             raise InvalidValueError(
                 f"Candidates have {classes} class scores: got class probabilities of {len(self.classes)} classes."

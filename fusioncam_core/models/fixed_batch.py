@@ -134,7 +134,8 @@ class FixedBatch(ModelAdapter):
 
     def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: Array | None) -> Capture:
         """As of the model, chunk by chunk."""
-        parts, counts = [], []
+        parts: list[Capture] = []
+        counts: list[int] = []
         for chunk, rows, count in self._chunks(inputs):
             own = None if targets is None else rows(targets)
             scored = score

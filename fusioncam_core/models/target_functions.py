@@ -8,7 +8,7 @@ has one, stands in tables and pictures.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,18 +26,15 @@ class Named:
     @property
     def name(self) -> str:
         """Such as "Contrast(3, instead_of=5)": what stands in tables and pictures."""
-        given = [each for each in fields(self) if not _is_default(getattr(self, each.name), each.default)]  # type: ignore[arg-type]
-        words = [
-            _shown(getattr(self, each.name))
-            if each.name == "index"
-            else f"{each.name}={_shown(getattr(self, each.name))}"
-            for each in given
-        ]
+        ordered: list[Field[Any]] = sorted(fields(self), key=lambda each: each.name != "index")  # type: ignore[arg-type]
+        given = [each for each in ordered if not _is_default(getattr(self, each.name), each)]
+        words = (("" if each.name == "index" else f"{each.name}=") + _shown(getattr(self, each.name)) for each in given)
         return f"{type(self).__name__}({', '.join(words)})"
 
 
-def _is_default(value: Any, default: Any) -> bool:
-    return isinstance(value, str | int | float | tuple | None) and bool(value == default)
+def _is_default(value: Any, of: Field[Any]) -> bool:
+    default = of.default if of.default_factory is MISSING else of.default_factory()
+    return type(value) is type(default) and not hasattr(value, "shape") and bool(value == default)
 
 
 def _shown(value: Any) -> str:
@@ -235,15 +232,19 @@ class Finer(Named):
             raise InvalidValueError(f"count is a number of classes, 1 or more: got {self.count!r}.")
         if self.minus is None:
             return
-        minus = (self.minus,) if isinstance(self.minus, int) else tuple(int(each) for each in self.minus)
+        given: Any = self.minus
+        minus = tuple(int(each) for each in ((given,) if isinstance(given, int) else given))
         if not minus or (self.index is not None and self.index in minus):
             raise InvalidValueError(f"minus lists classes other than {self.index}, one at least: got {minus}.")
         object.__setattr__(self, "minus", minus)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a class is left to choose by the plain image."""
+        return self.index is None or self.minus is None
+
     def on_plain(self, outputs: Any) -> Finer:
         """The same with its classes, by the outputs (1, classes) for the plain image."""
-        if self.index is not None and self.minus is not None:
-            return self
         logits = to_numpy(_scores(outputs, self.output, self))[0].astype(np.float64)
         index = int(np.argmax(logits)) if self.index is None else self.index
         _require_classes(index, values=logits[None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,10 @@ LISTS = (
 @runtime_checkable
 class ChosenOnPlain(Protocol):
     """A target function that is chosen by the outputs for the plain image, and stays the same for masked copies."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether something of it is left to choose."""
 
     def on_plain(self, outputs: Any) -> TargetFunction:
         """The function, by the outputs for one image."""
@@ -52,7 +56,8 @@ class Targets(NamedTuple):
     @property
     def waits(self) -> bool:
         """Whether functions are chosen by the outputs for the plain images."""
-        return any(isinstance(function, ChosenOnPlain) for row in self.functions for function in row)
+        rows = self.functions[:1] if self.shared else self.functions
+        return any(_waits(function) for row in rows for function in row)
 
     def on_plain(self, outputs: Any) -> Targets:
         """The same with the functions that the outputs for the plain images choose."""
@@ -60,8 +65,12 @@ class Targets(NamedTuple):
         chosen = []
         for number, row in enumerate(self.functions):
             own = rows_of_outputs(outputs, np.asarray([number]), count)
-            chosen.append(tuple(each.on_plain(own) if isinstance(each, ChosenOnPlain) else each for each in row))
+            chosen.append(tuple(each.on_plain(own) if _waits(each) else each for each in row))
         return self._replace(functions=tuple(chosen), shared=False)
+
+
+def _waits(function: Any) -> TypeGuard[ChosenOnPlain]:
+    return isinstance(function, ChosenOnPlain) and function.waits
 
 
 def read_targets(targets: Any, batch: int) -> Targets:
