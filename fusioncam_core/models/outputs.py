@@ -24,7 +24,7 @@ OutputKind = Literal["logits", "probabilities"]
 OTHER_THAN_CLASSES = (
     "What is no classifier is explained by a function of its outputs, given as targets=: of a segmentation "
     "SegmentationLogit(class, mask), with channel_axis=-1 where classes come last and output= where outputs are "
-    "several; of a detector's candidates DetectionScore(box, class)."
+    "several; of a detector's candidates DetectionScore(box, class), with candidates=YOLOCandidates() for a raw head."
 )
 
 
@@ -59,8 +59,8 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
         raise InvalidTypeError(
             f"The model returned {len(outputs)} mapping{several} of {_names(outputs[0])}, one for each image, as "
             "detectors do. "
-            "Give as targets= a function that makes one score an image of them, (n,): such as the best score of a "
-            "class, or its overlap with a box times its score, as DetectionScore has it."
+            "Give as targets= DetectionScore(box, class) for one object, the best overlap with its box times the score "
+            "of its class, or a function of your own that makes one score an image of them, (n,)."
         )
     if isinstance(entries, tuple | list) and entries:
         return unpack(entries[0])
@@ -321,8 +321,8 @@ def _several_scores(values: Array) -> str:
     return (
         "If they are class scores at every pixel or step, explain those of some of them: "
         "targets=SegmentationLogit(index, mask, channel_axis=-1), or channel_axis=1 where the classes are the second "
-        "axis; of a detector's candidates DetectionScore(box, index). For anything else give targets a function of the "
-        "outputs that returns one score an image."
+        "axis; of a detector's candidates DetectionScore(box, index), with candidates=YOLOCandidates() for a raw head. "
+        "For anything else give targets a function of the outputs that returns one score an image."
     )
 
 
