@@ -296,6 +296,9 @@ class TestOutputsOfOneImage:
             "number": 3,
             "listed": [{"boxes": np.zeros((count, 4))} for count in (0, 1, 3)],
             "lengths": [np.zeros((count, 6)) for count in (3, 1, 3)],
+            "heads": [self.ROWS, self.ROWS + 1, self.ROWS + 2],
+            "auxiliary": [{"logits": self.ROWS + number} for number in range(3)],
+            "pair": (self.ROWS, np.zeros((1, 2)), np.zeros((2, 2))),
         }
         cut = rows_of_outputs(outputs, np.array(numbers), 3)
         np.testing.assert_array_equal(cut["logits"], self.ROWS[numbers])
@@ -305,6 +308,13 @@ class TestOutputsOfOneImage:
         assert cut["number"] == 3
         assert [len(each["boxes"]) for each in cut["listed"]] == [[0, 1, 3][number] for number in numbers]
         assert [len(each) for each in cut["lengths"]] == [[3, 1, 3][number] for number in numbers]
+        np.testing.assert_array_equal(cut["heads"][2], self.ROWS[numbers] + 2)
+        np.testing.assert_array_equal(cut["auxiliary"][2]["logits"], self.ROWS[numbers] + 2)
+        assert [each.shape for each in cut["pair"]] == [(len(numbers), 2), (1, 2), (2, 2)]
+
+    def test_detections_of_as_many_boxes_as_images(self) -> None:
+        outputs = [{"boxes": np.full((3, 4), number)} for number in range(3)]
+        assert rows_of_outputs(outputs, np.array([1]), 3) == [outputs[1]]
 
     def test_attributes(self) -> None:
         class Outputs:
@@ -391,3 +401,21 @@ class TestChosenOnThePlainImage:
 def test_own_scores_know_their_rows() -> None:
     scores = OwnFunctionScores(((column,), (Reader(1).score,)))
     assert scores.of_rows([1, 1, 0]).rows == (scores.rows[1], scores.rows[1], scores.rows[0])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+@pytest.mark.parametrize("method", ["score-cam", "rise"])
+def test_of_nested_outputs_in_tensorflow(method: str) -> None:
+    (features, head), options = pair()
+
+    def several(values: Any) -> Any:
+        classes = head(values)
+        return {"classes": classes, "others": [classes * 2, None]}
+
+    images, cam = three_images().transpose(0, 2, 3, 1), METHODS[method]
+    functions = [lambda outputs, index=index: outputs["others"][0][:, index] for index in (1, 2, 1)]
+    found = cam((features, several), "features", output="classes", **options)(images, functions).numpy()
+    expected = cam((features, head), "features", **options)(images, [ClassLogit(1), ClassLogit(2), ClassLogit(1)])
+    np.testing.assert_allclose(found.scores, expected.numpy().scores * 2, rtol=1e-5)
+    if method == "rise":
+        np.testing.assert_allclose(found.maps, expected.numpy().maps, atol=1e-5)

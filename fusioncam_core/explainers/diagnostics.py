@@ -56,8 +56,8 @@ class OutputCheck:
                 )
                 self._warn(f"{seen}. If they are, say output_kind='probabilities', or take the {ending} off the end of")
             return
-        for function in scores.functions:
-            if isinstance(function, SegmentationLogit) and self._stay_probabilities(inputs, outputs, function.output):
+        for output in dict.fromkeys(each.output for each in scores.functions if isinstance(each, SegmentationLogit)):
+            if self._stay_probabilities(inputs, outputs, output):
                 self._warn(
                     "they lie in [0, 1], far out of range as well. If they are, take the activation off the end of"
                 )

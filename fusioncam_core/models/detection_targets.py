@@ -12,7 +12,7 @@ from fusioncam_core.arrays.checks import require_word, widened
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.words import _softmax, sigmoid
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.models.function_scores import has_an_entry_an_image
+from fusioncam_core.models.function_scores import holds_mappings
 from fusioncam_core.models.outputs import unpack
 from fusioncam_core.models.target_functions import Named
 
@@ -92,7 +92,7 @@ class Candidates:
 
     def __call__(self, outputs: Any) -> list[Found]:
         """One of all images, or one an image."""
-        if has_an_entry_an_image(outputs):
+        if holds_mappings(outputs):
             return [self._of_one(each) for each in outputs]
         boxes, classes = unpack(outputs, self.boxes), unpack(outputs, self.class_scores)
         confidence = None if self.confidence is None else unpack(outputs, self.confidence)

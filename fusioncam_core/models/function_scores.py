@@ -12,7 +12,7 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like, to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.models.outputs import ClassScores, copied_with
+from fusioncam_core.models.outputs import ClassScores, copied_with, shapes_of
 from fusioncam_core.models.structure import entries, is_array, is_container, rebuilt
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ def target_name(function: TargetFunction) -> str:
 def rows_of_outputs(outputs: Any, numbers: np.ndarray[Any, Any], count: int) -> Any:
     """The outputs of some images.
 
-    Arrays with a row an image are cut; so is a list with an entry an image, as detectors return it. What else there is
-    stays.
+    Arrays with a row an image are cut; so is a list with an entry an image, as detectors return it: one of mappings, or
+    one of arrays that differ in their lengths alone. What else there is stays.
 
     Args:
         outputs: of the model for `count` images.
@@ -259,25 +259,35 @@ def rows_of_outputs(outputs: Any, numbers: np.ndarray[Any, Any], count: int) -> 
     """
     if len(numbers) == count and (numbers == np.arange(count)).all():
         return outputs
+    if holds_mappings(outputs) and len(outputs) == count:
+        return type(outputs)(outputs[number] for number in numbers.tolist())
+    return _inner_rows(outputs, numbers, count)
+
+
+def _inner_rows(outputs: Any, numbers: np.ndarray[Any, Any], count: int) -> Any:
+    """The same of a part of outputs, in which a list may also have an entry a head, with a row an image in each."""
     if is_array(outputs):
         return _rows(outputs, numbers) if tuple(outputs.shape[:1]) == (count,) else outputs
-    if has_an_entry_an_image(outputs, count):
+    if _has_an_entry_an_image(outputs, count):
         return type(outputs)(outputs[number] for number in numbers.tolist())
     if is_container(outputs):
-        return rebuilt(outputs, [rows_of_outputs(each, numbers, count) for _, each in entries(outputs)])
-    return copied_with(outputs, lambda each: rows_of_outputs(each, numbers, count))
+        return rebuilt(outputs, [_inner_rows(each, numbers, count) for _, each in entries(outputs)])
+    return copied_with(outputs, lambda each: _inner_rows(each, numbers, count))
 
 
-def has_an_entry_an_image(outputs: Any, count: int | None = None) -> bool:
-    """Whether outputs are a list of one mapping an image, or of one array an image whose lengths differ."""
-    if not isinstance(outputs, list | tuple) or hasattr(outputs, "_make") or not outputs:
+def holds_mappings(outputs: Any) -> bool:
+    """Whether outputs are a list of mappings."""
+    is_list = isinstance(outputs, list | tuple) and not hasattr(outputs, "_make") and len(outputs) > 0
+    return is_list and all(isinstance(each, Mapping) for each in outputs)
+
+
+def _has_an_entry_an_image(outputs: Any, count: int) -> bool:
+    if not isinstance(outputs, list) or len(outputs) != count:
         return False
-    if count is not None and len(outputs) != count:
-        return False
-    if all(isinstance(each, Mapping) for each in outputs):
-        return True
-    arrays = all(is_array(each) and each.ndim for each in outputs)
-    return arrays and count is not None and any(int(each.shape[0]) != count for each in outputs)
+    if holds_mappings(outputs):
+        return any(shape[:1] != (count,) for each in outputs for shape in shapes_of(each).values())
+    alike = all(is_array(each) and each.ndim > 1 for each in outputs) and len({each.shape[1:] for each in outputs}) == 1
+    return alike and any(int(each.shape[0]) != count for each in outputs)
 
 
 def _rows(array: Array, numbers: np.ndarray[Any, Any]) -> Array:
