@@ -32,6 +32,7 @@ from fusioncam_core import (
 )
 from fusioncam_core.models.function_scores import OwnFunctionScores, rows_of_outputs
 from fusioncam_core.models.targets import read_targets
+from fusioncam_core.results.terminal import photograph_report
 from libraries import framework
 
 # TensorFlow's variables have no `copy` argument yet that NumPy 2 asks for.
@@ -280,6 +281,8 @@ class TestOnPyTorch:
         written = json.loads((tmp_path / "image-1.json").read_text())["targets"][0]
         assert (written["class"], written["name"]) == (None, "column")
         assert GradCAM(model, "features")(three_images()).target_names == ()
+        lines = list(photograph_report("x.jpg", next(explanation.split()).numpy(), None, [tmp_path / "x.png"]))
+        assert lines[2] == f"  ClassLogit(2): value {float(explanation.scores[0]):.3f}"
 
 
 class TestOutputsOfOneImage:
