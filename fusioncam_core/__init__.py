@@ -61,13 +61,16 @@ from fusioncam_core.methods.smooth import smooth_grad_cam_plus_plus
 from fusioncam_core.methods.union import denoised_cam, union_cam
 from fusioncam_core.models.adapter import Capture, LayerInfo, ModelAdapter
 from fusioncam_core.models.black_box import BlackBox
+from fusioncam_core.models.detection_targets import BoxSimilarity, Candidates, DetectionScore, YOLOCandidates
 from fusioncam_core.models.target_functions import (
     BinaryLogit,
     ClassLogit,
+    ClassProbability,
     Contrast,
-    DetectionScore,
     EmbeddingSimilarity,
+    Finer,
     Regression,
+    ResidualSoftmax,
     SegmentationLogit,
 )
 from fusioncam_core.plugins.loaded_model import LoadedModel
@@ -92,9 +95,12 @@ __all__ = [
     "BinaryLogit",
     "BlackBox",
     "Box",
+    "BoxSimilarity",
+    "Candidates",
     "CannotWriteError",
     "Capture",
     "ClassLogit",
+    "ClassProbability",
     "Contrast",
     "DetectionScore",
     "EigenCAM",
@@ -104,6 +110,7 @@ __all__ = [
     "Evaluation",
     "Explainer",
     "Explanation",
+    "Finer",
     "FolderInUseError",
     "Fusion",
     "FusionCAM",
@@ -128,6 +135,7 @@ __all__ = [
     "PreprocessingWarning",
     "Provenance",
     "Regression",
+    "ResidualSoftmax",
     "ScoreCAM",
     "SegmentationLogit",
     "SkippedImageWarning",
@@ -137,6 +145,7 @@ __all__ = [
     "UnknownNameError",
     "UnreadableImageWarning",
     "XGradCAM",
+    "YOLOCandidates",
     "__version__",
     "ablation_cam",
     "adapt_model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import os
 import pickle
 import zipfile
@@ -63,6 +64,7 @@ def explanation(count: int = 3, targets: tuple[int, ...] = (2,), spatial: tuple[
         indices=tuple(range(7, 7 + count)),
         files=tuple(f"/photos/cat/{number}.png" for number in range(count)),
         provenance=PROVENANCE,
+        target_names=tuple((f"f{number}",) * math.prod(targets) for number in range(count)),
         **({"raw_range": drawn(*own, 2)} if "raw_range" in known else {}),
     )
 

@@ -19,6 +19,7 @@ from fusioncam_core.errors import InvalidValueError, UnreadableImageWarning, war
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, map_leaves, marked, rows_of, steps
 from fusioncam_core.models.structure import Path as InputPath
 from fusioncam_core.models.structure import Shared, at, entries, is_array, is_container, rebuilt, split
+from fusioncam_core.models.targets import holds_functions
 from fusioncam_core.names import Distinct, name_as_given, names_of_files
 
 if TYPE_CHECKING:
@@ -94,10 +95,13 @@ class SourceTargets:
 
     def __init__(self, targets: Any):
         listed = hasattr(targets, "shape") or isinstance(targets, list | tuple)
-        functions = isinstance(targets, list | tuple) and all(map(callable, targets))
-        rows = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets) if listed else None
         self._same = targets
-        self._rows = None if functions or rows is None or rows.ndim == 0 else rows
+        self._rows: Any = None
+        if holds_functions(targets):
+            self._rows = list(targets)
+        elif listed:
+            rows = np.asarray(to_numpy(targets) if hasattr(targets, "shape") else targets)
+            self._rows = rows if rows.ndim else None
 
     def of(self, group: Group) -> Any:
         """The targets of a group, as a call of an explainer takes them.
@@ -116,8 +120,10 @@ class SourceTargets:
         if max(group.places) >= len(self._rows):
             raise InvalidValueError(
                 f"Expected targets for all images, got them for {len(self._rows)}, and there are more images than that."
+                + (" A function for all images is given bare, not in a list." if isinstance(self._rows, list) else "")
             )
-        return self._rows[list(group.places)]
+        places = list(group.places)
+        return [self._rows[place] for place in places] if isinstance(self._rows, list) else self._rows[places]
 
 
 Unreadable = Callable[[str, str], None]

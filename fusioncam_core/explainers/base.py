@@ -43,10 +43,11 @@ from fusioncam_core.models.channels import measured_channel_axis, warn_of_other_
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.models.fixed_batch import with_fixed_batch
+from fusioncam_core.models.function_scores import Functions, FunctionScores, Scores, function_scores, target_name
 from fusioncam_core.models.inputs import Inputs, batch_length, expected_ndim, leaf, prepare, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.models.measurements import MeasuredCall, Measurements
-from fusioncam_core.models.outputs import ClassScores, FunctionScores, Scores, require_rows
+from fusioncam_core.models.outputs import ClassScores, require_rows
 from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, check_top, read_targets
@@ -266,9 +267,7 @@ class Explainer(Value, ABC):
         axis = self.channel_axis_of(leaf(first, self.masked_input))
         return Measurements(self.adapter, first, self.masked_input, self.scores.output, channel_axis=axis)
 
-    def _default_layer(
-        self, measurements: Measurements, first: Inputs, functions: tuple[Callable[[Any], Array], ...]
-    ) -> str | None:
+    def _default_layer(self, measurements: Measurements, first: Inputs, functions: Functions) -> str | None:
         """The call for `layer=None`, found by runs of one image; None if the model has none to explain."""
         return default_layer(
             measurements,
@@ -285,7 +284,7 @@ class Explainer(Value, ABC):
         first = rows_of(inputs, 0, 1)
         measurements = self._measurements(first)
         if self._layers is None:
-            name = self._default_layer(measurements, first, targets.functions)
+            name = self._default_layer(measurements, first, targets.functions[0] if targets.functions else ())
             if name is None:
                 raise measurements.why_none() or self.adapter.no_default_layer(first, self.needs_gradients)
             self._layers = (name,)
@@ -300,9 +299,10 @@ class Explainer(Value, ABC):
             images: a floating batch (B, ...) in the layout of the model's input, preprocessed; an array of the
                 framework or of NumPy. One image without the batch axis is a batch of one.
             targets: None (each image's top class), one class, (B,) classes, (B, K) for K classes an image, "top5"
-                for as many top classes, a function of the model's raw outputs for n images that returns (n,)
-                scores, or a list of K such functions (`fusioncam_core` has ready ones, such as
-                `Contrast`).
+                for as many top classes; or a function of the model's raw outputs for n images that returns (n,)
+                scores, for all images, a list of B such functions, one an image, or B lists of K of them
+                (`fusioncam_core` has ready ones, such as `Contrast`). A function of one image is called with the
+                outputs of that image and of its masked copies.
 
         Returns:
             An explanation with maps (B, *spatial), or (B, K, *spatial) for K targets, in [0, 1].
@@ -517,6 +517,8 @@ class Explainer(Value, ABC):
     def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:
         """The batch at each of the layers: one forward pass, and one backward pass if the method needs it."""
         adapter, xp, images = self.adapter, self.adapter.namespace, leaf(inputs, self.masked_input)
+        passes = 1 + targets.waits
+        targets = targets.on_plain(adapter.forward(inputs)) if targets.waits else targets
         scores = self._scores_of(inputs, targets)
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
         layers, capture = self._layers_seen(inputs, targets, scores, asked)
@@ -544,7 +546,7 @@ class Explainer(Value, ABC):
                 which=self.masked_input,
                 reshape=self.reshape,
                 channel_axis=self.channel_axis_of(images),
-                evaluations=0 if number else batch_length(inputs),
+                evaluations=0 if number else batch_length(inputs) * passes,
                 evidence=layer.evidence,
                 kind=layer.kind,
             )
@@ -588,7 +590,7 @@ class Explainer(Value, ABC):
 
     def _scores_of(self, inputs: Inputs, targets: Targets) -> Scores:
         if targets.functions:
-            return FunctionScores(targets.functions)
+            return function_scores(targets.functions, shared=targets.shared)
         scores = self.scores.behind(self.adapter.ending(inputs, self.scores.output))
         return replace(scores, top=targets.top)
 
@@ -631,7 +633,15 @@ class Explainer(Value, ABC):
             masks_run=result.masks_run,
             uncertainty=None if result.uncertainty is None else shaped(result.uncertainty),
             provenance=provenance_of(self, [each.layer for each in batches], batch.images),
+            target_names=_target_names(batch),
         )
+
+
+def _target_names(batch: Batch) -> tuple[tuple[str, ...], ...]:
+    """What the target functions of each image are called; none of classes."""
+    if isinstance(batch.scores, ClassScores):
+        return ()
+    return tuple(tuple(map(target_name, row)) for row in batch.scores.of_images(int(batch.targets.shape[0])))
 
 
 def _combined(results: list[Result], batches: list[Batch], combine: str) -> Result:

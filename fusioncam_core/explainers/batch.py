@@ -11,10 +11,10 @@ import numpy as np
 from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.function_scores import Scores
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, taken, with_leaf
 from fusioncam_core.models.layout import Layout, Reshape, find_layout
 from fusioncam_core.models.masking import MaskedScorer, spatial_size
-from fusioncam_core.models.outputs import Scores
 from fusioncam_core.models.probe import Evidence
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Batch:
         captured = xp.take(self.captured, rows, axis=0)
         ablated = captured * constant_like(self._all_but(channels), captured, xp)
         inputs = taken(self.inputs, rows, xp)
-        logits = self.scores.logits(self.adapter.forward_with(inputs, self.layer, ablated))
+        logits = self.masked.logits_of(self.adapter.forward_with(inputs, self.layer, ablated), rows)
         self.count(count)
         return xp.take_along_axis(logits, xp.take(self.targets, rows, axis=0), axis=1)
 

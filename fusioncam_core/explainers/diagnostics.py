@@ -13,8 +13,9 @@ from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError, warn
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.models.adapter import ModelAdapter
+from fusioncam_core.models.function_scores import Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, rows_of, with_leaf
-from fusioncam_core.models.outputs import ClassScores, Scores, unpack
+from fusioncam_core.models.outputs import ClassScores, unpack
 from fusioncam_core.models.target_functions import SegmentationLogit
 from fusioncam_core.results.explanation import Explanation
 
@@ -55,8 +56,8 @@ class OutputCheck:
                 )
                 self._warn(f"{seen}. If they are, say output_kind='probabilities', or take the {ending} off the end of")
             return
-        for function in scores.functions:
-            if isinstance(function, SegmentationLogit) and self._stay_probabilities(inputs, outputs, function.output):
+        for output in dict.fromkeys(each.output for each in scores.functions if isinstance(each, SegmentationLogit)):
+            if self._stay_probabilities(inputs, outputs, output):
                 self._warn(
                     "they lie in [0, 1], far out of range as well. If they are, take the activation off the end of"
                 )

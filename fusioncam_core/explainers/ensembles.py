@@ -16,7 +16,8 @@ from fusioncam_core.explainers.registry import find_method, methods
 from fusioncam_core.methods.fusion import Contributions, Variant, _fusion_cam
 from fusioncam_core.methods.union import _denoised_cam, _union_cam
 from fusioncam_core.models.adapter import ModelAdapter
-from fusioncam_core.models.outputs import FunctionScores
+from fusioncam_core.models.function_scores import FunctionScores
+from fusioncam_core.models.outputs import ClassScores
 from fusioncam_core.models.targets import Targets
 
 PartOptions = Mapping[str, Any] | None
@@ -136,9 +137,11 @@ class _Ensemble(Explainer):
 
 def _targets(batch: Batch) -> Targets:
     """What the batch explains, as it would be asked of another explainer."""
-    if isinstance(batch.scores, FunctionScores):
-        return Targets(None, several=True, functions=batch.scores.functions)
-    return Targets(to_numpy(batch.targets), several=True)
+    scores = batch.scores
+    if isinstance(scores, ClassScores):
+        return Targets(to_numpy(batch.targets), several=True)
+    functions = scores.of_images(int(batch.targets.shape[0]))
+    return Targets(None, several=True, functions=functions, shared=isinstance(scores, FunctionScores))
 
 
 class FusionCAM(_Ensemble):

@@ -22,6 +22,7 @@ from fusioncam_core.models.adapter import (
     Score,
     View,
 )
+from fusioncam_core.models.function_scores import OwnFunctionScores
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
 from fusioncam_core.models.outputs import arrays_in, map_outputs
 from fusioncam_core.models.session import Opened
@@ -134,10 +135,15 @@ class FixedBatch(ModelAdapter):
 
     def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: Array | None) -> Capture:
         """As of the model, chunk by chunk."""
-        parts, counts = [], []
+        parts: list[Capture] = []
+        counts: list[int] = []
         for chunk, rows, count in self._chunks(inputs):
             own = None if targets is None else rows(targets)
-            parts.append(self._inner.capture(chunk, layers, score, own))
+            scored = score
+            if isinstance(score, OwnFunctionScores):
+                start = sum(counts)
+                scored = score.of_rows([min(start + row, start + count - 1) for row in range(self._size)])
+            parts.append(self._inner.capture(chunk, layers, scored, own))
             counts.append(count)
         captured = {name: self._joined_layer([each.layers[name] for each in parts], counts) for name in layers}
         return Capture(self._joined([each.outputs for each in parts], counts), captured)

@@ -17,8 +17,9 @@ from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Span, make_batching
+from fusioncam_core.models.function_scores import OwnFunctionScores, OwnLogits, RawOutputs, Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, taken, with_leaf
-from fusioncam_core.models.outputs import ClassScores, Scores
+from fusioncam_core.models.outputs import ClassScores
 
 Baseline = Any
 """What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
@@ -40,7 +41,7 @@ AS_ADAPTER: Any = "as the adapter has it"
 
 def masked_step(
     adapter: ModelAdapter,
-    scores: Scores,
+    scores: Scores | RawOutputs,
     which: Which = None,
     *,
     normalised: bool = True,
@@ -71,7 +72,7 @@ def masked_step(
 class Steps:
     """The compiled steps of one model and one reading of its outputs, each made when it is first asked for."""
 
-    def __init__(self, adapter: ModelAdapter, scores: Scores, which: Which, channel_axis: int | None):
+    def __init__(self, adapter: ModelAdapter, scores: Scores | RawOutputs, which: Which, channel_axis: int | None):
         self._adapter, self._scores = adapter, scores
         self._made = functools.partial(masked_step, adapter, scores, which, channel_axis=channel_axis)
 
@@ -121,7 +122,8 @@ class MaskedSteps:
     """The compiled steps of one model, and how many images they take at once.
 
     Of the readings of its outputs the latest by classes and the latest by functions are kept: a program for every
-    function that was ever explained would hold on to all that those functions hold.
+    function that was ever explained would hold on to all that those functions hold. Where each image has functions of
+    its own, one program gives the outputs, whatever the functions are, and these are programs of the outputs.
 
     Args:
         adapter: of the model.
@@ -135,19 +137,32 @@ class MaskedSteps:
         self._batch_size = batch_size
         self._batchings: dict[tuple[int, ...], ModelBatching] = {}
         self._groups: dict[tuple[int, ...], ModelBatching] = {}
-        self._latest: dict[tuple[type, int | None], tuple[Scores, Steps]] = {}
+        self._latest: dict[tuple[type, int | None], tuple[Scores | RawOutputs, Steps]] = {}
+        self._reader: tuple[OwnFunctionScores, OwnLogits] | None = None
 
     def of(self, scores: Scores, channel_axis: int | None) -> Steps:
         """The steps of one reading of the outputs, for inputs with their channels there, or None.
 
-        How many top classes are asked for is no part of it.
+        How many top classes are asked for is no part of it; nor is what functions each image has of its own.
         """
-        key = replace(scores, top=1) if isinstance(scores, ClassScores) else scores
+        key: Scores | RawOutputs = scores
+        if isinstance(scores, ClassScores):
+            key = replace(scores, top=1)
+        elif isinstance(scores, OwnFunctionScores):
+            key = RawOutputs()
         kind = type(key), channel_axis
         latest = self._latest.get(kind)
         if latest is None or latest[0] != key:
             latest = self._latest[kind] = (key, Steps(self.adapter, key, self.which, channel_axis))
         return latest[1]
+
+    def reader(self, scores: Scores) -> OwnLogits | None:
+        """What makes logits of the outputs that the steps give; None if they give logits."""
+        if not isinstance(scores, OwnFunctionScores):
+            return None
+        if self._reader is None or self._reader[0] != scores:
+            self._reader = (scores, OwnLogits(self.adapter, scores))
+        return self._reader[1]
 
     def batching(self, images: Array) -> ModelBatching:
         """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
@@ -196,6 +211,7 @@ class MaskedScorer:
         self.evaluations = 0
         self._scores = scores
         self._steps = steps.of(scores, channel_axis)
+        self._reader = steps.reader(scores)
         self._channel_axis = channel_axis
         self._inputs = inputs
         self._which = steps.which
@@ -215,7 +231,18 @@ class MaskedScorer:
         other._erased, other._black = erased, []
         return other
 
+    def logits_of(self, outputs: Any, owners: Array) -> Array:
+        """(n, classes) logits, or (n, K) values of functions, of the model's outputs for copies of images `owners`."""
+        return self._scores.logits(outputs) if self._reader is None else self._reader(outputs, owners)
+
     def _logits(self, maps: Array, owners: Array, *, normalised: bool = True) -> Array:
+        return self._read(self._made(maps, owners, normalised=normalised), owners)
+
+    def _read(self, made: Any, owners: Array) -> Array:
+        """The logits of what a step made."""
+        return made if self._reader is None else self._reader(made, owners)
+
+    def _made(self, maps: Array, owners: Array, *, normalised: bool = True) -> Any:
         xp = self.adapter.namespace
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
         step = self._steps.normalised if normalised else self._steps.plain
@@ -268,7 +295,7 @@ class MaskedScorer:
 
         def logits(span: Span, owned: Array) -> Array:
             rows = taken(self._inputs, owned, self.adapter.namespace)
-            return self._steps.bare(with_leaf(rows, self._which, images(span)))
+            return self._read(self._steps.bare(with_leaf(rows, self._which, images(span))), owned)
 
         return self._first_probabilities(owners, logits)
 
@@ -311,11 +338,26 @@ class MaskedScorer:
         distinct = 1 if self._erased is None and self._which is None else batch
         size = spatial_size(images, self._channel_axis)
         black = constant_like(np.zeros((1, *size)), xp.astype(images[:0, ...], xp.float32), xp)
+        if distinct == 1 and self._reader is not None:
+            return self._read_for_all(self._reader, black)
         logits = self._over(
             np.arange(distinct),
             lambda span, owned: self._logits(xp.broadcast_to(black, (span.length, *size)), owned),
         )
         return xp.broadcast_to(logits, (batch, logits.shape[1]))
+
+    def _read_for_all(self, reader: OwnLogits, black: Array) -> Array:
+        """(B, K) values of one wholly erased image by the functions of every image."""
+        xp, like = self.adapter.namespace, leaf(self._inputs, self._which)
+        first = indices_like(self.batching.padded(np.zeros(1, np.int64)), like, xp)
+
+        def work(span: Span) -> Array:
+            masks = xp.broadcast_to(black, (span.length, *black.shape[1:]))
+            return reader.of_first(self._made(masks, span.of(first)))
+
+        ((logits, count),) = self.batching.over(1, work, search=False)
+        self.evaluations += count
+        return logits
 
     def black_scores(self) -> Array:
         """The targets' logits (B, K) of the wholly erased images."""

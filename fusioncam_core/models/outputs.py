@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.words import _softmax, sigmoid
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.structure import Path, entries, is_array, is_container, rebuilt
@@ -24,7 +24,7 @@ OutputKind = Literal["logits", "probabilities"]
 OTHER_THAN_CLASSES = (
     "What is no classifier is explained by a function of its outputs, given as targets=: of a segmentation "
     "SegmentationLogit(class, mask), with channel_axis=-1 where classes come last and output= where outputs are "
-    "several; of a detector's candidates DetectionScore(box, class)."
+    "several; of a detector's candidates DetectionScore(box, class), with candidates=YOLOCandidates() for a raw head."
 )
 
 
@@ -59,8 +59,8 @@ def unpack(outputs: Any, which: int | str | None = None) -> Array:
         raise InvalidTypeError(
             f"The model returned {len(outputs)} mapping{several} of {_names(outputs[0])}, one for each image, as "
             "detectors do. "
-            "Give as targets= a function that makes one score an image of them, (n,): such as the best score of a "
-            "class, or its overlap with a box times its score, as DetectionScore has it."
+            "Give as targets= DetectionScore(box, class) for one object, the best overlap with its box times the score "
+            "of its class, or a function of your own that makes one score an image of them, (n,)."
         )
     if isinstance(entries, tuple | list) and entries:
         return unpack(entries[0])
@@ -142,6 +142,15 @@ def map_outputs(function: Callable[[Path, Array], Array], outputs: Any, prefix: 
     if is_container(outputs):
         return rebuilt(outputs, [map_outputs(function, each, (*prefix, step)) for step, each in entries(outputs)])
     changed = {name: map_outputs(function, each, (*prefix, name)) for name, each in _attributes(outputs).items()}
+    return _copied(outputs, changed)
+
+
+def copied_with(outputs: Any, function: Callable[[Any], Any]) -> Any:
+    """A copy of an object of outputs, with the function of what it holds in arrays and containers."""
+    return _copied(outputs, {name: function(each) for name, each in _attributes(outputs).items()})
+
+
+def _copied(outputs: Any, changed: Mapping[str, Any]) -> Any:
     if not changed:
         return outputs
     copied = copy.copy(outputs)
@@ -312,8 +321,8 @@ def _several_scores(values: Array) -> str:
     return (
         "If they are class scores at every pixel or step, explain those of some of them: "
         "targets=SegmentationLogit(index, mask, channel_axis=-1), or channel_axis=1 where the classes are the second "
-        "axis; of a detector's candidates DetectionScore(box, index). For anything else give targets a function of the "
-        "outputs that returns one score an image."
+        "axis; of a detector's candidates DetectionScore(box, index), with candidates=YOLOCandidates() for a raw head. "
+        "For anything else give targets a function of the outputs that returns one score an image."
     )
 
 
@@ -330,48 +339,3 @@ def require_rows(logits: Array, batch: int) -> None:
             "takes one image at a time, say batch_size=1. If what it takes for a batch are the parts of one sample (a "
             "bag, the frames of a clip), give them as one image: wrap the model so that it takes (batch, parts, ...)."
         )
-
-
-@dataclass(frozen=True)
-class FunctionScores:
-    """Functions of the outputs in the place of classes: a function's value is its logit and its probability.
-
-    Attributes:
-        functions: K functions of the model's raw outputs for n images that return (n,) scores.
-    """
-
-    functions: tuple[Callable[[Any], Array], ...]
-
-    def logits(self, outputs: Any) -> Array:
-        """(B, K) float32 values of the functions.
-
-        Raises:
-            ValueError: if a function returns another shape than (B,).
-        """
-        values = [function(outputs) for function in self.functions]
-        for function, each in zip(self.functions, values, strict=True):
-            if getattr(each, "ndim", None) != 1:
-                shape = tuple(getattr(each, "shape", ()))
-                raise InvalidValueError(
-                    f"The target {function!r} returned shape {shape}, and one score an image was expected."
-                )
-        xp = array_namespace(*values)
-        return xp.astype(xp.stack(values, axis=1), xp.float32)
-
-    def probabilities(self, logits: Array) -> Array:
-        """The values themselves."""
-        return logits
-
-    def __call__(self, outputs: Any, targets: Array | None) -> Array:
-        """(B, K) values of all functions."""
-        return self.logits(outputs)
-
-    def default_targets(self, logits: Array) -> Array:
-        """(B, K) the functions' positions."""
-        xp = array_namespace(logits)
-        positions = indices_like(np.arange(len(self.functions)), logits, xp)
-        return xp.broadcast_to(positions, tuple(logits.shape))
-
-
-Scores = ClassScores | FunctionScores
-"""How targets' scores and probabilities are read off the outputs."""

@@ -55,6 +55,8 @@ class Explanation:
         titles: what "maps" and the parts worth a picture are called there.
         provenance: how it came to be: versions, the method with all of its options, layers, device, and the digest of
             the weights where it was asked for; None of one that was put together by hand.
+        target_names: (B)(K) what the functions are called that were explained in the place of classes, of which
+            `targets` has the positions; else none.
     """
 
     method: str
@@ -77,6 +79,7 @@ class Explanation:
     indices: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
     provenance: Provenance | None = None
+    target_names: tuple[tuple[str, ...], ...] = ()
 
     # Equal by the values of arrays, which have no hash.
     __hash__ = None  # type: ignore[assignment]
@@ -260,6 +263,9 @@ class Explanation:
             TypeError: if the place is neither a number nor a slice.
         """
         rows = _rows(place, len(self))
+        of_images: dict[str, Any] = {
+            name: tuple(own[row] for row in rows) for name in _OF_IMAGES if (own := getattr(self, name))
+        }
         each, rest = divmod(self.evaluations, max(1, len(self)))
         return replace(
             self,
@@ -267,9 +273,7 @@ class Explanation:
             parts={name: _of_rows(part, rows) for name, part in self.parts.items()},
             weights={name: _of_rows(weight, rows) for name, weight in self.weights.items()},
             evaluations=sum(each + (row < rest) for row in rows),
-            names=tuple(self.names[row] for row in rows if self.names),
-            indices=tuple(self.indices[row] for row in rows if self.indices),
-            files=tuple(self.files[row] for row in rows if self.files),
+            **of_images,
         )
 
     def __iter__(self) -> Iterator[Explanation]:
@@ -334,6 +338,9 @@ def _of_rows(array: Array, rows: range) -> Array:
     return xp.take(array, indices_like(list(rows), array, xp), axis=0)
 
 
+_OF_IMAGES = ("names", "indices", "files", "target_names")
+"""Attributes that are tuples with an entry an image, or none."""
+
 _ARRAYS = ("maps", "targets", "scores", "probabilities", "class_probabilities", "images", "masks_run", "uncertainty")
 
 
@@ -346,15 +353,16 @@ def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
         return xp.concat([pick(each) for each in explanations], axis=0)
 
     first = explanations[0]
+    of_images: dict[str, Any] = {
+        name: tuple(own for each in explanations for own in getattr(each, name)) for name in _OF_IMAGES
+    }
     return replace(
         first,
         **{name: rows(lambda each, name=name: getattr(each, name)) for name in first._arrays},
         parts={name: rows(lambda each, name=name: each.parts[name]) for name in first.parts},
         weights={name: rows(lambda each, name=name: each.weights[name]) for name in first.weights},
         evaluations=sum(each.evaluations for each in explanations),
-        names=tuple(name for each in explanations for name in each.names),
-        indices=tuple(index for each in explanations for index in each.indices),
-        files=tuple(file for each in explanations for file in each.files),
+        **of_images,
     )
 
 
@@ -369,12 +377,10 @@ def _listed(paths: Any) -> list[str | Path]:
 
 def _unlike(first: Explanation, second: Explanation) -> str | None:
     """In what two explanations differ that cannot be joined; None if they can be."""
-    own = (*_ARRAYS, "parts", "weights", "evaluations", "names", "indices", "files")
+    own = (*_ARRAYS, "parts", "weights", "evaluations", *_OF_IMAGES)
     plain = (each.name for each in fields(first) if each.name not in own)
     differ = [name for name in plain if getattr(first, name) != getattr(second, name)]
-    differ += [
-        name for name in ("names", "indices", "files") if bool(getattr(first, name)) != bool(getattr(second, name))
-    ]
+    differ += [name for name in _OF_IMAGES if bool(getattr(first, name)) != bool(getattr(second, name))]
     arrays, others = _arrays_by_name(first), _arrays_by_name(second)
     differ += sorted(arrays.keys() ^ others.keys())
     shared = arrays.keys() & others.keys()

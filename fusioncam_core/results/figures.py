@@ -278,7 +278,7 @@ def _check_drawable(explanation: Explanation) -> None:
 
 def _check_class_names(explanation: Explanation, class_names: Sequence[str] | None) -> None:
     classes = explanation.class_probabilities.shape[1]
-    if class_names is not None and len(class_names) != classes:
+    if class_names is not None and len(class_names) != classes and not explanation.target_names:
         raise InvalidValueError(f"The model has {classes} classes, but there are {len(class_names)} class names.")
 
 

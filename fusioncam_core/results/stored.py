@@ -301,9 +301,14 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
             raise _Refused(f"its {name} is {values[name]!r:.80}")
     provenance = values["provenance"]
     return {
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()},
+        **{name: _tupled(value) for name, value in values.items()},
         "provenance": None if provenance is None else Provenance.from_json(provenance),
     }
+
+
+def _tupled(value: Any) -> Any:
+    """A list of lists as a tuple of tuples; what is no list as it is."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def _is_text(value: Any) -> bool:
@@ -316,6 +321,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_axis(value: Any) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_titles(value: Any) -> bool:
@@ -337,6 +346,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "names": _one(_is_text),
     "indices": _one(_is_count),
     "files": _one(_is_text),
+    "target_names": _one(_is_texts),
     "provenance": lambda value: value is None or isinstance(value, dict),
 }
 """Whether what a file says of a field can be it."""

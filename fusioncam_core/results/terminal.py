@@ -45,7 +45,7 @@ _FUSION_ROWS = {
 def photograph_report(
     path: str, explanation: Explanation, class_names: Sequence[str] | None, written: Sequence[Path]
 ) -> Iterator[str]:
-    """The lines about one photograph: its top classes, what was explained, and the files.
+    """The lines about one photograph: its top classes, if classes were explained, the targets, and the files.
 
     Of many targets the first ten are shown. Names come out as `visible` has them.
 
@@ -56,7 +56,8 @@ def photograph_report(
         written: the files that were written, which differ in their endings.
     """
     yield visible(path)
-    yield from _top_classes(explanation.class_probabilities[0], class_names)
+    if not explanation.target_names:
+        yield from _top_classes(explanation.class_probabilities[0], class_names)
     method = explanation.titles.get("maps", explanation.method)
     evaluations = f"{explanation.evaluations} model evaluation{'s' * (explanation.evaluations != 1)}"
     yield f"  {visible(method)}, layer {visible(explanation.layer)}, {evaluations}"
@@ -64,7 +65,7 @@ def photograph_report(
         moves = f"the region map may still move by {explanation.uncertainty.max():.3f}"
         yield f"  {int(explanation.masks_run[0])} masks run; {moves}"
     for numbers in itertools.islice(target_numbers(explanation, 0, class_names), _MOST_TARGETS):
-        yield f"  {_title(numbers)}: p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
+        yield f"  {_title(numbers)}: {_values(numbers)}"
         yield from _weight_table(numbers["weights"], explanation.titles)
     more = np.atleast_1d(explanation.targets[0]).size - _MOST_TARGETS
     if more > 0:
@@ -115,7 +116,16 @@ def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | N
 def _title(numbers: Mapping[str, Any]) -> str:
     if numbers["name"] is None:
         return f"class {numbers['class']}"
+    if numbers["class"] is None:
+        return _fit(numbers["name"], _NAME_WIDTH)
     return f"{_fit(numbers['name'], _NAME_WIDTH - 10)} ({numbers['class']})"
+
+
+def _values(numbers: Mapping[str, Any]) -> str:
+    """A class's probability and logit; of a function, which is both by itself, its value."""
+    if numbers["class"] is None:
+        return f"value {numbers['score']:.3f}"
+    return f"p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
 
 
 def _weight_table(weights: Mapping[str, float], titles: Mapping[str, str]) -> Iterator[str]:
@@ -141,6 +151,8 @@ def target_numbers(
 ) -> Iterator[dict[str, Any]]:
     """For every target of one image its class, name, score, probability and weights, as plain numbers.
 
+    A function has a name and no class.
+
     Args:
         explanation: of NumPy arrays.
         index: of the image in the batch.
@@ -150,10 +162,12 @@ def target_numbers(
     scores = np.atleast_1d(explanation.scores[index])
     probabilities = np.atleast_1d(explanation.probabilities[index])
     weights = {name: np.atleast_1d(values[index]) for name, values in explanation.weights.items()}
+    functions = explanation.target_names[index] if explanation.target_names else None
     for k, target in enumerate(targets.tolist()):
+        name = None if class_names is None or functions is not None else class_names[target]
         yield {
-            "class": target,
-            "name": None if class_names is None else class_names[target],
+            "class": target if functions is None else None,
+            "name": name if functions is None else functions[k],
             "score": _shortest(scores[k]),
             "probability": _shortest(probabilities[k]),
             "weights": {name: _shortest(values[k]) for name, values in weights.items()},
