@@ -174,12 +174,13 @@ def _label(method: Any) -> str:
 
 def _explainer(model: Any, method: Any, layer: Any, keywords: Mapping[str, Any]) -> Explainer:
     if isinstance(method, Explainer):
+        method.require_usual("Methods are compared by")
         return method
     given, options = method if isinstance(method, tuple) else (method, {})
     kind = given if inspect.isclass(given) and issubclass(given, Explainer) else find_method(given)
     limits = () if kind.takes_budget else ("budget", "tolerance")
     general = {key: value for key, value in keywords.items() if key not in limits}
-    return kind(model, layer, **{**general, **options})
+    return _explainer(model, kind(model, layer, **{**general, **options}), layer, keywords)
 
 
 def _distinct(metrics: list[Metric]) -> tuple[Metric, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
+from fusioncam_core.methods.form import FormName
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -22,7 +23,8 @@ class Explanation:
         method: the explainer's name, such as "fusion-cam".
         layer: the path of the explained layer.
         model: the name of the model's class.
-        maps: (B, *T, *spatial) float32 in [0, 1], of the input's spatial size.
+        maps: (B, *T, *spatial) float32, or float64 of a model in float64: in [0, 1] and of the input's spatial size,
+            unless the explainer's `relu`, `normalised` and `size` say otherwise. `form` says which values they are.
         targets: (B, *T) the explained classes.
         scores: (B, *T) their logits for the plain images.
         probabilities: (B, *T) their probabilities for the plain images.
@@ -43,6 +45,11 @@ class Explanation:
         indices: (B) the images' places in the source they came from, as `explain_many` counts them; else none.
         files: (B) the paths of the files they came from; else none.
         titles: what "maps" and the parts worth a picture are called there.
+        raw_range: (B, *T, 2) the lowest and highest value of each map before it was normalised, in the method's own
+            units: of maps in [0, 1] `map * (high - low) + low` is the raw map, of signed ones `map * max(-low, high)`.
+            None of maps that are not normalised, of several layers' maps combined, and of methods that have none.
+        form: of the maps: "normalised", in [0, 1]; "signed", in [-1, 1] with 0 for what speaks neither for the target
+            nor against it; or "raw", in the method's own units.
     """
 
     method: str
@@ -64,6 +71,8 @@ class Explanation:
     names: tuple[str, ...] = ()
     indices: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
+    raw_range: Array | None = None
+    form: FormName = "normalised"
 
     # Equal by the values of arrays, which have no hash.
     __hash__ = None  # type: ignore[assignment]
@@ -168,7 +177,17 @@ def _equal(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-_ARRAYS = ("maps", "targets", "scores", "probabilities", "class_probabilities", "images", "masks_run", "uncertainty")
+_ARRAYS = (
+    "maps",
+    "targets",
+    "scores",
+    "probabilities",
+    "class_probabilities",
+    "images",
+    "masks_run",
+    "uncertainty",
+    "raw_range",
+)
 
 
 def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
