@@ -139,6 +139,9 @@ class Explainer(Value, ABC):
 
     def __init_subclass__(cls, **keywords: Any):
         super().__init_subclass__(**keywords)
+        # Whoever ends in another way says anew whether the options of `finish` are heard.
+        if "explain" in vars(cls) and "takes_form" not in vars(cls):
+            cls.takes_form = False
         if "name" in vars(cls):
             registry.register(cls)
 

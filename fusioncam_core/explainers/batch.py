@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import at_least_float32, require_finite
+from fusioncam_core.arrays.checks import require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, taken, with_leaf
@@ -34,9 +34,10 @@ class Batch:
         channel_axis: where it has its channels, or None.
         targets: (B, K) integers.
         scores: what the outputs mean.
-        logits: (B, classes) of the plain images.
+        logits: (B, classes) of the plain images, in float32 or, of outputs in float64, in that: all that maps are made
+            of has their dtype.
         captured: the layer's output as it was; None for methods that need no layer.
-        activations: (B, C, *spatial) of the layer, in float32 or, of a model in float64, in that; None likewise.
+        activations: (B, C, *spatial) of the layer, in the dtype of `logits`; None likewise.
         gradients: (B, K, C, *spatial) of the targets' logits, likewise; None if no method asked for them.
         masked: the model under masks.
         advance: told how many masked images are done.
@@ -181,7 +182,7 @@ class Batch:
         return self.xp.stack(each, axis=1)
 
     def _finite_float(self, values: Array, what: str) -> Array:
-        return require_finite(at_least_float32(values, xp=self.xp), self.at_layer(what), self.xp)
+        return require_finite(self.xp.astype(values, self.logits.dtype), self.at_layer(what), self.xp)
 
     def at_layer(self, what: str) -> str:
         """The words for something at the explained layer, with the layer's and the model's names."""

@@ -42,7 +42,6 @@ class _Ensemble(Explainer):
     family = "ensemble"
     needs_masks = True
     takes_budget = True
-    takes_form = True
     option_defaults: ClassVar[ExplainerOptions] = {**DEFAULTS, "baseline": None}
     """Without a baseline the ensemble's own is "zero", and its parts have theirs."""
 
@@ -218,6 +217,7 @@ class FusionCAM(_Ensemble):
     title = "Fusion-CAM"
     paper = "arXiv 2603.05386"
     needs_gradients = True
+    takes_form = True
 
     def __init__(
         self,
@@ -299,6 +299,7 @@ class UnionCAM(_Ensemble):
     title = "Union-CAM"
     paper = "doi 10.3389/fnbot.2024.1490198"
     needs_gradients = True
+    takes_form = True
 
     def __init__(
         self,

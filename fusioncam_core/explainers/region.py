@@ -46,7 +46,6 @@ class Budgeted(Explainer):
 
     needs_masks = True
     takes_budget = True
-    takes_form = True
 
     def __init__(self, model: Any, layer: Any = None, **options: Unpack[BudgetOptions]):
         limits, options_left = limits_of(type(self), options)
@@ -92,6 +91,7 @@ class ScoreCAM(Budgeted):
     title = "Score-CAM"
     family = "region"
     paper = "arXiv 1910.01279"
+    takes_form = True
 
     def __init__(
         self,
@@ -274,6 +274,7 @@ class AblationCAM(Explainer):
 class _Sampled(Budgeted):
     """Score-CAM of several masks a channel."""
 
+    takes_form = True
     _share: float
     _vary: Vary
 
