@@ -112,10 +112,8 @@ class EigenCAM(Explainer):
     def explain(self, batch: Batch) -> Result:
         """`N(U(A v_1))`."""
         combined = _eigen_cam(batch.activations, xp=batch.xp)
-        values, unit = (
-            batch.xp.concat([each] * int(batch.targets.shape[1]), axis=1) for each in (combined.values, combined.unit)
-        )
-        return self.finish(batch, combined._replace(values=values, unit=unit))
+        values = batch.xp.concat([combined.values] * int(batch.targets.shape[1]), axis=1)
+        return self.finish(batch, combined._replace(values=values))
 
 
 class SmoothGradCAMPlusPlus(Explainer):

@@ -62,11 +62,12 @@ def ablation_cam(
     form = Form(relu, normalised)
 
     def maps(drops: Array) -> Array:
-        return finished(_ablation_cam(activations, drops, xp=xp).times(2 * a), extent, form, xp=xp).maps
+        combined = _ablation_cam(activations, drops, xp=xp)
+        return finished(combined._replace(units=(2, *combined.units, a)), extent, form, xp=xp).maps
 
     return one_or_several(drops, maps)
 
 
 def _ablation_cam(activations: Array, drops: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial) and the scores' drops (B, K, C) -> (B, K, *spatial)."""
-    return _weighed(drops, activations, None, xp=xp)
+    return _weighed(drops, activations, xp=xp)

@@ -56,7 +56,7 @@ def _eigen_cam(activations: Array, *, xp: Namespace) -> Combined:
     projections, _, unit = _principal_projection(activations, xp=xp)
     totals = xp.sum(projections, axis=tuple(range(1, projections.ndim)), keepdims=True)
     signed = xp.where(totals < 0, -projections, projections)
-    return Combined(xp.expand_dims(signed, axis=1), xp.expand_dims(unit, axis=1), cut="none")
+    return Combined(xp.expand_dims(signed, axis=1), (xp.expand_dims(unit, axis=1),), cut="none")
 
 
 @in_float32("activations", "gradients")
@@ -110,8 +110,8 @@ def _eigengrad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Co
     # The projection's inner product with the sum over channels is the squared singular value times this sum.
     agreement = xp.reshape(xp.sum(component, axis=-1), (batch * several, *(1 for _ in rest[1:])))
     signed = xp.where(agreement < 0, -projections, projections)
-    own = xp.reshape(unit, (batch, several, *unit.shape[1:])) * a * b[:, :, 0, ...]
-    return Combined(xp.reshape(signed, (batch, several, *rest[1:])), own)
+    units = xp.reshape(unit, (batch, several, *unit.shape[1:])), a, b[:, :, 0, ...]
+    return Combined(xp.reshape(signed, (batch, several, *rest[1:])), units)
 
 
 def _principal_projection(features: Array, *, xp: Namespace) -> tuple[Array, Array, Array]:

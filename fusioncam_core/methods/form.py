@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fusioncam_core.arrays.checks import require_finite, require_flag
 from fusioncam_core.arrays.namespaces import Array, Namespace
 from fusioncam_core.arrays.words import _normalised, _normalised_about_zero, _resize, relu
+
+Units = tuple[Array | float, ...]
 
 Cut = Literal["before", "after", "none"]
 
@@ -56,18 +60,14 @@ class Combined(NamedTuple):
 
     Attributes:
         values: (B, K, *spatial), of the layer's size if that is where the method sums.
-        unit: what they are to be multiplied with to be in the method's own units, a number or an array that
-            broadcasts to (B, K, 1, ...); None for 1.
+        units: what they are to be multiplied with to be in the method's own units: numbers, and arrays that broadcast
+            to (B, K, 1, ...). Their product may be larger than any number, and is not needed for maps in [0, 1].
         cut: whether the method's last relu comes before or after the resize; "none" if it has none.
     """
 
     values: Array
-    unit: Array | float | None = None
+    units: Units = ()
     cut: Cut = "before"
-
-    def times(self, unit: Array | float) -> Combined:
-        """The same in a unit that is so many times as large."""
-        return self._replace(unit=unit if self.unit is None else self.unit * unit)
 
 
 class Finished(NamedTuple):
@@ -76,19 +76,19 @@ class Finished(NamedTuple):
     Attributes:
         maps: in their form.
         low, high: (B, K, 1, ...) the lowest and highest value of each map before it was normalised; None otherwise.
-        unit: as in `Combined`, of those two.
+        units: as in `Combined`, of those two.
     """
 
     maps: Array
     low: Array = None
     high: Array = None
-    unit: Array | float | None = None
+    units: Units = ()
 
     def raw_range(self, *, xp: Namespace) -> Array | None:
         """(B, K, 2) the lowest and highest values in the method's own units; None of maps that are not normalised."""
         if self.low is None:
             return None
-        low, high = (each if self.unit is None else each * self.unit for each in (self.low, self.high))
+        low, high = (functools.reduce(operator.mul, self.units, each) for each in (self.low, self.high))
         return range_of(low, high, self.low.ndim - 2, xp=xp)
 
 
@@ -103,9 +103,9 @@ def finished(combined: Combined, size: tuple[int, ...], form: Form, *, xp: Names
     values = _resize(values, size, xp=xp)
     values = relu(values, xp=xp) if cut == "after" else values
     if not form.normalised:
-        raw = values if combined.unit is None else values * combined.unit
+        raw = functools.reduce(operator.mul, combined.units, values)
         return Finished(require_finite(raw, "raw map", xp))
-    return Finished(*normalised(values, form, len(size), xp=xp), combined.unit)
+    return Finished(*normalised(values, form, len(size), xp=xp), combined.units)
 
 
 def range_of(low: Array, high: Array, spatial_ndim: int, *, xp: Namespace) -> Array:

@@ -53,7 +53,7 @@ def _grad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combine
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     gradients, b = in_unit(gradients, 2, xp=xp)
     weights = xp.mean(gradients, axis=spatial_axes(activations.ndim - 2))
-    return _weighed(weights, activations, b, xp=xp)
+    return _weighed(weights, activations, b[:, :, 0, ...], xp=xp)
 
 
 @in_float32("activations", "gradients")
@@ -99,7 +99,8 @@ def _grad_cam_plus_plus(activations: Array, gradients: Array, *, xp: Namespace) 
     totals, gradients = _channel_totals(activations / a[:, 0, ...], xp=xp), gradients / b
     one, product = _unit_factors(a, b, xp=xp)
     weights = _ratio(relu(gradients, xp=xp), 2 * one + totals * gradients * product, xp=xp)
-    return _weighed(xp.sum(weights, axis=spatial_axes(activations.ndim - 2)), activations, b * one, xp=xp)
+    units = b[:, :, 0, ...], one[:, :, 0, ...]
+    return _weighed(xp.sum(weights, axis=spatial_axes(activations.ndim - 2)), activations, *units, xp=xp)
 
 
 def _unit_factors(a: Array, b: Array, *, xp: Namespace) -> tuple[Array, Array]:
@@ -156,7 +157,7 @@ def _xgrad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combin
     totals = xp.where(xp.abs(totals) <= rounding, xp.zeros_like(totals), totals)
     products = xp.sum(xp.expand_dims(activations, axis=1) * gradients, axis=space)
     weights = _ratio(products, xp.expand_dims(totals, axis=1), xp=xp)
-    return _weighed(weights, activations, xp.expand_dims(a, axis=1) * b, xp=xp)
+    return _weighed(weights, activations, a, b[:, :, 0, ...], xp=xp)
 
 
 @in_float32("activations", "gradients")
@@ -236,7 +237,7 @@ def _hires_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combin
     activations, a = in_unit(activations, 1, xp=xp)
     gradients, b = in_unit(gradients, 2, xp=xp)
     shares = xp.sum(gradients * xp.expand_dims(activations, axis=1), axis=2)
-    return Combined(shares, a * b[:, :, 0, ...])
+    return Combined(shares, (a, b[:, :, 0, ...]))
 
 
 def _maps(
@@ -254,12 +255,12 @@ def _maps(
     return maps if several else maps[:, 0, ...]
 
 
-def _weighed(weights: Array, activations: Array, unit: Array | None, *, xp: Namespace) -> Combined:
-    """`sum_k w_k A_k` of weights (B, K, C), in a unit (B, K, 1, 1, ...) or 1, and activations (B, C, *spatial)."""
+def _weighed(weights: Array, activations: Array, *units: Array, xp: Namespace) -> Combined:
+    """`sum_k w_k A_k` of weights (B, K, C) in such units, and activations (B, C, *spatial)."""
     weights, w = in_unit(weights, 2, xp=xp)
     activations, a = in_unit(activations, 1, xp=xp)
-    own = _over_space(w[:, :, 0], activations.ndim - 2, xp=xp) * a
-    return Combined(weighted_sum(weights, activations, xp=xp), own if unit is None else own * unit[:, :, 0, ...])
+    own = _over_space(w[:, :, 0], activations.ndim - 2, xp=xp)
+    return Combined(weighted_sum(weights, activations, xp=xp), (own, a, *units))
 
 
 def _channel_totals(activations: Array, *, xp: Namespace) -> Array:

@@ -158,4 +158,4 @@ def _rise(
         total = summed if total is None else total + summed
         advance(count)
     require_finite(total, "scores of the masked images", xp)
-    return Combined(total, 1 / (masks.count * masks.mean), cut="none")
+    return Combined(total, (1 / (masks.count * masks.mean),), cut="none")

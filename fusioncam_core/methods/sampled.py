@@ -140,7 +140,8 @@ def _varied_cam(
     found = varied_scores(activations, score_masks, black, vary, samples, extent, share=share, xp=xp, batching=batching)
 
     def summed(scores: Array) -> Array:
-        return finished(_score_cam(activations, scores, xp=xp).times(a), own_size, form, xp=xp).maps
+        combined = _score_cam(activations, scores, xp=xp)._replace(units=(a,))
+        return finished(combined, own_size, form, xp=xp).maps
 
     return one_or_several(found.scores, summed)
 

@@ -104,7 +104,7 @@ def score_cam(
 
     def summed(scores: Array) -> Array:
         combined = _score_cam(maps, scores, channel_weights, xp=xp)
-        combined = combined.times(a) if channel_weights == "softmax" else combined
+        combined = combined._replace(units=(a,)) if channel_weights == "softmax" else combined
         return finished(combined, own_size, form, xp=xp).maps
 
     return one_or_several(found.scores, summed)

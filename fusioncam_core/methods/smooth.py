@@ -63,7 +63,8 @@ def _smooth_grad_cam_plus_plus(activations: Array, gradients: Iterable[Array], *
     one, product = _unit_factors(a, b, xp=xp)
     totals = _channel_totals(activations / a[:, 0, ...], xp=xp)
     weights = _ratio(d2 * relu(d1, xp=xp), 2 * d2 * one + totals * d3 * product, xp=xp)
-    return _weighed(xp.sum(weights, axis=spatial_axes(activations.ndim - 2)), activations, b * one / copies, xp=xp)
+    units = b[:, :, 0, ...], one[:, :, 0, ...] / copies
+    return _weighed(xp.sum(weights, axis=spatial_axes(activations.ndim - 2)), activations, *units, xp=xp)
 
 
 def _power_sums(gradients: Iterable[Array], *, xp: Namespace) -> tuple[Array, Array, Array, Array, int]:

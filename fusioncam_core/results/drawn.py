@@ -23,4 +23,5 @@ def drawn(saliency: npt.NDArray[np.floating[Any]], form: FormName) -> npt.NDArra
     if form == "normalised":
         return saliency
     largest = np.abs(saliency).max()
-    return np.maximum(saliency, 0) / (largest if largest > 0 else 1)
+    shown: npt.NDArray[np.floating[Any]] = np.maximum(saliency, 0) / (largest if largest > 0 else 1)
+    return shown
