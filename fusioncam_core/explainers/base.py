@@ -196,13 +196,13 @@ class Explainer(Value, ABC):
             )
         if self.size == "layer" and not self.needs_layer:
             raise InvalidValueError(
-                f"{self.title} looks at no layer, so size='layer' is the size of nothing: expected 'input', or one "
-                "length for each axis of space, such as (56, 56)."
+                f"{self.title} looks at no layer: expected size='input', or one length for each axis of space, such as "
+                "(56, 56), got size='layer'."
             )
         if several_layers and self.combine == "product" and not self.form.relu:
             raise InvalidValueError(
-                "combine='product' makes evidence for a target of two maps that speak against it, as relu=False shows "
-                "them: expected 'mean' or 'max'."
+                "The product of two maps that speak against a target would speak for it: with relu=False expected "
+                "combine='mean' or 'max', got 'product'."
             )
 
     @property
@@ -221,8 +221,8 @@ class Explainer(Value, ABC):
         """
         if not self.usual:
             raise InvalidValueError(
-                f"{purpose} maps in [0, 1] at the input's size: got {self.title} with relu={self.form.relu}, "
-                f"normalised={self.form.normalised} and size={self.size!r}. Make it without them."
+                f"{purpose} maps in [0, 1] at the input's size: got those of {self.title} with relu={self.form.relu}, "
+                f"normalised={self.form.normalised} and size={self.size!r}. Leave these options out."
             )
 
     # --- the method
