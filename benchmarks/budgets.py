@@ -25,6 +25,7 @@ from fusioncam_core.approximation.gaussian_process import GaussianProcess
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.explainers import ScoreCAM
+from fusioncam_core.methods.form import USUAL, finished
 from fusioncam_core.methods.score import _score_cam, formula
 from fusioncam_core.metrics import rank_correlation
 from fusioncam_core.models.batch_size import Batching
@@ -50,7 +51,9 @@ class Case(NamedTuple):
 
     def map_of(self, scores: np.ndarray) -> np.ndarray:
         """(224, 224) of the scores (C,)."""
-        return _score_cam(self.maps[None], scores[None, None].astype(np.float32), SIZE, xp=np)[0, 0]
+        combined = _score_cam(self.maps[None], scores[None, None].astype(np.float32), xp=np)
+        maps: np.ndarray = finished(combined, SIZE, USUAL, xp=np).maps[0, 0]
+        return maps
 
 
 def cases(layer: str, folder: Path) -> Iterator[Case]:

@@ -46,6 +46,9 @@ CHANGED: dict[str, Any] = {
     "reshape": (14, 14),
     "combine": "max",
     "baseline": 0.5,
+    "relu": False,
+    "normalised": False,
+    "size": (24, 24),
     "backend_options": {"channels": "first"},
     "budget": 8,
     "tolerance": 0.1,
@@ -78,6 +81,10 @@ CHANGED: dict[str, Any] = {
 """Another value of every keyword than its default; a keyword that is not here fails the test until it is."""
 
 
+REFUSED = {(name, keyword) for name in ("fusion-cam", "union-cam") for keyword in ("relu", "normalised")}
+"""Keywords of which a method has no other value."""
+
+
 @pytest.fixture
 def model(shapes_weights: dict[str, Any]) -> Any:
     from torch_models import Shapes
@@ -104,6 +111,10 @@ class TestEveryKeyword:
             if keyword in WITHOUT_EFFECT and keyword != "layer":
                 continue
             value = CHANGED[keyword]
+            if (name, keyword) in REFUSED:
+                with pytest.raises(ValueError, match=keyword):
+                    kind(model, **{keyword: value})
+                continue
             found, again = key(kind(model, **{keyword: value})), key(kind(model, **{keyword: value}))
             assert found not in seen, keyword
             assert found == again, keyword

@@ -42,7 +42,6 @@ def drawn(*shape: int) -> np.ndarray[Any, Any]:
 def explanation(count: int = 3, targets: tuple[int, ...] = (2,), spatial: tuple[int, ...] = (4, 6)) -> Explanation:
     """With every field, and no two values alike."""
     own = (count, *targets)
-    known = {each.name for each in fields(Explanation)}
     return Explanation(
         method="rise",
         layer="features.3#1",
@@ -65,7 +64,8 @@ def explanation(count: int = 3, targets: tuple[int, ...] = (2,), spatial: tuple[
         files=tuple(f"/photos/cat/{number}.png" for number in range(count)),
         provenance=PROVENANCE,
         target_names=tuple((f"f{number}",) * math.prod(targets) for number in range(count)),
-        **({"raw_range": drawn(*own, 2)} if "raw_range" in known else {}),
+        raw_range=drawn(*own, 2),
+        form="signed",
     )
 
 

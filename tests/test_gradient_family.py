@@ -380,7 +380,7 @@ class TestWrongInput:
         ones = np.ones((1, 2, 3, 3))
         with pytest.raises(ValueError, match=r"gradients have shape \(1, 2, 3, 4\)"):
             function(ones, np.ones((1, 2, 3, 4)))
-        with pytest.raises(ValueError, match="not as many axes"):
+        with pytest.raises(ValueError, match="one length for each axis of space"):
             function(ones, ones, size=(4,))
         with pytest.raises(ValueError, match="channel_axis is 1 or -1"):
             function(ones, ones, channel_axis=2)

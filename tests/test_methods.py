@@ -66,7 +66,7 @@ class TestGradCAM:
             grad_cam(np.ones((1, 2, 3, 3)), np.ones((1, 2, 3, 4)))
         with pytest.raises(ValueError, match="a batch, channels and at least one axis of space"):
             grad_cam(np.ones((1, 2)), np.ones((1, 2)))
-        with pytest.raises(ValueError, match="not as many axes"):
+        with pytest.raises(ValueError, match="one length for each axis of space"):
             grad_cam(np.ones((1, 2, 3, 3)), np.ones((1, 2, 3, 3)), size=(4,))
         with pytest.raises(ValueError, match="channel_axis is 1 or -1"):
             grad_cam(np.ones((1, 2, 3, 3)), np.ones((1, 2, 3, 3)), channel_axis=2)

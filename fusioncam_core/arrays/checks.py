@@ -124,6 +124,31 @@ def require_size(size: Any) -> tuple[int, ...]:
     return tuple(operator.index(length) for length in lengths)
 
 
+def require_size_of(size: Any, axes: int) -> tuple[int, ...]:
+    """The lengths as whole numbers, if they are of as many axes of space.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    lengths = require_size(size)
+    if len(lengths) != axes:
+        raise InvalidValueError(
+            f"Expected a size with one length for each axis of space, of which there are {axes}, got {lengths}."
+        )
+    return lengths
+
+
+def require_flag(value: Any, name: str) -> bool:
+    """The value itself if it is True or False.
+
+    Raises:
+        TypeError: naming it otherwise.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidTypeError(f"{name} is True or False: got {value!r}.")
+    return bool(value)
+
+
 Word = TypeVar("Word", bound=str)
 
 
@@ -187,6 +212,18 @@ def require_shape(array: Array, name: str, expected: Sequence[int], meaning: str
 def widened(values: Array, *, xp: Namespace) -> Array:
     """The values in float32 at least: the sum of a map's pixels does not fit into half precision."""
     return values if xp.finfo(values.dtype).bits >= 32 else xp.astype(values, xp.float32)
+
+
+def at_least_float32(values: Array, *, xp: Namespace) -> Array:
+    """Numbers of any kind as floating ones: float64 stays what it is, all others become float32."""
+    return widened(values, xp=xp) if xp.isdtype(values.dtype, "real floating") else xp.astype(values, xp.float32)
+
+
+def of_one_dtype(arrays: Sequence[Array], *, xp: Namespace) -> list[Array]:
+    """Numbers of any kind as floating ones of one dtype: float64 where any of them is, else float32."""
+    wide = [at_least_float32(each, xp=xp) for each in arrays]
+    widest = max((each.dtype for each in wide), key=lambda dtype: int(xp.finfo(dtype).bits))
+    return [each if each.dtype == widest else xp.astype(each, widest) for each in wide]
 
 
 def finite_maps(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array]:

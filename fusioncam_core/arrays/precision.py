@@ -124,4 +124,10 @@ def unit(values: Array, axes: tuple[int, ...], *, xp: Namespace) -> Array:
 
 def tamed(values: Array, first: int, *, xp: Namespace) -> Array:
     """The values in their `unit`, over the axes from `first` on: for formulas to which a factor does not matter."""
-    return values / unit(values, tuple(range(first % values.ndim, values.ndim)), xp=xp)
+    return in_unit(values, first, xp=xp)[0]
+
+
+def in_unit(values: Array, first: int, *, xp: Namespace) -> tuple[Array, Array]:
+    """The values in their `unit`, over the axes from `first` on, and that unit (kept axes)."""
+    own = unit(values, tuple(range(first % values.ndim, values.ndim)), xp=xp)
+    return values / own, own

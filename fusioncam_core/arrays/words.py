@@ -21,6 +21,7 @@ from fusioncam_core.arrays.checks import (
     require_percentage,
     require_scores,
     require_size,
+    require_size_of,
     spatial_axes,
 )
 from fusioncam_core.arrays.kept import MATRICES
@@ -52,13 +53,27 @@ def normalise(maps: Array, *, spatial_ndim: int = 2) -> Array:
 
 
 def _normalise(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
-    low, extent, flat = _extent(maps, spatial_ndim, xp=xp)
+    return _normalised(maps, spatial_ndim, xp=xp)[0]
+
+
+def _normalised(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array]:
+    """`N` of the maps, and of each (kept axes) its lowest and highest value before."""
+    low, high, extent, flat = _extent(maps, spatial_ndim, xp=xp)
     # What is divided by infinity is 0, without another pass over the pixels.
-    return (maps - low) / xp.where(flat, xp.ones_like(extent) * math.inf, extent)
+    return (maps - low) / xp.where(flat, xp.ones_like(extent) * math.inf, extent), low, high
 
 
-def _extent(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array]:
-    """Of each map (kept axes): its minimum, its range, and whether it is constant up to rounding."""
+def _normalised_about_zero(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array]:
+    """The maps by their largest magnitudes, in [-1, 1]: 0 stays 0; and of each its lowest and highest value before."""
+    axes = spatial_axes(spatial_ndim)
+    low, high = xp.min(maps, axis=axes, keepdims=True), xp.max(maps, axis=axes, keepdims=True)
+    largest = xp.maximum(-low, high)
+    none = largest < float(xp.finfo(maps.dtype).smallest_normal)
+    return maps / xp.where(none, xp.ones_like(largest) * math.inf, largest), low, high
+
+
+def _extent(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array, Array]:
+    """Of each map (kept axes): its minimum, its maximum, its range, and whether it is constant up to rounding."""
     axes = spatial_axes(spatial_ndim)
     low = xp.min(maps, axis=axes, keepdims=True)
     high = xp.max(maps, axis=axes, keepdims=True)
@@ -66,12 +81,12 @@ def _extent(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Ar
     # A resize rounds each pixel of a constant map by an ulp or two: that must not be blown up to a pattern.
     rounding = 8 * float(kind.eps) * xp.maximum(xp.abs(low), xp.abs(high))
     extent = high - low
-    return low, extent, (extent <= rounding) | (extent < float(kind.smallest_normal))
+    return low, high, extent, (extent <= rounding) | (extent < float(kind.smallest_normal))
 
 
 def is_constant(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
     """Which maps are constant in the sense of `normalise`: booleans of the leading axes."""
-    flat = _extent(maps, spatial_ndim, xp=xp)[2]
+    flat = _extent(maps, spatial_ndim, xp=xp)[-1]
     return xp.reshape(flat, tuple(maps.shape[: maps.ndim - spatial_ndim]))
 
 
@@ -298,10 +313,7 @@ def _map_size(size: Sequence[int] | None, activations: Array) -> tuple[int, ...]
         )
     if size is None:
         return spatial
-    size = require_size(size)
-    if len(size) != len(spatial):
-        raise InvalidValueError(f"size {size} has not as many axes as the activations have of space, {len(spatial)}.")
-    return size
+    return require_size_of(size, len(spatial))
 
 
 def _over_space(values: Array, spatial_ndim: int, *, xp: Namespace) -> Array:

@@ -80,7 +80,7 @@ def _label(method: Any) -> str:
 
 def _one(model: Any, label: str, method: Any, layer: Any, keywords: Mapping[str, Any]) -> Explainer | GivenMaps:
     if isinstance(method, Explainer):
-        return method
+        return _usual(method)
     given, options = method if isinstance(method, tuple) else (method, {})
     if hasattr(given, "maps") and hasattr(given, "targets"):
         raise InvalidTypeError(
@@ -90,7 +90,13 @@ def _one(model: Any, label: str, method: Any, layer: Any, keywords: Mapping[str,
     if are_maps(given):
         return GivenMaps(given, model, label, **{**_for(None, keywords), **options})
     kind = _kind(given)
-    return kind(model, layer, **{**_for(kind, keywords), **options})
+    return _usual(kind(model, layer, **{**_for(kind, keywords), **options}))
+
+
+def _usual(explainer: Explainer) -> Explainer:
+    """The explainer, if its maps are what metrics measure."""
+    explainer.require_usual("Methods are compared by")
+    return explainer
 
 
 def _kind(method: Any) -> type[Explainer]:

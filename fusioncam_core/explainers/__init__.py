@@ -18,6 +18,7 @@ from fusioncam_core.explainers.gradient import (
 )
 from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
 from fusioncam_core.explainers.registry import EXPLAINERS
+from fusioncam_core.methods.form import Combined
 
 __all__ = [
     "EXPLAINERS",
@@ -26,6 +27,7 @@ __all__ = [
     "SSCAM",
     "AblationCAM",
     "Batch",
+    "Combined",
     "EigenCAM",
     "EigenGradCAM",
     "Explainer",

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
-from fusioncam_core.arrays.checks import require_finite, require_scores, require_switch
+from fusioncam_core.arrays.checks import require_finite, require_scores, require_size_of, require_switch
 from fusioncam_core.arrays.namespaces import Array, indices_like
-from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import (
     CannotRunError,
@@ -35,8 +34,10 @@ from fusioncam_core.explainers.options import (
     DEFAULTS,
     ExplainerOptions,
     require_known,
+    require_map_size,
 )
 from fusioncam_core.explainers.provenance import provenance_of
+from fusioncam_core.methods.form import Combined, Form, finished, normalised
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.batch_size import Span, require_batch_size
 from fusioncam_core.models.channels import measured_channel_axis, warn_of_other_channels
@@ -76,7 +77,8 @@ class Result:
     """A method's maps (B, K, *size), with the stages and the numbers (B, K) it has, and titles of stages to show.
 
     Of a region map with channels that may be left out: how many masks of each image were run, `masks_run` (B,), and how
-    far each map may still move, `uncertainty` (B, K).
+    far each map may still move, `uncertainty` (B, K). Of normalised maps the lowest and highest value of each before,
+    `raw_range` (B, K, 2), and what all of it was made of, `combined`, as `Explainer.finish` gives them.
     """
 
     maps: Array
@@ -85,6 +87,8 @@ class Result:
     titles: dict[str, str] = field(default_factory=dict)
     masks_run: Array | None = None
     uncertainty: Array | None = None
+    raw_range: Array | None = None
+    combined: Combined | None = None
 
 
 class Explainer(Value, ABC):
@@ -119,6 +123,12 @@ class Explainer(Value, ABC):
             `MemoryWarning`, where the device's memory does not hold so many.
         baseline: what an erased pixel is, in the model's input space: "zero", "blur", a number, one value
             a channel, or an image.
+        relu: whether what speaks against a target is cut off, as the papers have it. False keeps it, as negative
+            values; a map is then normalised to [-1, 1] by its largest magnitude, so that 0 stays 0.
+        normalised: whether each map is normalised. False gives the values in the method's own units, to be compared
+            between targets and images. Of normalised maps `Explanation.raw_range` has what they were.
+        size: of the maps: "input", the input's spatial size; "layer", the layer's, without any resize; or one length
+            for each axis of space, such as (56, 56). Masks always have the input's.
         progress: a progress bar: True, False, or None to show it when somebody watches a terminal.
         weights_digest: whether each call digests the model's weights, as they are then, for
             `explanation.provenance.weights_digest`. Reading the 4.7 million of an EfficientNet-Lite0 takes 36 ms, about
@@ -140,10 +150,14 @@ class Explainer(Value, ABC):
     needs_masks: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = True
     takes_budget: ClassVar[bool] = False
+    takes_form: ClassVar[bool] = False
     option_defaults: ClassVar[ExplainerOptions] = DEFAULTS
 
     def __init_subclass__(cls, **keywords: Any):
         super().__init_subclass__(**keywords)
+        # Whoever ends in another way says anew whether the options of `finish` are heard.
+        if "explain" in vars(cls) and "takes_form" not in vars(cls):
+            cls.takes_form = False
         if "name" in vars(cls):
             registry.register(cls)
 
@@ -163,6 +177,9 @@ class Explainer(Value, ABC):
         self.combine = chosen["combine"]
         if self.combine not in COMBINES:
             raise InvalidValueError(f"combine is one of {', '.join(map(repr, COMBINES))}: got {self.combine!r}.")
+        self.form = Form(chosen["relu"], chosen["normalised"])
+        self.size = require_map_size(chosen["size"])
+        self._require_form(several_layers=isinstance(layer, list | tuple) and len(layer) > 1)
         self.adapter = adapt_model(model, chosen["backend_options"])
         given = list(layer) if isinstance(layer, list | tuple) and layer else [layer]
         named = tuple(self.adapter.find(each) for each in given) if layer is not None and self.needs_layer else None
@@ -186,11 +203,73 @@ class Explainer(Value, ABC):
     def _model_name(self) -> str:
         return self.adapter.model_name
 
+    def _require_form(self, *, several_layers: bool) -> None:
+        """Refuse a form of the maps that the method does not have."""
+        if not self.takes_form and not self.usual:
+            raise InvalidValueError(
+                f"{self.title} gives its maps in [0, 1] at the input's size: expected none of relu=, normalised= and "
+                "size=. A method has them if its class says takes_form = True and its explain ends with self.finish: "
+                "docs/tutorials/own_method.md."
+            )
+        if self.size == "layer" and not self.needs_layer:
+            raise InvalidValueError(
+                f"{self.title} looks at no layer: expected size='input', or one length for each axis of space, such as "
+                "(56, 56), got size='layer'."
+            )
+        if several_layers and self.combine == "product" and not self.form.relu:
+            raise InvalidValueError(
+                "The product of two maps that speak against a target would speak for it: with relu=False expected "
+                "combine='mean' or 'max', got 'product'."
+            )
+
+    @property
+    def usual(self) -> bool:
+        """Whether the maps are in [0, 1] at the input's size: what metrics, and the stages of an ensemble, need."""
+        return self.form.usual and self.size == "input"
+
+    def require_usual(self, purpose: str) -> None:
+        """Refuse maps of another form or size than the usual one.
+
+        Args:
+            purpose: what needs them, to begin a sentence with.
+
+        Raises:
+            ValueError: saying what to leave out.
+        """
+        if not self.usual:
+            raise InvalidValueError(
+                f"{purpose} maps in [0, 1] at the input's size: got those of {self.title} with relu={self.form.relu}, "
+                f"normalised={self.form.normalised} and size={self.size!r}. Leave these options out."
+            )
+
     # --- the method
 
     @abstractmethod
     def explain(self, batch: Batch) -> Result:
         """The method itself: maps (B, K, *size) of one batch."""
+
+    def map_size(self, batch: Batch) -> tuple[int, ...]:
+        """The spatial size of the batch's maps.
+
+        Raises:
+            ValueError: if a size was asked for that has not as many axes as the images have of space.
+        """
+        if self.size == "layer":
+            return tuple(int(length) for length in batch.activations.shape[2:])
+        return batch.size if self.size == "input" else require_size_of(self.size, len(batch.size))
+
+    def finish(self, batch: Batch, combined: Combined) -> Result:
+        """The result of what a method has summed up: cut, resized and normalised as the explainer's options say.
+
+        Args:
+            batch: that it was made of.
+            combined: (B, K, *spatial), usually of the layer's size.
+
+        Raises:
+            ValueError: for a size that does not fit, and raw values beyond their dtype's range.
+        """
+        found = finished(combined, self.map_size(batch), self.form, xp=batch.xp)
+        return Result(found.maps, raw_range=found.raw_range(xp=batch.xp), combined=combined)
 
     def mask_count(self, batch: Batch) -> int | None:
         """How many steps the method tells `batch.advance` of; None if it cannot know."""
@@ -305,7 +384,8 @@ class Explainer(Value, ABC):
                 outputs of that image and of its masked copies.
 
         Returns:
-            An explanation with maps (B, *spatial), or (B, K, *spatial) for K targets, in [0, 1].
+            An explanation with maps (B, *spatial), or (B, K, *spatial) for K targets: in [0, 1] and of the input's
+            size, unless `relu`, `normalised` and `size` say otherwise.
 
         Raises:
             TypeError: if images or targets are of a wrong dtype.
@@ -496,15 +576,26 @@ class Explainer(Value, ABC):
 
     def _run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         results, batches = [], self.see(inputs, targets)
+        self._require_one_size(batches)
         for batch in batches:
             watched = progress if self.needs_masks else False
             with progress_bar(self.mask_count(batch), self.title, watched) as batch.advance:
                 results.append(self._checked(self.explain(batch), batch))
-        return results[0] if len(results) == 1 else _combined(results, batches, self.combine), batches
+        return results[0] if len(results) == 1 else self._combined(results, batches), batches
+
+    def _require_one_size(self, batches: list[Batch]) -> None:
+        """Refuse to make one map of maps of several sizes, before any is made."""
+        sizes = {batch.layer: self.map_size(batch) for batch in batches}
+        if len(set(sizes.values())) > 1:
+            named = ", ".join(f"{size} of {layer!r}" for layer, size in sizes.items())
+            raise InvalidValueError(
+                f"Expected layers of one size, to make one map of theirs with size='layer', got {named}: say "
+                "size='input', or one size for all of them, or explain them one by one."
+            )
 
     def _checked(self, result: Any, batch: Batch) -> Result:
-        """The result of a method, if it has a map for each image and target, of the image's size."""
-        expected = (*(int(length) for length in batch.targets.shape), *batch.size)
+        """The result of a method, if it has a map for each image and target, of the size that was asked for."""
+        expected = (*(int(length) for length in batch.targets.shape), *self.map_size(batch))
         if not isinstance(result, Result) or tuple(result.maps.shape) != expected:
             shaped = isinstance(result, Result)
             what = f"maps of shape {tuple(result.maps.shape)}" if shaped else type(result).__qualname__
@@ -634,7 +725,22 @@ class Explainer(Value, ABC):
             uncertainty=None if result.uncertainty is None else shaped(result.uncertainty),
             provenance=provenance_of(self, [each.layer for each in batches], batch.images),
             target_names=_target_names(batch),
+            raw_range=None if result.raw_range is None else shaped(result.raw_range),
+            form=self.form.name,
         )
+
+    def _combined(self, results: list[Result], batches: list[Batch]) -> Result:
+        """The maps of several layers as one, and each as a part."""
+        xp, spatial_ndim = batches[0].xp, len(batches[0].size)
+        maps = xp.stack([result.maps for result in results], axis=0)
+        united = getattr(xp, ARRAY_WORDS[self.combine])(maps, axis=0)
+        united = normalised(united, self.form, spatial_ndim, xp=xp)[0] if self.form.normalised else united
+        parts = {batch.layer: result.maps for batch, result in zip(batches, results, strict=True)}
+        if results[0].masks_run is None or results[0].uncertainty is None:
+            return Result(united, parts)
+        masks_run = xp.sum(xp.stack([result.masks_run for result in results]), axis=0)
+        largest = xp.max(xp.stack([result.uncertainty for result in results]), axis=0)
+        return Result(united, parts, masks_run=masks_run, uncertainty=largest)
 
 
 def _target_names(batch: Batch) -> tuple[tuple[str, ...], ...]:
@@ -642,16 +748,3 @@ def _target_names(batch: Batch) -> tuple[tuple[str, ...], ...]:
     if isinstance(batch.scores, ClassScores):
         return ()
     return tuple(tuple(map(target_name, row)) for row in batch.scores.of_images(int(batch.targets.shape[0])))
-
-
-def _combined(results: list[Result], batches: list[Batch], combine: str) -> Result:
-    """The maps of several layers as one, and each as a part."""
-    xp, spatial_ndim = batches[0].xp, len(batches[0].size)
-    maps = xp.stack([result.maps for result in results], axis=0)
-    united = normalise(getattr(xp, ARRAY_WORDS[combine])(maps, axis=0), spatial_ndim=spatial_ndim)
-    parts = {batch.layer: result.maps for batch, result in zip(batches, results, strict=True)}
-    if results[0].masks_run is None or results[0].uncertainty is None:
-        return Result(united, parts)
-    masks_run = xp.sum(xp.stack([result.masks_run for result in results]), axis=0)
-    largest = xp.max(xp.stack([result.uncertainty for result in results]), axis=0)
-    return Result(united, parts, masks_run=masks_run, uncertainty=largest)

@@ -34,10 +34,11 @@ class Batch:
         channel_axis: where it has its channels, or None.
         targets: (B, K) integers.
         scores: what the outputs mean.
-        logits: (B, classes) of the plain images.
+        logits: (B, classes) of the plain images, in float32 or, of outputs in float64, in that: all that maps are made
+            of has their dtype.
         captured: the layer's output as it was; None for methods that need no layer.
-        activations: (B, C, *spatial) float32 of the layer; None likewise.
-        gradients: (B, K, C, *spatial) float32 of the targets' logits; None if no method asked for them.
+        activations: (B, C, *spatial) of the layer, in the dtype of `logits`; None likewise.
+        gradients: (B, K, C, *spatial) of the targets' logits, likewise; None if no method asked for them.
         masked: the model under masks.
         advance: told how many masked images are done.
     """
@@ -181,7 +182,7 @@ class Batch:
         return self.xp.stack(each, axis=1)
 
     def _finite_float(self, values: Array, what: str) -> Array:
-        return require_finite(self.xp.astype(values, self.xp.float32), self.at_layer(what), self.xp)
+        return require_finite(self.xp.astype(values, self.logits.dtype), self.at_layer(what), self.xp)
 
     def at_layer(self, what: str) -> str:
         """The words for something at the explained layer, with the layer's and the model's names."""

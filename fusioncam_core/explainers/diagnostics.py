@@ -124,7 +124,8 @@ def warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
 def warn_of_empty_maps(explanation: Explanation) -> None:
     """Of maps that are zero everywhere."""
     values = to_numpy(explanation.maps)
-    empty = np.argwhere(values.reshape(*explanation.targets.shape, -1).max(axis=-1) == 0)
+    flat = values.reshape(*explanation.targets.shape, -1)
+    empty = np.argwhere((flat.max(axis=-1) == 0) & (flat.min(axis=-1) == 0))
     if len(empty):
         warn(
             f"The {explanation.method} map is zero everywhere for {_places(empty)}: at layer {explanation.layer!r} "

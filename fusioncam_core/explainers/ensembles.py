@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 from fusioncam_core.arrays.checks import require_percentage, require_word
-from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.arrays.namespaces import Array, to_numpy
+from fusioncam_core.arrays.words import _resize
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.base import Explainer, Family, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import BUDGET, DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
 from fusioncam_core.explainers.region import ScoreCAM
 from fusioncam_core.explainers.registry import find_method, methods
-from fusioncam_core.methods.fusion import Contributions, Variant, _fusion_cam
+from fusioncam_core.methods.form import USUAL, finished
+from fusioncam_core.methods.fusion import Contributions, Fusion, Variant, _fusion_cam
 from fusioncam_core.methods.union import _denoised_cam, _union_cam
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.function_scores import FunctionScores
 from fusioncam_core.models.outputs import ClassScores
 from fusioncam_core.models.targets import Targets
+
+SIGNED = ("relu", "normalised")
+"""What the gradient method of Fusion-CAM may be told of the form of its own map."""
+
+FORM = (*SIGNED, "size")
+"""What an ensemble does not tell its parts, whose maps are its stages."""
 
 PartOptions = Mapping[str, Any] | None
 """Keywords of a part that is given by name."""
@@ -49,11 +58,27 @@ class _Ensemble(Explainer):
             "progress",
             "weights_digest",
             "backend_options",
+            *FORM,
             *(("baseline",) if left.get("baseline") is None else ()),
         )
         self._shared = {name: value for name, value in left.items() if name not in own}
         super().__init__(model, layer, **left)
         self._named: list[Explainer] = []
+
+    def _require_form(self, *, several_layers: bool) -> None:
+        """Refuse what cannot be fused: the stages mask the image, so they are in [0, 1] and of its size."""
+        if not self.form.usual:
+            raise InvalidValueError(
+                f"{self.title} fuses maps in [0, 1], with which it masks the image: expected relu=True and "
+                f"normalised=True, got relu={self.form.relu} and normalised={self.form.normalised}. "
+                "FusionCAM(gradient_options={'relu': False}) shows its gradient map signed, as the part 'signed'; "
+                "explanation.raw_range has what a map was before it was normalised."
+            )
+        if self.size == "layer":
+            raise InvalidValueError(
+                f"{self.title} fuses its maps at the input's size, and has none of the layer's: expected size='input', "
+                "or one length for each axis of space, such as (56, 56)."
+            )
 
     def _use(self, adapter: ModelAdapter) -> None:
         """Go on with another adapter of the same model; the parts that see with this explainer's eyes, too."""
@@ -73,15 +98,26 @@ class _Ensemble(Explainer):
             return self._given_part(role, given, options)
         method = self._method(role, given)
         for name in options or {}:
-            if name in DEFAULTS:
+            if name in DEFAULTS and not (role == "gradient" and name in SIGNED):
                 raise InvalidTypeError(
                     f"{name} is said to the {self.name} itself, which shares it with its parts: leave it out of "
                     f"{role}_options, or give the {role} method as an explainer of its own."
                 )
-        self._named.append(
-            method(self.adapter, **{**self._shared, **self._limits_of(role, method), **own, **(options or {})})
-        )
-        return self._named[-1]
+        part = method(self.adapter, **{**self._shared, **self._limits_of(role, method), **own, **(options or {})})
+        self._require_stage(role, part)
+        self._named.append(part)
+        return part
+
+    def _require_stage(self, role: Family, part: Explainer) -> None:
+        """Refuse a part whose maps are no stage, nor a gradient map that can be shown signed beside it."""
+        one_layer = part.layer_names is None or len(part.layer_names) == 1
+        signed = role == "gradient" and part.size == "input" and not part.form.relu and one_layer
+        if not (part.usual or signed):
+            raise InvalidValueError(
+                f"The {role} map is a stage of {self.title}, in [0, 1] and of the input's size: got one with "
+                f"relu={part.form.relu}, normalised={part.form.normalised} and size={part.size!r}. Leave them out; the "
+                "gradient method of Fusion-CAM alone, at one layer, may have relu=False: its signed map is then a part."
+            )
 
     def _method(self, role: Family, given: str | type[Explainer]) -> type[Explainer]:
         """The class that was named, or given."""
@@ -99,6 +135,7 @@ class _Ensemble(Explainer):
             known = ", ".join(map(repr, methods(role)))
             raise InvalidValueError(f"{role} is an explainer of {known}: got one of {part.name!r}.")
         self._require_the_same_model(role, part)
+        self._require_stage(role, part)
         return part
 
     def _limits_of(self, role: Family, method: type[Explainer]) -> dict[str, Any]:
@@ -126,13 +163,22 @@ class _Ensemble(Explainer):
                 )
 
     def _result(self, part: Explainer, batch: Batch) -> Result:
-        """A part's maps (B, K, *size): of what was seen already, or by its own look at the images."""
+        """A part's maps (B, K, *input size): of what was seen already, or by its own look at the images."""
         if any(part is each for each in self._named):
             return part.explain(batch)
         result, batches = part.run(batch.inputs, _targets(batch), part.progress)
         for each in batches:
             batch.count(each.evaluations)
         return result
+
+    def _fused(self, fusion: Fusion, region: Result, batch: Batch, denoised: str) -> Result:
+        """The result, with map and stages as they are fused, or all of them resized; `denoised` is that one's title."""
+        titles = {"denoised": denoised, "region": self.region.title}
+        size, parts, maps = self.map_size(batch), fusion.parts, fusion.maps
+        if size != batch.size:
+            parts = {name: _resize(part, size, xp=batch.xp) for name, part in parts.items()}
+            maps = _resize(maps, size, xp=batch.xp)
+        return Result(maps, parts, fusion.weights, titles, region.masks_run, region.uncertainty, fusion.raw_range)
 
 
 def _targets(batch: Batch) -> Targets:
@@ -155,6 +201,10 @@ class FusionCAM(_Ensemble):
         region: a region method, likewise; Score-CAM in the paper.
         gradient_options, region_options: keywords of a part that is given by name, such as `{"samples": 50}`. Those of
             this explainer that the part knows as well, its baseline among them, reach it anyway.
+            `gradient_options={"relu": False}`, or a gradient explainer with it, adds that map with what speaks against
+            the target as the part "signed"; what is fused stays the same.
+        size: "input" or one length for each axis of space, to which map and stages are resized once they are fused.
+            Fused maps are in [0, 1]: there is no `relu` nor `normalised` to leave out.
         percentile: values of the gradient map below it are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic) or
             "unnormalised" (the authors' later package, xplaincam).
@@ -171,6 +221,7 @@ class FusionCAM(_Ensemble):
     title = "Fusion-CAM"
     paper = "arXiv 2603.05386"
     needs_gradients = True
+    takes_form = True
 
     def __init__(
         self,
@@ -200,8 +251,9 @@ class FusionCAM(_Ensemble):
     def explain(self, batch: Batch) -> Result:
         """Steps 1 to 3 of the paper, or the calibrated union, with every stage in the parts."""
         region = self._result(self.region, batch)
+        gradient, signed = self._gradient_maps(batch)
         fusion = _fusion_cam(
-            self._result(self.gradient, batch).maps,
+            gradient,
             region.maps,
             batch.masked.probabilities,
             batch.masked.black_probabilities(),
@@ -211,8 +263,21 @@ class FusionCAM(_Ensemble):
             len(batch.size),
             xp=batch.xp,
         )
-        titles = {"denoised": f"Denoised {self.gradient.title}", "region": self.region.title}
-        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.masks_run, region.uncertainty)
+        shown = replace(fusion, parts={**fusion.parts, **signed})
+        return self._fused(shown, region, batch, f"Denoised {self.gradient.title}")
+
+    def _gradient_maps(self, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        """The gradient map in [0, 1], and as a part the same one signed, if that was asked for."""
+        result = self._result(self.gradient, batch)
+        if self.gradient.usual:
+            return result.maps, {}
+        if result.combined is None:
+            raise InvalidValueError(
+                f"{self.gradient.title} has no signed map beside its own: expected an explain that ends with "
+                "self.finish. Leave relu=False out."
+            )
+        usual = finished(result.combined, batch.size, USUAL, xp=batch.xp).maps
+        return usual, {"signed": result.maps}
 
 
 class UnionCAM(_Ensemble):
@@ -224,6 +289,7 @@ class UnionCAM(_Ensemble):
         model, layer, and every keyword of `Explainer`.
         region: a region method, by name or as an explainer, as for `FusionCAM`; Score-CAM in the paper.
         region_options: its keywords, if it is given by name.
+        size: as for `FusionCAM`; there is no `relu` nor `normalised` to leave out either.
         percentile: gradients below this percentile of their channel are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic, which can
             invert a map) or "unnormalised" (the authors' later package, xplaincam).
@@ -237,6 +303,7 @@ class UnionCAM(_Ensemble):
     title = "Union-CAM"
     paper = "doi 10.3389/fnbot.2024.1490198"
     needs_gradients = True
+    takes_form = True
 
     def __init__(
         self,
@@ -266,5 +333,4 @@ class UnionCAM(_Ensemble):
             len(batch.size),
             xp=batch.xp,
         )
-        titles = {"denoised": "Denoised gradients", "region": self.region.title}
-        return Result(fusion.maps, fusion.parts, fusion.weights, titles, region.masks_run, region.uncertainty)
+        return self._fused(fusion, region, batch, "Denoised gradients")

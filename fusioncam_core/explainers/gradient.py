@@ -20,6 +20,7 @@ from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import ExplainerOptions
 from fusioncam_core.methods.eigen import _eigen_cam, _eigengrad_cam
+from fusioncam_core.methods.form import Combined
 from fusioncam_core.methods.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
 from fusioncam_core.methods.smooth import _smooth_grad_cam_plus_plus
 from fusioncam_core.models.masking import drawn_for_one
@@ -29,11 +30,12 @@ class _FromGradients(Explainer):
     """A method that is a formula of one batch's activations and gradients."""
 
     needs_gradients = True
-    formula: ClassVar[Callable[..., Array]]
+    takes_form = True
+    formula: ClassVar[Callable[..., Combined]]
 
     def explain(self, batch: Batch) -> Result:
         """The method's formula."""
-        return Result(self.formula(batch.activations, batch.required_gradients, batch.size, xp=batch.xp))
+        return self.finish(batch, self.formula(batch.activations, batch.required_gradients, xp=batch.xp))
 
 
 class GradCAM(_FromGradients):
@@ -96,17 +98,22 @@ class EigenGradCAM(_FromGradients):
 
 
 class EigenCAM(Explainer):
-    """Eigen-CAM (arXiv 2008.00299): the principal component of the activations, the same map for every target."""
+    """Eigen-CAM (arXiv 2008.00299): the principal component of the activations, the same map for every target.
+
+    It has no relu: its lowest value, which may be negative, is 0 in the map. With `relu=False` 0 stays 0.
+    """
 
     name = "eigen-cam"
     title = "Eigen-CAM"
     family = "gradient"
     paper = "arXiv 2008.00299"
+    takes_form = True
 
     def explain(self, batch: Batch) -> Result:
         """`N(U(A v_1))`."""
-        maps = batch.xp.expand_dims(_eigen_cam(batch.activations, batch.size, xp=batch.xp), axis=1)
-        return Result(batch.xp.concat([maps] * int(batch.targets.shape[1]), axis=1))
+        combined = _eigen_cam(batch.activations, xp=batch.xp)
+        values = batch.xp.concat([combined.values] * int(batch.targets.shape[1]), axis=1)
+        return self.finish(batch, combined._replace(values=values))
 
 
 class SmoothGradCAMPlusPlus(Explainer):
@@ -132,6 +139,7 @@ class SmoothGradCAMPlusPlus(Explainer):
     family = "gradient"
     paper = "arXiv 1908.01224"
     needs_gradients = True
+    takes_form = True
 
     def __init__(
         self,
@@ -153,7 +161,7 @@ class SmoothGradCAMPlusPlus(Explainer):
     def explain(self, batch: Batch) -> Result:
         """`N(U(relu(sum_k w_k A_k)))` with the weights of Grad-CAM++ from averaged powers of the gradients."""
         gradients = (batch.capture(images)[1] for images in self._noisy(batch))
-        return Result(_smooth_grad_cam_plus_plus(batch.activations, gradients, batch.size, xp=batch.xp))
+        return self.finish(batch, _smooth_grad_cam_plus_plus(batch.activations, gradients, xp=batch.xp))
 
     def _noisy(self, batch: Batch) -> Iterator[Array]:
         """The batch's images (B, ...), once for each sample, with noise added."""

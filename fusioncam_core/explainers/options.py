@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 from fusioncam_core.approximation.budget import Limits, require_limits
-from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.arrays.checks import require_size
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.arguments import own_parameters
 from fusioncam_core.models.batch_size import BatchSize
 from fusioncam_core.models.inputs import Which
@@ -16,6 +17,9 @@ from fusioncam_core.models.masking import Baseline
 from fusioncam_core.models.outputs import OutputKind, Task
 
 Combine = Literal["mean", "max", "product"]
+
+Size = Literal["input", "layer"] | tuple[int, ...]
+"""Of maps: the input's, the layer's, or one length for each axis of space."""
 
 
 class ModelOptions(TypedDict, total=False):
@@ -35,6 +39,9 @@ class ModelOptions(TypedDict, total=False):
 class ExplainerOptions(ModelOptions, total=False):
     """Keywords of every explainer."""
 
+    relu: bool
+    normalised: bool
+    size: Size
     progress: bool | None
     weights_digest: bool
     backend_options: Mapping[str, Any]
@@ -64,6 +71,9 @@ DEFAULTS: ExplainerOptions = {
     "combine": "mean",
     "batch_size": "auto",
     "baseline": "zero",
+    "relu": True,
+    "normalised": True,
+    "size": "input",
     "progress": None,
     "weights_digest": False,
     "backend_options": {},
@@ -85,6 +95,21 @@ def require_known(options: Iterable[str], known: Iterable[str], method: type) ->
                 + (f"; did you mean {near[0]!r}?" if near else ".")
                 + " What belongs to a backend goes into backend_options={...}."
             )
+
+
+def require_map_size(size: Any) -> Size:
+    """One of the two words, or the lengths as whole numbers.
+
+    Raises:
+        InvalidValueError: for anything else.
+    """
+    if isinstance(size, str) and size in ("input", "layer"):
+        return cast(Size, size)
+    if isinstance(size, str) or not isinstance(size, Iterable):
+        raise InvalidValueError(
+            f"size is 'input', 'layer', or one length for each axis of space, such as (56, 56): got {size!r}."
+        )
+    return require_size(size)
 
 
 def limits_of(method: type, options: BudgetOptions) -> tuple[Limits, ExplainerOptions]:

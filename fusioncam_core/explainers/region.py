@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
@@ -17,6 +18,7 @@ from fusioncam_core.explainers.base import Explainer, Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
 from fusioncam_core.methods.ablation import _ablation_cam
+from fusioncam_core.methods.form import Combined
 from fusioncam_core.methods.groups import PERCENTILE, Grouping, _group_cam, check_groups, group_maps
 from fusioncam_core.methods.rise import RandomMasks, _rise, check_random_masks
 from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
@@ -39,7 +41,8 @@ class Budgeted(Explainer):
         model, layer, and every keyword of `Explainer`.
         budget: the most masks run of each image; None for all. What the others would score is predicted.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
-            in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.approximation`).
+            in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.approximation`), of the
+            map in [0, 1], whatever `relu`, `normalised` and `size` say.
     """
 
     needs_masks = True
@@ -58,12 +61,12 @@ class Budgeted(Explainer):
         images, channels = batch.activations.shape[:2]
         return int(images * min(channels * self._samples, self.limits.budget or math.inf))
 
-    def _result(self, maps: Array, found: Scored, batch: Batch) -> Result:
+    def _result(self, combined: Combined, found: Scored, batch: Batch) -> Result:
         """The maps, with what was run for them and how far they may still move."""
         masks_run, uncertainty = (
             constant_like(each, batch.logits, batch.xp) for each in (found.masks_run, found.uncertainty)
         )
-        return Result(maps, masks_run=masks_run, uncertainty=uncertainty)
+        return replace(self.finish(batch, combined), masks_run=masks_run, uncertainty=uncertainty)
 
 
 class ScoreCAM(Budgeted):
@@ -89,6 +92,7 @@ class ScoreCAM(Budgeted):
     title = "Score-CAM"
     family = "region"
     paper = "arXiv 1910.01279"
+    takes_form = True
 
     def __init__(
         self,
@@ -109,7 +113,7 @@ class ScoreCAM(Budgeted):
         found = score_channels(
             maps, score_maps, black, limits=self.limits, formula=formula(self.channel_weights), **_chunking(batch)
         )
-        return self._result(_score_cam(maps, found.scores, batch.size, self.channel_weights, xp=batch.xp), found, batch)
+        return self._result(_score_cam(maps, found.scores, self.channel_weights, xp=batch.xp), found, batch)
 
     def _by_logit(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
         """The scores of maps, and of the black image."""
@@ -140,7 +144,8 @@ class GroupCAM(Explainer):
     """Group-CAM (arXiv 2103.13859): groups of channels, weighed by gradients, mask the image; what helps is summed.
 
     The masks are made of a target's gradients: one evaluation for each group that is not constant and each target,
-    and one an image for the wholly erased one.
+    and one an image for the wholly erased one. With `relu=False` a group that lowers the probability takes away from
+    the sum. The groups' maps are summed in the size of the map, each normalised in it.
 
     Args:
         model, layer, and every keyword of `Explainer`.
@@ -163,6 +168,7 @@ class GroupCAM(Explainer):
     paper = "arXiv 2103.13859"
     needs_gradients = True
     needs_masks = True
+    takes_form = True
     option_defaults: ClassVar[ExplainerOptions] = {**DEFAULTS, "baseline": None}
 
     def __init__(
@@ -210,10 +216,10 @@ class GroupCAM(Explainer):
             self.seed,
             xp=xp,
         )
-        result = Result(_group_cam(maps, score_maps, batch.size, **_chunking(batch)))
+        combined = _group_cam(maps, score_maps, self.map_size(batch), self.form, **_chunking(batch))
         if masked is not batch.masked:
             batch.count(masked.evaluations)
-        return result
+        return self.finish(batch, combined)
 
     def _erasing(self, batch: Batch) -> MaskedScorer:
         if self.baseline is not None:
@@ -234,11 +240,12 @@ class AblationCAM(Explainer):
     family = "region"
     paper = "WACV 2020, Desai and Ramaswamy"
     needs_masks = True
+    takes_form = True
 
     def explain(self, batch: Batch) -> Result:
         """`N(U(relu(sum_k (y - y_k) A_k)))`."""
         drops = constant_like(self._drops(batch), batch.activations, batch.xp)
-        return Result(_ablation_cam(batch.activations, drops, batch.size, xp=batch.xp))
+        return self.finish(batch, _ablation_cam(batch.activations, drops, xp=batch.xp))
 
     def _drops(self, batch: Batch) -> np.ndarray[Any, Any]:
         """(B, K, C) `y - y_k`; 0 for a channel that is zero anyway."""
@@ -268,6 +275,7 @@ class AblationCAM(Explainer):
 class _Sampled(Budgeted):
     """Score-CAM of several masks a channel."""
 
+    takes_form = True
     _share: float
     _vary: Vary
 
@@ -288,7 +296,7 @@ class _Sampled(Budgeted):
             limits=self.limits,
             **_chunking(batch),
         )
-        return self._result(_score_cam(batch.activations, found.scores, batch.size, xp=batch.xp), found, batch)
+        return self._result(_score_cam(batch.activations, found.scores, xp=batch.xp), found, batch)
 
 
 class SSCAM(_Sampled):
@@ -363,10 +371,11 @@ class RISE(Explainer):
     """RISE (arXiv 1806.07421): random masks, each as much worth as the probability that it leaves.
 
     Needs no layer: a model that only runs forward will do, such as a `BlackBox`. One evaluation for each mask and
-    image, whatever the number of targets.
+    image, whatever the number of targets. Before it is normalised, a map is the mean probability of the images in which
+    a place is seen; it has no relu to leave out, and `relu=False` divides it by its largest value.
 
     Args:
-        model, and every keyword of `Explainer`; a layer is not looked at.
+        model, and every keyword of `Explainer`; a layer is not looked at, so that there is no size of one.
         masks: how many; the paper takes 4000 for VGG-16 and 8000 for ResNet-50.
         cells: of a mask's grid, along each axis.
         probability: of a cell to be seen.
@@ -382,6 +391,7 @@ class RISE(Explainer):
     paper = "arXiv 1806.07421"
     needs_masks = True
     needs_layer = False
+    takes_form = True
 
     def __init__(
         self,
@@ -413,8 +423,8 @@ class RISE(Explainer):
             return batch.masked.probability_maps(masks, owners, count, normalised=False)
 
         masks = self._random_masks(batch.size)
-        maps = _rise(masks, int(batch.targets.shape[0]), score_masks, batch.logits, **_chunking(batch))
-        return Result(maps)
+        combined = _rise(masks, int(batch.targets.shape[0]), score_masks, batch.logits, **_chunking(batch))
+        return self.finish(batch, combined)
 
 
 def _chunking(batch: Batch) -> dict[str, Any]:

@@ -7,13 +7,21 @@ from collections.abc import Sequence
 
 from fusioncam_core.arrays.checks import require_finite, require_float
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
-from fusioncam_core.arrays.precision import in_float32, tamed
-from fusioncam_core.arrays.words import _map_size, _normalise, _resize, channels_first
-from fusioncam_core.methods.gradient import _maps, _positive_map
+from fusioncam_core.arrays.precision import in_float32, in_unit
+from fusioncam_core.arrays.words import _map_size, channels_first
+from fusioncam_core.methods.form import Combined, Form, finished
+from fusioncam_core.methods.gradient import _maps
 
 
 @in_float32("activations")
-def eigen_cam(activations: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1) -> Array:
+def eigen_cam(
+    activations: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
+) -> Array:
     """Eigen-CAM: `N(U(A v_1))`, the activations projected on their first principal direction, for no class.
 
     Muhammad and Yeasin, Eigen-CAM (arXiv 2008.00299): `A = U S V^T`, with one row a position and one column a
@@ -25,9 +33,12 @@ def eigen_cam(activations: Array, *, size: Sequence[int] | None = None, channel_
         activations: (B, C, *spatial) or, with `channel_axis=-1`, (B, *spatial, C).
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: the method has none to leave out: its minimum becomes 0, whatever its sign. False divides each map by its
+            largest magnitude instead, so that 0 stays 0.
+        normalised: False gives the projections, signed and in the activations' units.
 
     Returns:
-        (B, *size) in [0, 1].
+        (B, *size) in [0, 1]; with `relu=False` in [-1, 1].
 
     Raises:
         TypeError: if the activations are not floating.
@@ -36,19 +47,27 @@ def eigen_cam(activations: Array, *, size: Sequence[int] | None = None, channel_
     xp = array_namespace(activations)
     activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
     require_finite(activations, "activations", xp)
-    return _eigen_cam(activations, _map_size(size, activations), xp=xp)
+    combined = _eigen_cam(activations, xp=xp)
+    return finished(combined, _map_size(size, activations), Form(relu, normalised), xp=xp).maps[:, 0, ...]
 
 
-def _eigen_cam(activations: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """(B, C, *spatial) -> (B, *size)."""
-    projections, _ = _principal_projection(activations, xp=xp)
+def _eigen_cam(activations: Array, *, xp: Namespace) -> Combined:
+    """(B, C, *spatial) -> (B, 1, *spatial)."""
+    projections, _, unit = _principal_projection(activations, xp=xp)
     totals = xp.sum(projections, axis=tuple(range(1, projections.ndim)), keepdims=True)
-    return _normalise(_resize(xp.where(totals < 0, -projections, projections), size, xp=xp), len(size), xp=xp)
+    signed = xp.where(totals < 0, -projections, projections)
+    return Combined(xp.expand_dims(signed, axis=1), (xp.expand_dims(unit, axis=1),), cut="none")
 
 
 @in_float32("activations", "gradients")
 def eigengrad_cam(
-    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+    activations: Array,
+    gradients: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """EigenGrad-CAM: `N(U(relu((A g) v_1)))`, Eigen-CAM of the activations times their gradients, for a class.
 
@@ -68,40 +87,48 @@ def eigengrad_cam(
         gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size) or (B, K, *size) in [0, 1].
+        (B, *size) or (B, K, *size) in [0, 1]; without the relu in [-1, 1], each map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
     """
-    return _maps(_eigengrad_cam, activations, gradients, size, channel_axis)
+    return _maps(_eigengrad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
-def _eigengrad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+def _eigengrad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     batch, several, *rest = gradients.shape
-    products = xp.expand_dims(tamed(activations, 1, xp=xp), axis=1) * tamed(gradients, 2, xp=xp)
-    projections, component = _principal_projection(xp.reshape(products, (batch * several, *rest)), xp=xp)
+    activations, a = in_unit(activations, 1, xp=xp)
+    gradients, b = in_unit(gradients, 2, xp=xp)
+    products = xp.expand_dims(activations, axis=1) * gradients
+    projections, component, unit = _principal_projection(xp.reshape(products, (batch * several, *rest)), xp=xp)
     # The projection's inner product with the sum over channels is the squared singular value times this sum.
-    agreement = xp.reshape(xp.sum(component, axis=-1), (batch * several, *(1 for _ in size)))
+    agreement = xp.reshape(xp.sum(component, axis=-1), (batch * several, *(1 for _ in rest[1:])))
     signed = xp.where(agreement < 0, -projections, projections)
-    return _positive_map(xp.reshape(signed, (batch, several, *rest[1:])), size, xp=xp)
+    units = xp.reshape(unit, (batch, several, *unit.shape[1:])), a, b[:, :, 0, ...]
+    return Combined(xp.reshape(signed, (batch, several, *rest[1:])), units)
 
 
-def _principal_projection(features: Array, *, xp: Namespace) -> tuple[Array, Array]:
+def _principal_projection(features: Array, *, xp: Namespace) -> tuple[Array, Array, Array]:
     """Of (n, C, *spatial): the projection (n, *spatial) on the first principal direction, and that direction (n, C).
 
-    The features are divided by their largest value first: that turns nothing, and their squares do not underflow.
+    The features are divided by their largest value first: that turns nothing, and their squares do not underflow. It
+    comes last, (n, 1, ...), as the projection's unit.
     """
     count, channels, *spatial = features.shape
     rows = xp.matrix_transpose(xp.reshape(features, (count, channels, math.prod(spatial))))
     largest = xp.max(xp.abs(rows), axis=(-2, -1), keepdims=True)
-    rows = rows / xp.where(largest == 0, xp.ones_like(largest), largest)
+    unit = xp.where(largest == 0, xp.ones_like(largest), largest)
+    rows = rows / unit
     direction = _first_right_singular_vector(rows, xp=xp)
     projections = xp.matmul(rows, direction)
-    return xp.reshape(projections, (count, *spatial)), direction[..., 0]
+    unit = xp.reshape(unit, (count, *(1 for _ in spatial)))
+    return xp.reshape(projections, (count, *spatial)), direction[..., 0], unit
 
 
 def _first_right_singular_vector(rows: Array, *, xp: Namespace) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from fusioncam_core.arrays.checks import (
@@ -18,8 +18,9 @@ from fusioncam_core.arrays.checks import (
 )
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, is_traced
 from fusioncam_core.arrays.precision import in_float32, tamed, unit
-from fusioncam_core.arrays.words import _normalise, _over_space, _percentile
+from fusioncam_core.arrays.words import _normalise, _normalised, _over_space, _percentile
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.methods.form import range_of
 
 Contributions = Literal["unnormalised", "clipped", "signed"]
 
@@ -196,10 +197,6 @@ def _weighted(maps: Array, weight: Array, spatial_ndim: int, *, xp: Namespace) -
     return maps * _over_space(weight, spatial_ndim, xp=xp)
 
 
-def _fuse(a: Array, b: Array, s: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
-    return _normalise(_fused(a, b, s, xp=xp), spatial_ndim, xp=xp)
-
-
 def _fused(a: Array, b: Array, s: Array, *, xp: Namespace) -> Array:
     return s * xp.maximum(a, b) + (1 - s) * (a * 0.5 + b * 0.5)
 
@@ -215,11 +212,14 @@ class Fusion:
         weights: (...) each: "probability_*" under the black, denoised, region and union mask;
             "contribution_*", what each keeps above black; "weight_*" of the union; "fusion_weight_*" (Fusion-CAM as
             published).
+        raw_range: (..., 2) the lowest and highest value of each map before it was last normalised, in weighted units of
+            maps in [0, 1]; None of the variant "calibrated", which ends with a root.
     """
 
     maps: Array
     parts: dict[str, Array]
     weights: dict[str, Array]
+    raw_range: Array | None = None
 
 
 @in_float32("gradient", "region", "baseline", calls="probability")
@@ -339,8 +339,9 @@ def _fusion_cam(
     v_u, v_r = _contribution_weights(beta_u, w_r, mode, xp=xp)
     a, b = over(v_u) * u, over(v_r) * r
     s = _similarity(a, b, xp=xp)
-    fusion = _fuse(a, b, s, spatial_ndim, xp=xp)
-    return _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, p_u, beta_u, v_u, v_r, s, fusion).named()
+    fusion, low, high = _normalised(_fused(a, b, s, xp=xp), spatial_ndim, xp=xp)
+    named = _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, p_u, beta_u, v_u, v_r, s, fusion).named()
+    return replace(named, raw_range=range_of(low, high, spatial_ndim, xp=xp))
 
 
 class _Symbols(NamedTuple):

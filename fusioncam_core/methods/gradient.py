@@ -10,14 +10,21 @@ from collections.abc import Callable, Sequence
 
 from fusioncam_core.arrays.checks import require_finite, require_float, spatial_axes
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
-from fusioncam_core.arrays.precision import in_float32, tamed, unit
-from fusioncam_core.arrays.words import _map_size, _normalise, _ratio, _resize, channels_first, relu, weighted_sum
+from fusioncam_core.arrays.precision import in_float32, in_unit, unit
+from fusioncam_core.arrays.words import _map_size, _over_space, _ratio, channels_first, relu, weighted_sum
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.methods.form import Combined, Form, finished
 
 
 @in_float32("activations", "gradients")
 def grad_cam(
-    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+    activations: Array,
+    gradients: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """Grad-CAM: `N(U(relu(sum_k mean_ij(g_k) A_k)))`.
 
@@ -29,26 +36,35 @@ def grad_cam(
         gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size) or (B, K, *size) in [0, 1].
+        (B, *size) or (B, K, *size) in [0, 1]; without the relu in [-1, 1], each map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
     """
-    return _maps(_grad_cam, activations, gradients, size, channel_axis)
+    return _maps(_grad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
-def _grad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
-    weights = xp.mean(tamed(gradients, 2, xp=xp), axis=spatial_axes(len(size)))
-    return _activation_map(weights, activations, size, xp=xp)
+def _grad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
+    gradients, b = in_unit(gradients, 2, xp=xp)
+    weights = xp.mean(gradients, axis=spatial_axes(activations.ndim - 2))
+    return _weighed(weights, activations, b[:, :, 0, ...], xp=xp)
 
 
 @in_float32("activations", "gradients")
 def grad_cam_plus_plus(
-    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+    activations: Array,
+    gradients: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """Grad-CAM++: `N(U(relu(sum_k w_k A_k)))` with `w_k = sum_ij alpha_k relu(g_k)`.
 
@@ -63,25 +79,28 @@ def grad_cam_plus_plus(
         gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size) or (B, K, *size) in [0, 1].
+        (B, *size) or (B, K, *size) in [0, 1]; without the relu in [-1, 1], each map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
     """
-    return _maps(_grad_cam_plus_plus, activations, gradients, size, channel_axis)
+    return _maps(_grad_cam_plus_plus, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
-def _grad_cam_plus_plus(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
+def _grad_cam_plus_plus(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     a = xp.expand_dims(unit(activations, tuple(range(1, activations.ndim)), xp=xp), axis=1)
     b = unit(gradients, tuple(range(2, gradients.ndim)), xp=xp)
     totals, gradients = _channel_totals(activations / a[:, 0, ...], xp=xp), gradients / b
     one, product = _unit_factors(a, b, xp=xp)
     weights = _ratio(relu(gradients, xp=xp), 2 * one + totals * gradients * product, xp=xp)
-    return _activation_map(xp.sum(weights, axis=spatial_axes(len(size))), activations, size, xp=xp)
+    units = b[:, :, 0, ...], one[:, :, 0, ...]
+    return _weighed(xp.sum(weights, axis=spatial_axes(activations.ndim - 2)), activations, *units, xp=xp)
 
 
 def _unit_factors(a: Array, b: Array, *, xp: Namespace) -> tuple[Array, Array]:
@@ -97,7 +116,13 @@ def _unit_factors(a: Array, b: Array, *, xp: Namespace) -> tuple[Array, Array]:
 
 @in_float32("activations", "gradients")
 def xgrad_cam(
-    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+    activations: Array,
+    gradients: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """XGrad-CAM: `N(U(relu(sum_k w_k A_k)))` with `w_k = sum_ij(A_k g_k) / sum_ij(A_k)`.
 
@@ -109,32 +134,41 @@ def xgrad_cam(
         gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size) or (B, K, *size) in [0, 1].
+        (B, *size) or (B, K, *size) in [0, 1]; without the relu in [-1, 1], each map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
     """
-    return _maps(_xgrad_cam, activations, gradients, size, channel_axis)
+    return _maps(_xgrad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
-def _xgrad_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
-    space = spatial_axes(len(size))
-    activations, gradients = tamed(activations, 1, xp=xp), tamed(gradients, 2, xp=xp)
+def _xgrad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
+    space = spatial_axes(activations.ndim - 2)
+    activations, a = in_unit(activations, 1, xp=xp)
+    gradients, b = in_unit(gradients, 2, xp=xp)
     totals = xp.sum(activations, axis=space)
     rounding = 8 * float(xp.finfo(activations.dtype).eps) * xp.sum(xp.abs(activations), axis=space)
     totals = xp.where(xp.abs(totals) <= rounding, xp.zeros_like(totals), totals)
     products = xp.sum(xp.expand_dims(activations, axis=1) * gradients, axis=space)
     weights = _ratio(products, xp.expand_dims(totals, axis=1), xp=xp)
-    return _activation_map(weights, activations, size, xp=xp)
+    return _weighed(weights, activations, a, b[:, :, 0, ...], xp=xp)
 
 
 @in_float32("activations", "gradients")
 def layer_cam(
-    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+    activations: Array,
+    gradients: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """LayerCAM: `N(U(relu(sum_k relu(g_k) A_k)))`, each position weighed by its own gradient.
 
@@ -146,25 +180,33 @@ def layer_cam(
         gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size) or (B, K, *size) in [0, 1].
+        (B, *size) or (B, K, *size) in [0, 1]; without the relu in [-1, 1], each map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
     """
-    return _maps(_layer_cam, activations, gradients, size, channel_axis)
+    return _maps(_layer_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
-def _layer_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
-    return _hires_cam(activations, relu(gradients, xp=xp), size, xp=xp)
+def _layer_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
+    return _hires_cam(activations, relu(gradients, xp=xp), xp=xp)
 
 
 @in_float32("activations", "gradients")
 def hires_cam(
-    activations: Array, gradients: Array, *, size: Sequence[int] | None = None, channel_axis: int = 1
+    activations: Array,
+    gradients: Array,
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """HiResCAM: `N(U(relu(sum_k g_k A_k)))`, Grad-CAM without the mean over the gradients.
 
@@ -177,47 +219,48 @@ def hires_cam(
         gradients: of the targets' logits, shaped like the activations, or (B, K, ...) for K targets an image.
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size) or (B, K, *size) in [0, 1].
+        (B, *size) or (B, K, *size) in [0, 1]; without the relu in [-1, 1], each map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
     """
-    return _maps(_hires_cam, activations, gradients, size, channel_axis)
+    return _maps(_hires_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
-def _hires_cam(activations: Array, gradients: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *size)."""
-    activations, gradients = tamed(activations, 1, xp=xp), tamed(gradients, 2, xp=xp)
+def _hires_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
+    """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
+    activations, a = in_unit(activations, 1, xp=xp)
+    gradients, b = in_unit(gradients, 2, xp=xp)
     shares = xp.sum(gradients * xp.expand_dims(activations, axis=1), axis=2)
-    return _positive_map(shares, size, xp=xp)
+    return Combined(shares, (a, b[:, :, 0, ...]))
 
 
 def _maps(
-    kernel: Callable[..., Array],
+    kernel: Callable[..., Combined],
     activations: Array,
     gradients: Array,
     size: Sequence[int] | None,
     channel_axis: int,
+    form: Form,
 ) -> Array:
     """The kernel's maps of checked arrays, with the targets' axis only if the gradients had it."""
     xp = array_namespace(activations, gradients)
     activations, gradients, several = _check_pair(activations, gradients, channel_axis, xp)
-    maps = kernel(activations, gradients, _map_size(size, activations), xp=xp)
+    maps = finished(kernel(activations, gradients, xp=xp), _map_size(size, activations), form, xp=xp).maps
     return maps if several else maps[:, 0, ...]
 
 
-def _activation_map(weights: Array, activations: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """`N(U(relu(sum_k w_k A_k)))` of weights (B, K, C) and activations (B, C, *spatial): (B, K, *size)."""
-    combined = weighted_sum(tamed(weights, 2, xp=xp), tamed(activations, 1, xp=xp), xp=xp)
-    return _positive_map(combined, size, xp=xp)
-
-
-def _positive_map(combined: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
-    """`N(U(relu(combined)))`: (..., *spatial) -> (..., *size)."""
-    return _normalise(_resize(relu(combined, xp=xp), size, xp=xp), len(size), xp=xp)
+def _weighed(weights: Array, activations: Array, *units: Array, xp: Namespace) -> Combined:
+    """`sum_k w_k A_k` of weights (B, K, C) in such units, and activations (B, C, *spatial)."""
+    weights, w = in_unit(weights, 2, xp=xp)
+    activations, a = in_unit(activations, 1, xp=xp)
+    own = _over_space(w[:, :, 0], activations.ndim - 2, xp=xp)
+    return Combined(weighted_sum(weights, activations, xp=xp), (own, a, *units))
 
 
 def _channel_totals(activations: Array, *, xp: Namespace) -> Array:

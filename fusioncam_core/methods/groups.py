@@ -13,6 +13,7 @@ from fusioncam_core.arrays.checks import require_count, require_finite, require_
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.precision import in_float32, tamed
 from fusioncam_core.arrays.words import _map_size, _normalise, _percentile, _resize, relu
+from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.methods.gradient import _check_pair
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, live_channels, scored, weighted_masks
@@ -40,6 +41,9 @@ def group_cam(
     size: Sequence[int] | None = None,
     channel_axis: int = 1,
     batch_size: int = 32,
+    map_size: Sequence[int] | None = None,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """Group-CAM: `N(sum_g relu(p_g - p_0) M_g)`, with masks `M_g = N(U(relu(sum_{k in g} mean_ij(dy_c/dA_k) A_k)))`.
 
@@ -63,15 +67,21 @@ def group_cam(
         size: the spatial size of masks and map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1.
         batch_size: the most masks scored at once.
+        map_size: the spatial size of the map alone, such as the layer's: of the groups' maps before they are summed.
+            None takes `size`.
+        relu: False lets a group that lowers the probability take away from the sum.
+        normalised: False gives the sum itself.
 
     Returns:
-        (B, *size), or (B, K, *size) if the gradients came with K, in [0, 1].
+        (B, *map_size), or (B, K, *map_size) if the gradients came with K, in [0, 1]; without the relu in [-1, 1], each
+        map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or they are of different libraries.
         ValueError: if shapes or options do not fit, or activations, gradients or scores are NaN or infinite.
     """
     check_groups(groups, grouping, percentile, seed)
+    form = Form(relu, normalised)
     xp = array_namespace(activations, gradients)
     activations, gradients, several = _check_pair(activations, gradients, channel_axis, xp)
     extent = _map_size(size, activations)
@@ -82,7 +92,9 @@ def group_cam(
         return increases if increases.ndim == 2 else xp.expand_dims(increases, axis=1)
 
     maps = group_maps(activations, gradients, groups, grouping, percentile, seed, xp=xp)
-    result = _group_cam(maps, score_maps, extent, batching=Batching(batch_size), xp=xp)
+    own_size = extent if map_size is None else _map_size(map_size, activations)
+    combined = _group_cam(maps, score_maps, own_size, form, batching=Batching(batch_size), xp=xp)
+    result = finished(combined, own_size, form, xp=xp).maps
     return result if several else result[:, 0, ...]
 
 
@@ -169,12 +181,13 @@ def _group_cam(
     maps: Array,
     score_maps: ScoreMaps,
     size: tuple[int, ...],
+    form: Form,
     *,
     batching: Batching,
     xp: Namespace,
     advance: Callable[[int], object] = lambda masks: None,
-) -> Array:
-    """Groups' maps (B, K, G, *spatial) and their increases (n, K) -> (B, K, *size)."""
+) -> Combined:
+    """Groups' maps (B, K, G, *spatial) and their increases (n, K) -> (B, K, *size); the relu is each group's."""
     batch, several, groups, *space = maps.shape
     flat = xp.reshape(maps, (batch * several, groups, *space))
     live = live_channels(flat, xp=xp)
@@ -189,10 +202,11 @@ def _group_cam(
         if several > 1:
             increases = xp.take_along_axis(increases, xp.expand_dims(chunk.owners % several, axis=1), axis=1)
         masks = _normalise(_resize(chosen, size, xp=xp), len(size), xp=xp)
-        summed = weighted_masks(masks, relu(increases, xp=xp), chunk.images, chunk.count, batch * several, xp=xp)
+        weights = relu(increases, xp=xp) if form.relu else increases
+        summed = weighted_masks(masks, weights, chunk.images, chunk.count, batch * several, xp=xp)
         return summed[:, 0, ...]
 
     for added, _ in scored(flat, rows, groups_of, score_groups, batching=batching, xp=xp, advance=advance):
         total = total + added
     require_finite(total, "scores of the masked images", xp)
-    return xp.reshape(_normalise(total, len(size), xp=xp), (batch, several, *size))
+    return Combined(xp.reshape(total, (batch, several, *size)), cut="none")

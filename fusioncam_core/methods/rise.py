@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import require_count, require_finite, require_float
+from fusioncam_core.arrays.checks import require_count, require_finite, require_float, require_size_of
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, indices_like
 from fusioncam_core.arrays.precision import in_float32
-from fusioncam_core.arrays.words import _linear_weights, _normalise
+from fusioncam_core.arrays.words import _linear_weights
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.models.batch_size import Batching, Span
 from fusioncam_core.models.scoring import Scorer, weighted_masks
 
@@ -38,6 +39,7 @@ class RandomMasks:
         check_random_masks(count, cells, probability, seed)
         self.count = count
         self.size = size
+        self.mean = probability
         generator = np.random.default_rng(seed)
         self._grids = (generator.random((count, *(cells,) * len(size))) < probability).astype(np.float32)
         widths = [math.ceil(length / cells) for length in size]
@@ -80,11 +82,14 @@ def rise(
     seed: int = 0,
     channel_axis: int = 1,
     batch_size: int = 32,
+    map_size: Sequence[int] | None = None,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
-    """RISE: `N(sum_i p(I M_i) M_i)` over random masks `M_i`.
+    """RISE: `N(1 / (n E[M]) sum_i p(I M_i) M_i)` over random masks `M_i`, `i = 1..n`.
 
-    Petsiuk et al., RISE (arXiv 1806.07421), equation 6; its division by the expected mask is a scale that `N` takes
-    out. All images meet the same masks.
+    Petsiuk et al., RISE (arXiv 1806.07421), equation 6: before `N` it is the mean probability of the images in which a
+    place is seen. All images meet the same masks.
 
     Args:
         images: (B, C, *size) or, with `channel_axis=-1`, (B, *size, C); they tell the size and the library only.
@@ -96,9 +101,13 @@ def rise(
         seed: of the masks.
         channel_axis: 1 or -1.
         batch_size: the most masks scored at once.
+        map_size: the map's size; None takes the images'.
+        relu: the method has none to leave out, and its values are not negative. False divides each map by its largest
+            value, where otherwise its minimum becomes 0.
+        normalised: False gives those mean probabilities.
 
     Returns:
-        (B, *size), or (B, K, *size) if the scores were (n, K), in [0, 1].
+        (B, *map_size), or (B, K, *map_size) if the scores were (n, K), in [0, 1].
 
     Raises:
         TypeError: if the images are not floating.
@@ -115,8 +124,11 @@ def rise(
         one_score = scores.ndim == 1
         return xp.expand_dims(scores, axis=1) if one_score else scores
 
+    form = Form(relu, normalised)
+    own_size = size if map_size is None else require_size_of(map_size, len(size))
     random = RandomMasks(masks, size, cells=cells, probability=probability, seed=seed)
-    maps = _rise(random, int(images.shape[0]), score_masks, images, batching=Batching(batch_size), xp=xp)
+    combined = _rise(random, int(images.shape[0]), score_masks, images, batching=Batching(batch_size), xp=xp)
+    maps = finished(combined, own_size, form, xp=xp).maps
     return maps[:, 0, ...] if one_score else maps
 
 
@@ -129,7 +141,7 @@ def _rise(
     batching: Batching,
     xp: Namespace,
     advance: Callable[[int], object] = lambda masks: None,
-) -> Array:
+) -> Combined:
     """(B, K, *size), of scores (n, K) of masks (n, *size), their images (n,) and how many are no padding."""
     numbers = batching.padded(np.arange(masks.count * batch))
     images = indices_like(numbers % batch, like, xp)
@@ -145,4 +157,5 @@ def _rise(
     for summed, count in batching.over(masks.count * batch, work):
         total = summed if total is None else total + summed
         advance(count)
-    return _normalise(require_finite(total, "scores of the masked images", xp), len(masks.size), xp=xp)
+    require_finite(total, "scores of the masked images", xp)
+    return Combined(total, (1 / (masks.count * masks.mean),), cut="none")

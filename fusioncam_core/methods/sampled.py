@@ -14,7 +14,8 @@ from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, 
 from fusioncam_core.arrays.precision import in_float32
 from fusioncam_core.arrays.words import _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.methods.score import _score_cam, check_activations, formula, one_or_several
+from fusioncam_core.methods.form import Form, finished
+from fusioncam_core.methods.score import _score_cam, check_activations, formula, one_or_several, own_map_size
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, black_scorer
 from fusioncam_core.models.steps import Times
@@ -34,6 +35,9 @@ def ss_cam(
     size: Sequence[int] | None = None,
     channel_axis: int = 1,
     batch_size: int = 32,
+    map_size: Sequence[int] | None = None,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """SS-CAM: Score-CAM of the mean logit under `N(U(A_k)) + d_i`, `d_i` normal noise, over `i = 1..samples`.
 
@@ -52,16 +56,22 @@ def ss_cam(
         size: the spatial size of masks and map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1.
         batch_size: the most masks scored at once.
+        map_size: the spatial size of the map alone, such as the layer's; None takes `size`.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size), or (B, K, *size) if the scores were (n, K), in [0, 1].
+        (B, *map_size), or (B, K, *map_size) if the scores were (n, K), in [0, 1]; without the relu in [-1, 1], each map
+        divided by its largest magnitude.
 
     Raises:
         TypeError: if the activations are not floating.
         ValueError: if shapes or numbers do not fit, or activations or scores are NaN or infinite.
     """
     vary = add_noise(std, seed)
-    return _varied_cam(activations, scorer, vary, require_count(samples, "samples"), size, channel_axis, batch_size)
+    count, own_size = require_count(samples, "samples"), own_map_size(map_size, size, activations, channel_axis)
+    form = Form(relu, normalised)
+    return _varied_cam(activations, scorer, vary, count, size, channel_axis, batch_size, own_size, form)
 
 
 @in_float32("activations", calls="scorer")
@@ -73,6 +83,9 @@ def is_cam(
     size: Sequence[int] | None = None,
     channel_axis: int = 1,
     batch_size: int = 32,
+    map_size: Sequence[int] | None = None,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """IS-CAM: Score-CAM of the mean logit under masks `M_i` that grow in strength, `i = 0..N`.
 
@@ -88,16 +101,22 @@ def is_cam(
         size: the spatial size of masks and map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1.
         batch_size: the most masks scored at once.
+        map_size: the spatial size of the map alone, such as the layer's; None takes `size`.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size), or (B, K, *size) if the scores were (n, K), in [0, 1].
+        (B, *map_size), or (B, K, *map_size) if the scores were (n, K), in [0, 1]; without the relu in [-1, 1], each map
+        divided by its largest magnitude.
 
     Raises:
         TypeError: if the activations are not floating.
         ValueError: if shapes or the steps do not fit, or activations or scores are NaN or infinite.
     """
     vary = grow(require_count(steps, "steps", least=2))
-    return _varied_cam(activations, scorer, vary, steps - 1, size, channel_axis, batch_size, share=1 / steps)
+    form, own_size = Form(relu, normalised), own_map_size(map_size, size, activations, channel_axis)
+    share = 1 / steps
+    return _varied_cam(activations, scorer, vary, steps - 1, size, channel_axis, batch_size, own_size, form, share)
 
 
 def _varied_cam(
@@ -108,9 +127,11 @@ def _varied_cam(
     size: Sequence[int] | None,
     channel_axis: int,
     batch_size: int,
+    own_size: tuple[int, ...],
+    form: Form,
     share: float | None = None,
 ) -> Array:
-    activations, extent, xp = check_activations(activations, size, channel_axis)
+    activations, extent, a, xp = check_activations(activations, size, channel_axis)
 
     def score_masks(masks: Array, chunk: Chunk) -> Array:
         return scorer(masks, chunk.owners)
@@ -118,7 +139,12 @@ def _varied_cam(
     batching = Batching(batch_size)
     black = black_scorer(activations, scorer, extent, batching, xp=xp)
     found = varied_scores(activations, score_masks, black, vary, samples, extent, share=share, xp=xp, batching=batching)
-    return one_or_several(found.scores, lambda scores: _score_cam(activations, scores, extent, xp=xp))
+
+    def summed(scores: Array) -> Array:
+        combined = _score_cam(activations, scores, xp=xp)._replace(units=(a,))
+        return finished(combined, own_size, form, xp=xp).maps
+
+    return one_or_several(found.scores, summed)
 
 
 def varied_scores(

@@ -10,16 +10,16 @@ import numpy as np
 from fusioncam_core.approximation.budget import Formula, require_limits, score_channels
 from fusioncam_core.arrays.checks import require_finite, require_float, require_shares, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
-from fusioncam_core.arrays.precision import in_float32, tamed
+from fusioncam_core.arrays.precision import in_float32, in_unit
 from fusioncam_core.arrays.words import (
     _map_size,
     _normalise,
     _resize,
     _softmax,
     channels_first,
-    relu,
     weighted_sum,
 )
+from fusioncam_core.methods.form import USUAL, Combined, Form, finished
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, Scorer, above_black, black_scorer
 
@@ -35,6 +35,9 @@ def score_cam(
     batch_size: int = 32,
     budget: int | None = None,
     tolerance: float | None = None,
+    map_size: Sequence[int] | None = None,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """Score-CAM: `N(relu(U(sum_k softmax(s)_k A_k)))`, `s_k` the logit for the input under mask `N(U(A_k))`.
 
@@ -65,17 +68,22 @@ def score_cam(
         batch_size: the most masks scored at once.
         budget: the most masks scored of each image, besides the black one; None for all.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
-            in (0, 1); None for never.
+            in (0, 1); None for never. Both are of the map with its relu, normalised, whatever is asked for below.
+        map_size: the spatial size of the map alone, such as the layer's; None takes `size`.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size), or (B, K, *size) if the scores were (n, K), in [0, 1].
+        (B, *map_size), or (B, K, *map_size) if the scores were (n, K), in [0, 1]; without the relu in [-1, 1], each map
+        divided by its largest magnitude.
 
     Raises:
         TypeError: if the activations are not floating.
         ValueError: if shapes, the weights' name or a limit do not fit, or activations or scores are NaN or infinite.
     """
     limits = require_limits(budget, tolerance)
-    activations, extent, xp = check_activations(activations, size, channel_axis)
+    form, own_size = Form(relu, normalised), own_map_size(map_size, size, activations, channel_axis)
+    activations, extent, a, xp = check_activations(activations, size, channel_axis)
     if channel_weights != "softmax":
         scorer = of_probabilities(scorer)
     maps = _mask_maps(activations, require_word(channel_weights, "channel_weights", ChannelWeights), xp=xp)
@@ -93,7 +101,13 @@ def score_cam(
     found = score_channels(
         maps, scores, black, limits=limits, formula=formula(channel_weights), batching=batching, xp=xp
     )
-    return one_or_several(found.scores, lambda scores: _score_cam(maps, scores, extent, channel_weights, xp=xp))
+
+    def summed(scores: Array) -> Array:
+        combined = _score_cam(maps, scores, channel_weights, xp=xp)
+        combined = combined._replace(units=(a,)) if channel_weights == "softmax" else combined
+        return finished(combined, own_size, form, xp=xp).maps
+
+    return one_or_several(found.scores, summed)
 
 
 ChannelWeights = Literal["softmax", "probability", "regression"]
@@ -114,15 +128,13 @@ def _mask_maps(activations: Array, channel_weights: ChannelWeights, *, xp: Names
     return _normalise(activations, activations.ndim - 2, xp=xp)
 
 
-def _score_cam(
-    maps: Array, scores: Array, size: tuple[int, ...], channel_weights: ChannelWeights = "softmax", *, xp: Namespace
-) -> Array:
-    """Maps (B, C, *spatial) and channel scores (B, K, C) -> (B, K, *size)."""
+def _score_cam(maps: Array, scores: Array, channel_weights: ChannelWeights = "softmax", *, xp: Namespace) -> Combined:
+    """Maps (B, C, *spatial) and channel scores (B, K, C) -> (B, K, *spatial)."""
     if channel_weights == "regression":
         combined = constant_like(_regression(to_numpy(maps), to_numpy(scores)), maps, xp)
     else:
         combined = weighted_sum(channel_shares(scores, channel_weights, xp=xp), maps, xp=xp)
-    return _normalise(relu(_resize(combined, size, xp=xp), xp=xp), len(size), xp=xp)
+    return Combined(combined, cut="after")
 
 
 def _regression(maps: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -164,19 +176,34 @@ def formula(channel_weights: ChannelWeights) -> Formula:
         return np.asarray(channel_shares(scores, channel_weights, xp=array_namespace(scores)))
 
     def maps(channels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.asarray(_score_cam(channels, scores, channels.shape[2:], channel_weights, xp=array_namespace(scores)))
+        xp = array_namespace(scores)
+        combined = _score_cam(channels, scores, channel_weights, xp=xp)
+        return np.asarray(finished(combined, channels.shape[2:], USUAL, xp=xp).maps)
 
     return Formula(shares, maps)
 
 
 def check_activations(
     activations: Array, size: Sequence[int] | None, channel_axis: int
-) -> tuple[Array, tuple[int, ...], Namespace]:
-    """The activations of a public function, channels first and finite, the size of its maps, and the namespace."""
+) -> tuple[Array, tuple[int, ...], Array, Namespace]:
+    """The activations of a public function, channels first and finite, the maps' size, the unit, and the namespace."""
     xp = array_namespace(activations)
     activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
     extent = _map_size(size, activations)
-    return tamed(require_finite(activations, "activations", xp), 1, xp=xp), extent, xp
+    tamed, unit = in_unit(require_finite(activations, "activations", xp), 1, xp=xp)
+    return tamed, extent, unit, xp
+
+
+def own_map_size(
+    map_size: Sequence[int] | None, size: Sequence[int] | None, activations: Array, channel_axis: int
+) -> tuple[int, ...]:
+    """The size of the map where it may be another one than the masks'.
+
+    Raises:
+        ValueError: if it does not fit the activations' axes of space.
+    """
+    xp = array_namespace(activations)
+    return _map_size(size if map_size is None else map_size, channels_first(activations, channel_axis, xp=xp))
 
 
 def of_probabilities(scorer: Scorer) -> Scorer:

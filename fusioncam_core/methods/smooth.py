@@ -10,12 +10,19 @@ from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.precision import in_float32, unit
 from fusioncam_core.arrays.words import _map_size, _ratio, relu
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.methods.gradient import _activation_map, _channel_totals, _check_pair, _unit_factors
+from fusioncam_core.methods.form import Combined, Form, finished
+from fusioncam_core.methods.gradient import _channel_totals, _check_pair, _unit_factors, _weighed
 
 
 @in_float32("activations", "gradients")
 def smooth_grad_cam_plus_plus(
-    activations: Array, gradients: Sequence[Array], *, size: Sequence[int] | None = None, channel_axis: int = 1
+    activations: Array,
+    gradients: Sequence[Array],
+    *,
+    size: Sequence[int] | None = None,
+    channel_axis: int = 1,
+    relu: bool = True,
+    normalised: bool = True,
 ) -> Array:
     """Smooth Grad-CAM++: Grad-CAM++ with the powers of the gradients averaged over noisy copies of the input.
 
@@ -30,9 +37,11 @@ def smooth_grad_cam_plus_plus(
             front: (n, B, ...).
         size: the spatial size of the map, usually the input's; None keeps the layer's.
         channel_axis: 1 or -1, of the activations.
+        relu: False keeps what speaks against the target, as negative values.
+        normalised: False gives the values in the method's own units.
 
     Returns:
-        (B, *size) or (B, K, *size) in [0, 1].
+        (B, *size) or (B, K, *size) in [0, 1]; without the relu in [-1, 1], each map divided by its largest magnitude.
 
     Raises:
         TypeError: if an array is not floating, or they are of different libraries.
@@ -42,40 +51,41 @@ def smooth_grad_cam_plus_plus(
     xp = array_namespace(activations, *copies)
     pairs = [_check_pair(activations, each, channel_axis, xp) for each in copies]
     first, _, several = pairs[0]
-    maps = _smooth_grad_cam_plus_plus(first, (each for _, each, _ in pairs), _map_size(size, first), xp=xp)
+    combined = _smooth_grad_cam_plus_plus(first, (each for _, each, _ in pairs), xp=xp)
+    maps = finished(combined, _map_size(size, first), Form(relu, normalised), xp=xp).maps
     return maps if several else maps[:, 0, ...]
 
 
-def _smooth_grad_cam_plus_plus(
-    activations: Array, gradients: Iterable[Array], size: tuple[int, ...], *, xp: Namespace
-) -> Array:
-    """(B, C, *spatial) and one (B, K, C, *spatial) a noisy copy -> (B, K, *size)."""
-    d1, d2, d3, b = _power_sums(gradients, xp=xp)
+def _smooth_grad_cam_plus_plus(activations: Array, gradients: Iterable[Array], *, xp: Namespace) -> Combined:
+    """(B, C, *spatial) and one (B, K, C, *spatial) a noisy copy -> (B, K, *spatial)."""
+    d1, d2, d3, b, copies = _power_sums(gradients, xp=xp)
     a = xp.expand_dims(unit(activations, tuple(range(1, activations.ndim)), xp=xp), axis=1)
     one, product = _unit_factors(a, b, xp=xp)
     totals = _channel_totals(activations / a[:, 0, ...], xp=xp)
     weights = _ratio(d2 * relu(d1, xp=xp), 2 * d2 * one + totals * d3 * product, xp=xp)
-    return _activation_map(xp.sum(weights, axis=spatial_axes(len(size))), activations, size, xp=xp)
+    units = b[:, :, 0, ...], one[:, :, 0, ...] / copies
+    return _weighed(xp.sum(weights, axis=spatial_axes(activations.ndim - 2)), activations, *units, xp=xp)
 
 
-def _power_sums(gradients: Iterable[Array], *, xp: Namespace) -> tuple[Array, Array, Array, Array]:
-    """The sums over the copies of `h`, `h^2` and `h^3`, with `h` the gradients in the unit that comes last.
+def _power_sums(gradients: Iterable[Array], *, xp: Namespace) -> tuple[Array, Array, Array, Array, int]:
+    """The sums over the copies of `h`, `h^2` and `h^3`, with `h` the gradients in the unit that comes next; the copies.
 
     The unit, the largest gradient of each target in any copy, keeps the powers from under- and overflowing. Sums serve
-    as means do: the number of copies cancels in alpha, and elsewhere in `N`, like the unit.
+    as means do: the number of copies cancels in alpha, and elsewhere is a factor of the map, like the unit.
     """
-    copies = iter(gradients)
+    copies, count = iter(gradients), 1
     first = next(copies)
     axes = tuple(range(2, first.ndim))
     largest = xp.max(xp.abs(first), axis=axes, keepdims=True)
     d1, d2, d3 = _powers(first / _or_one(largest, xp=xp))
     for each in copies:
+        count += 1
         larger = xp.maximum(largest, xp.max(xp.abs(each), axis=axes, keepdims=True))
         shrink = largest / _or_one(larger, xp=xp)
         largest = larger
         h1, h2, h3 = _powers(each / _or_one(largest, xp=xp))
         d1, d2, d3 = d1 * shrink + h1, d2 * shrink**2 + h2, d3 * shrink**3 + h3
-    return d1, d2, d3, _or_one(largest, xp=xp)
+    return d1, d2, d3, _or_one(largest, xp=xp), count
 
 
 def _or_one(values: Array, *, xp: Namespace) -> Array:

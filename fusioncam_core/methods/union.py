@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fusioncam_core.arrays.checks import require_percentage, require_word
+from fusioncam_core.arrays.checks import require_percentage, require_word, spatial_axes
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.precision import in_float32, tamed
-from fusioncam_core.arrays.words import _map_size, _normalise, _over_space, _percentile, _resize, relu
+from fusioncam_core.arrays.words import (
+    _map_size,
+    _normalise,
+    _normalised,
+    _over_space,
+    _percentile,
+    _resize,
+    relu,
+)
+from fusioncam_core.methods.form import range_of
 from fusioncam_core.methods.fusion import (
     Contributions,
     Fusion,
@@ -130,12 +139,17 @@ def _union_cam(
     p_d, p_r = p(d), p(r)
     beta_d, beta_r = p_d - p_0, p_r - p_0
     w_d, w_r = _contribution_weights(beta_d, beta_r, "clipped" if mode == "clipped" else "unnormalised", xp=xp)
-    u = _normalise(over(w_d) * d + over(w_r) * r, spatial_ndim, xp=xp)
+    u, low, high = _normalised(over(w_d) * d + over(w_r) * r, spatial_ndim, xp=xp)
     p_u = p(u)
     united = p_u > p_r
     maps = xp.where(over(united), u, r)
     if mode == "signed":
-        maps = _normalise(over(xp.where(united, p_u, p_r) - p_0) * maps, spatial_ndim, xp=xp)
+        maps, low, high = _normalised(over(xp.where(united, p_u, p_r) - p_0) * maps, spatial_ndim, xp=xp)
+    else:
+        # The region map is taken as it is.
+        space = spatial_axes(spatial_ndim)
+        low = xp.where(over(united), low, xp.min(r, axis=space, keepdims=True))
+        high = xp.where(over(united), high, xp.max(r, axis=space, keepdims=True))
     weights = {
         "probability_baseline": p_0,
         "probability_denoised": p_d,
@@ -147,4 +161,5 @@ def _union_cam(
         "weight_denoised": w_d,
         "weight_region": w_r,
     }
-    return Fusion(maps, {"denoised": d, "region": r, "union": u}, weights)
+    parts = {"denoised": d, "region": r, "union": u}
+    return Fusion(maps, parts, weights, range_of(low, high, spatial_ndim, xp=xp))

@@ -41,6 +41,9 @@ class ExplainedBatch:
         inputs: (B, ...) of the model, as `prepare` gives them.
         explanation: of them, with one target an image.
 
+    Raises:
+        ValueError: if the explainer's maps are not in [0, 1] or not of the input's size.
+
     Attributes:
         maps: (B, *size).
         targets: (B,) on the host.
@@ -53,6 +56,7 @@ class ExplainedBatch:
     """
 
     def __init__(self, explainer: Explainer, inputs: Inputs, explanation: Explanation):
+        explainer.require_usual("Metrics measure")
         self.xp: Namespace = explainer.adapter.namespace
         self.maps: Array = explanation.maps
         self.plain: Array = self._floored(explanation.probabilities)

@@ -53,9 +53,10 @@ def grid_pointing_game(
         Mosaics of images of different classes, taken in the images' order; images that are left are in none.
 
     Raises:
-        TypeError, ValueError: as a call does; if the images do not make one mosaic of different classes, or their size
-            is no multiple of the grid's.
+        TypeError, ValueError: as a call does; if the images do not make one mosaic of different classes, their size
+            is no multiple of the grid's, or the explainer's maps are not in [0, 1] at the input's size.
     """
+    explainer.require_usual("The grid pointing game measures")
     adapter, xp = explainer.adapter, explainer.adapter.namespace
     cells = require_count(rows, "rows") * require_count(columns, "columns")
     batch = prepare(adapter, images, None, channel_axis=adapter.input_channel_axis)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusioncam_core.arrays.checks import of_one_dtype
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like, to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.outputs import ClassScores, copied_with, shapes_of
@@ -40,7 +41,7 @@ class FunctionScores:
         return (self.functions,) * batch
 
     def logits(self, outputs: Any) -> Array:
-        """(B, K) float32 values of the functions.
+        """(B, K) values of the functions, in float32 or, where any is in float64, in that.
 
         Raises:
             TypeError: if a function returns anything but an array.
@@ -89,7 +90,7 @@ class OwnFunctionScores:
         return OwnFunctionScores(tuple(self.rows[number] for number in numbers))
 
     def logits(self, outputs: Any) -> Array:
-        """(B, K) float32 values, of outputs for all images in their order.
+        """(B, K) values, in float32 or float64, of outputs for all images in their order.
 
         Raises:
             TypeError, ValueError: as for `FunctionScores`.
@@ -102,7 +103,7 @@ class OwnFunctionScores:
             values_of(self.rows[run[0]], rows_of_outputs(outputs, np.asarray(run), len(self.rows)), len(run))
             for run in runs
         ]
-        return found[0] if len(found) == 1 else array_namespace(*found).concat(found, axis=0)
+        return _joined(found, array_namespace(*found))
 
     def probabilities(self, logits: Array) -> Array:
         """The values themselves."""
@@ -151,7 +152,7 @@ class OwnLogits:
         self._compiled: dict[int, Callable[[Any], Array]] = {}
 
     def __call__(self, outputs: Any, owners: Array) -> Array:
-        """(n, K) float32 values of outputs for n copies of the images `owners` (n,).
+        """(n, K) values, in float32 or float64, of outputs for n copies of the images `owners` (n,).
 
         Raises:
             TypeError, ValueError: as for `FunctionScores`.
@@ -169,19 +170,19 @@ class OwnLogits:
         if len(found) == 1:
             return found[0]
         order = np.argsort(np.concatenate(groups), kind="stable")
-        return xp.take(xp.concat(found, axis=0), indices_like(order, found[0], xp), axis=0)
+        return xp.take(_joined(found, xp), indices_like(order, found[0], xp), axis=0)
 
     def of_first(self, outputs: Any) -> Array:
         """(B, K) values of outputs for one image, by the functions of every image."""
         xp = self._adapter.namespace
         found = {number: values_of(self._rows[number], outputs)[:1, ...] for number in np.unique(self._first).tolist()}
-        return xp.concat([found[number] for number in self._first.tolist()], axis=0)
+        return _joined([found[number] for number in self._first.tolist()], xp)
 
     def _selected(self, outputs: Any, own: np.ndarray[Any, Any]) -> Array:
         """Every function on all rows, of which its own are taken: shapes that do not change are compiled once."""
         xp = self._adapter.namespace
         numbers = np.unique(own).tolist()
-        found = [self._program(number)(outputs) for number in numbers]
+        found = of_one_dtype([self._program(number)(outputs) for number in numbers], xp=xp)
         result = found[0]
         if len(found) > 1:
             owned = xp.expand_dims(indices_like(own, result, xp), axis=1)
@@ -201,7 +202,7 @@ def function_scores(rows: tuple[Functions, ...], *, shared: bool) -> FunctionSco
 
 
 def values_of(functions: Functions, outputs: Any, count: int | None = None) -> Array:
-    """(n, K) float32 values of functions of outputs.
+    """(n, K) values, in float32 or float64, of functions of outputs.
 
     Args:
         functions: K of them.
@@ -216,7 +217,12 @@ def values_of(functions: Functions, outputs: Any, count: int | None = None) -> A
     for function, each in zip(functions, values, strict=True):
         _require_a_score_an_image(function, each, count)
     xp = array_namespace(*values)
-    return xp.stack([xp.astype(each, xp.float32) for each in values], axis=1)
+    return xp.stack(of_one_dtype(values, xp=xp), axis=1)
+
+
+def _joined(values: list[Array], xp: Namespace) -> Array:
+    """The rows of all, one below the other."""
+    return values[0] if len(values) == 1 else xp.concat(of_one_dtype(values, xp=xp), axis=0)
 
 
 def _require_a_score_an_image(function: TargetFunction, values: Any, count: int | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import numpy as np
 
+from fusioncam_core.arrays.checks import at_least_float32
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.words import _softmax, sigmoid
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
@@ -248,14 +249,14 @@ class ClassScores:
         return replace(self, output_kind="logits")
 
     def logits(self, outputs: Any) -> Array:
-        """(B, classes) float32 logits of the model's outputs.
+        """(B, classes) logits of the model's outputs, in float32 or, of outputs in float64, in that.
 
         Raises:
             ValueError: if the outputs are not (B, classes); for "binary" (B, 1) or (B,).
         """
         values = unpack(outputs, self.output)
         xp = array_namespace(values)
-        values = xp.astype(values, xp.float32)
+        values = at_least_float32(values, xp=xp)
         if self.task == "binary":
             return self._binary_logits(values, xp)
         if values.ndim != 2:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like, to_numpy
 from fusioncam_core.errors import InvalidIndexError, InvalidTypeError, InvalidValueError
+from fusioncam_core.methods.form import FormName
 from fusioncam_core.results.objects import THRESHOLD, Components, Threshold, object_boxes, object_masks
 from fusioncam_core.results.provenance import Provenance
 from fusioncam_core.results.stored import Stored, decoded
@@ -32,7 +33,8 @@ class Explanation:
         method: the explainer's name, such as "fusion-cam".
         layer: the path of the explained layer.
         model: the name of the model's class.
-        maps: (B, *T, *spatial) float32 in [0, 1], of the input's spatial size.
+        maps: (B, *T, *spatial) float32, or float64 of a model in float64: in [0, 1] and of the input's spatial size,
+            unless the explainer's `relu`, `normalised` and `size` say otherwise. `form` says which values they are.
         targets: (B, *T) the explained classes.
         scores: (B, *T) their logits for the plain images.
         probabilities: (B, *T) their probabilities for the plain images.
@@ -57,6 +59,11 @@ class Explanation:
             the weights where it was asked for; None of one that was put together by hand.
         target_names: (B)(K) what the functions are called that were explained in the place of classes, of which
             `targets` has the positions; else none.
+        raw_range: (B, *T, 2) the lowest and highest value of each map before it was normalised, in the method's own
+            units: of maps in [0, 1] `map * (high - low) + low` is the raw map, of signed ones `map * max(-low, high)`.
+            None of maps that are not normalised, of several layers' maps combined, and of methods that have none.
+        form: of the maps: "normalised", in [0, 1]; "signed", in [-1, 1] with 0 for what speaks neither for the target
+            nor against it; or "raw", in the method's own units.
     """
 
     method: str
@@ -80,6 +87,8 @@ class Explanation:
     files: tuple[str, ...] = ()
     provenance: Provenance | None = None
     target_names: tuple[tuple[str, ...], ...] = ()
+    raw_range: Array | None = None
+    form: FormName = "normalised"
 
     # Equal by the values of arrays, which have no hash.
     __hash__ = None  # type: ignore[assignment]
@@ -341,7 +350,17 @@ def _of_rows(array: Array, rows: range) -> Array:
 _OF_IMAGES = ("names", "indices", "files", "target_names")
 """Attributes that are tuples with an entry an image, or none."""
 
-_ARRAYS = ("maps", "targets", "scores", "probabilities", "class_probabilities", "images", "masks_run", "uncertainty")
+_ARRAYS = (
+    "maps",
+    "targets",
+    "scores",
+    "probabilities",
+    "class_probabilities",
+    "images",
+    "masks_run",
+    "uncertainty",
+    "raw_range",
+)
 
 
 def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:

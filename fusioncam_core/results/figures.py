@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
+from fusioncam_core.models.masking import spatial_size
+from fusioncam_core.results.drawn import drawn
 from fusioncam_core.results.terminal import target_numbers
 from fusioncam_core.results.writing import SOFTWARE, Kind, software
 from fusioncam_core.visible import visible
@@ -212,7 +214,9 @@ def _rows(
     stages = [explanation.parts[name][index] for name in parts] + [explanation.maps[index]]
     several = explanation.targets.ndim == 2
     for k, numbers in enumerate(itertools.islice(target_numbers(explanation, index, class_names), most)):
-        maps = [_picture_of(stage[k] if several else stage) for stage in stages]
+        shown = [stage[k] if several else stage for stage in stages]
+        shown[-1] = drawn(shown[-1], explanation.form)
+        maps = [_picture_of(each) for each in shown]
         name = numbers["name"] or f"class {numbers['class']}"
         yield Row(photograph, maps, f"{name}\np = {numbers['probability']:.3f}")
 
@@ -241,7 +245,8 @@ def _picture_of(saliency: Map) -> Map:
 
 def _input_title(explanation: Explanation) -> str:
     """What the input's panel is called: of clips and volumes with the number of the frame or slice, from 1."""
-    frames = explanation.maps.shape[explanation.targets.ndim] if _spatial_axes(explanation) == 3 else None
+    size = spatial_size(explanation.images, explanation.image_channel_axis)
+    frames = size[0] if len(size) == 3 else None
     return "Input" if frames is None else f"Input, {frames // 2 + 1} of {frames}"
 
 

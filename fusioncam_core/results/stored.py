@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.methods.form import FORM_NAMES
 from fusioncam_core.results.provenance import Provenance
 from fusioncam_core.results.writing import MARK
 
@@ -347,6 +348,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "indices": _one(_is_count),
     "files": _one(_is_text),
     "target_names": _one(_is_texts),
+    "form": lambda value: value in FORM_NAMES,
     "provenance": lambda value: value is None or isinstance(value, dict),
 }
 """Whether what a file says of a field can be it."""

@@ -21,7 +21,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import AblationCAM, Explanation, FusionCAM, GradCAM, ModelAdapter, adapt_model
+from fusioncam_core import (
+    AblationCAM,
+    Explainer,
+    Explanation,
+    FusionCAM,
+    GradCAM,
+    ModelAdapter,
+    ScoreCAM,
+    adapt_model,
+    normalise,
+    resize,
+)
 from fusioncam_core.arrays.namespaces import constant_like, indices_like, to_numpy
 from fusioncam_core.models.adapter import HasState, HasWeights, LayerCapture
 from fusioncam_core.models.digest import weights_digest
@@ -460,6 +471,28 @@ class AdapterContract:
         for name in some._arrays:
             before, after = getattr(some.numpy(), name), getattr(loaded, name)
             assert (before.dtype, before.tobytes()) == (after.dtype, after.tobytes()), name
+
+    def test_signed_raw_and_layer_size_maps(self, model: Any, shapes: dict[str, Any]) -> None:
+        images, targets = self.images(shapes)[:2], shapes["target"][:2]
+        summed = np.einsum("nk,nkij->nij", shapes["gradients"].mean(axis=(2, 3)), shapes["activations"])[:2]
+        assert summed.min() < 0 < summed.max()
+        largest = np.abs(summed).max(axis=(1, 2), keepdims=True)
+
+        def explained(method: type[Explainer], **options: Any) -> Explanation:
+            return method(model, self.layer, backend_options=self.options, **options)(images, targets).numpy()
+
+        raw = explained(GradCAM, relu=False, normalised=False, size="layer")
+        np.testing.assert_allclose(raw.maps / largest, summed / largest, atol=self.tolerance)
+        assert (raw.form, raw.raw_range) == ("raw", None)
+        signed = explained(GradCAM, relu=False, size=(20, 30))
+        expected = resize(summed, (20, 30))
+        ends = np.stack([expected.min(axis=(1, 2)), expected.max(axis=(1, 2))], axis=-1)
+        expected = expected / np.abs(ends).max(axis=1)[:, None, None]
+        np.testing.assert_allclose(signed.maps, expected, atol=self.tolerance)
+        np.testing.assert_allclose(signed.raw_range / largest[:, 0], ends / largest[:, 0], atol=self.tolerance)
+        region = explained(ScoreCAM, normalised=False, size="layer")
+        maps = normalise(resize(region.maps, shapes["images"].shape[2:]))
+        np.testing.assert_allclose(maps, shapes["score_cam"][:2], atol=self.tolerance)
 
 
 class _Logit:

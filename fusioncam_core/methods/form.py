@@ -1,0 +1,121 @@
+"""How every method ends: what is negative cut or kept, resized, normalised or left in the method's own units."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from fusioncam_core.arrays.checks import require_finite, require_flag
+from fusioncam_core.arrays.namespaces import Array, Namespace
+from fusioncam_core.arrays.words import _normalised, _normalised_about_zero, _resize, relu
+
+Units = tuple[Array | float, ...]
+
+Cut = Literal["before", "after", "none"]
+
+FormName = Literal["normalised", "signed", "raw"]
+
+FORM_NAMES: tuple[str, ...] = get_args(FormName)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form in which a method's maps are given.
+
+    Attributes:
+        relu: whether the method's last relu is taken. Without it what speaks against the target stays, as negative
+            values.
+        normalised: whether each map is normalised: to [0, 1] by its minimum and maximum or, without the relu, to
+            [-1, 1] by its largest magnitude, so that 0 stays 0. Otherwise the values are in the method's own units.
+
+    Raises:
+        TypeError: if one is neither True nor False.
+    """
+
+    relu: bool = True
+    normalised: bool = True
+
+    def __post_init__(self) -> None:
+        require_flag(self.relu, "relu")
+        require_flag(self.normalised, "normalised")
+
+    @property
+    def usual(self) -> bool:
+        """Whether the maps are in [0, 1], as the papers have them."""
+        return self.relu and self.normalised
+
+    @property
+    def name(self) -> FormName:
+        """What maps of this form are called in an explanation."""
+        if not self.normalised:
+            return "raw"
+        return "normalised" if self.relu else "signed"
+
+
+USUAL = Form()
+
+
+class Combined(NamedTuple):
+    """What a method sums up, before the steps with which all methods end.
+
+    Attributes:
+        values: (B, K, *spatial), of the layer's size if that is where the method sums.
+        units: what they are to be multiplied with to be in the method's own units: numbers, and arrays that broadcast
+            to (B, K, 1, ...). Their product may be larger than any number, and is not needed for maps in [0, 1].
+        cut: whether the method's last relu comes before or after the resize; "none" if it has none.
+    """
+
+    values: Array
+    units: Units = ()
+    cut: Cut = "before"
+
+
+class Finished(NamedTuple):
+    """Maps (B, K, *size), and of normalised ones what they were before.
+
+    Attributes:
+        maps: in their form.
+        low, high: (B, K, 1, ...) the lowest and highest value of each map before it was normalised; None otherwise.
+        units: as in `Combined`, of those two.
+    """
+
+    maps: Array
+    low: Array = None
+    high: Array = None
+    units: Units = ()
+
+    def raw_range(self, *, xp: Namespace) -> Array | None:
+        """(B, K, 2) the lowest and highest values in the method's own units; None of maps that are not normalised."""
+        if self.low is None:
+            return None
+        low, high = (functools.reduce(operator.mul, self.units, each) for each in (self.low, self.high))
+        return range_of(low, high, self.low.ndim - 2, xp=xp)
+
+
+def finished(combined: Combined, size: tuple[int, ...], form: Form, *, xp: Namespace) -> Finished:
+    """`N(U(relu(combined)))`, or `N(relu(U(combined)))`, without what the form leaves out.
+
+    Raises:
+        ValueError: if values in the method's own units lie beyond their dtype's range.
+    """
+    cut = combined.cut if form.relu else "none"
+    values = relu(combined.values, xp=xp) if cut == "before" else combined.values
+    values = _resize(values, size, xp=xp)
+    values = relu(values, xp=xp) if cut == "after" else values
+    if not form.normalised:
+        raw = functools.reduce(operator.mul, combined.units, values)
+        return Finished(require_finite(raw, "raw map", xp))
+    return Finished(*normalised(values, form, len(size), xp=xp), combined.units)
+
+
+def range_of(low: Array, high: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
+    """(..., 2) of two values a map (kept axes)."""
+    return xp.reshape(xp.stack([low, high], axis=-1), (*low.shape[: low.ndim - spatial_ndim], 2))
+
+
+def normalised(values: Array, form: Form, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array]:
+    """`N` in the way of the form, and of each map (kept axes) its lowest and highest value before."""
+    scale = _normalised if form.relu else _normalised_about_zero
+    return scale(values, spatial_ndim, xp=xp)
