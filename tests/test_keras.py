@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, ScoreCAM, adapt_model
+from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, LayerCAM, ScoreCAM, adapt_model
 from fusioncam_core.arrays.namespaces import indices_like, to_numpy
 from fusioncam_core.errors import EvidenceWarning
 from fusioncam_core.evaluation.fingerprints import Fingerprints
@@ -33,6 +33,39 @@ def images(shapes: dict[str, Any]) -> np.ndarray:
 
 def maps_of(model: Any, images: Any, layer: Any = None, **keywords: Any) -> np.ndarray:
     return to_numpy(GradCAM(model, layer, **keywords)(images, 1).maps)
+
+
+@pytest.mark.parametrize("relu", [True, False], ids=["relu", "modifier None"])
+def test_raw_maps_of_the_layer_are_those_of_tf_keras_vis(relu: bool) -> None:
+    """Its `Gradcam` and `Layercam` with `expand_cam=False`, `normalize_cam=False` and that `activation_modifier`.
+
+    They sum, over the channels of the layer's output, the output times the gradients' means, or times the positive
+    gradients. Here the gradients of a class are the weights of the classifier behind a flattened layer.
+    """
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.Flatten(name="flat"),
+            layers.Dense(3, name="fc"),
+        ]
+    )
+    random = np.random.default_rng(3)
+    model.set_weights([random.normal(size=each.shape).astype(np.float32) for each in model.get_weights()])
+    images, targets = random.random((2, 8, 8, 3), dtype=np.float32), [2, 0]
+    kernel, bias, head, _ = model.get_weights()
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))
+    outputs = np.einsum("nijchw,hwco->nijo", windows, kernel) + bias
+    gradients = head[:, targets].T.reshape(2, 6, 6, 4)
+    sums = {
+        GradCAM: np.sum(outputs * gradients.mean(axis=(1, 2), keepdims=True), axis=-1),
+        LayerCAM: np.sum(outputs * np.maximum(gradients, 0), axis=-1),
+    }
+    for method, expected in sums.items():
+        assert expected.min() < 0
+        own = method(model, "conv", relu=relu, normalised=False, size="layer")(images, targets).numpy().maps
+        # Of values up to 10, in float32.
+        np.testing.assert_allclose(own, np.maximum(expected, 0) if relu else expected, atol=1e-5, rtol=1e-6)
 
 
 def small(*more: Any, activation: str | None = None, name: str | None = None) -> Any:
