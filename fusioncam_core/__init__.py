@@ -73,7 +73,9 @@ from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.figures import FigureRow, figure
 from fusioncam_core.results.files import load_arrays
+from fusioncam_core.results.overlay import overlay
 
 if TYPE_CHECKING:
     from fusioncam_core.evaluation import Evaluation, evaluate
@@ -100,6 +102,7 @@ __all__ = [
     "Evaluation",
     "Explainer",
     "Explanation",
+    "FigureRow",
     "FolderInUseError",
     "Fusion",
     "FusionCAM",
@@ -142,6 +145,7 @@ __all__ = [
     "eigen_cam",
     "eigengrad_cam",
     "evaluate",
+    "figure",
     "fuse",
     "fusion_cam",
     "grad_cam",
@@ -153,6 +157,7 @@ __all__ = [
     "load_arrays",
     "load_model",
     "normalise",
+    "overlay",
     "percentile",
     "plugin_manager",
     "resize",

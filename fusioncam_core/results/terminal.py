@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fusioncam_core.results.digits import probability_text
 from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def photograph_report(
         moves = f"the region map may still move by {explanation.uncertainty.max():.3f}"
         yield f"  {int(explanation.masks_run[0])} masks run; {moves}"
     for numbers in itertools.islice(target_numbers(explanation, 0, class_names), _MOST_TARGETS):
-        yield f"  {_title(numbers)}: p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
+        yield f"  {_title(numbers)}: {_values(numbers)}"
         yield from _weight_table(numbers["weights"], explanation.titles)
     more = np.atleast_1d(explanation.targets[0]).size - _MOST_TARGETS
     if more > 0:
@@ -112,7 +113,15 @@ def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | N
         yield f"  {index:7d}  {name:{_NAME_WIDTH}}  {probabilities[index]:11.4f}"
 
 
+def _values(numbers: Mapping[str, Any]) -> str:
+    if numbers["class"] is None:
+        return f"{numbers['score']:.3f}"
+    return f"p = {probability_text(numbers['probability'])}, logit {numbers['score']:.3f}"
+
+
 def _title(numbers: Mapping[str, Any]) -> str:
+    if numbers["class"] is None:
+        return _fit(numbers["name"], _NAME_WIDTH)
     if numbers["name"] is None:
         return f"class {numbers['class']}"
     return f"{_fit(numbers['name'], _NAME_WIDTH - 10)} ({numbers['class']})"
@@ -145,17 +154,21 @@ def target_numbers(
         explanation: of NumPy arrays.
         index: of the image in the batch.
         class_names: one per class, in the order of the model's outputs.
+
+    Yields:
+        "class" is None for a target that is no class but has a name, and so is its "probability".
     """
     targets = np.atleast_1d(explanation.targets[index])
     scores = np.atleast_1d(explanation.scores[index])
     probabilities = np.atleast_1d(explanation.probabilities[index])
     weights = {name: np.atleast_1d(values[index]) for name, values in explanation.weights.items()}
     for k, target in enumerate(targets.tolist()):
+        own_name = explanation.target_names[k] if explanation.target_names else ""
         yield {
-            "class": target,
-            "name": None if class_names is None else class_names[target],
+            "class": None if own_name else target,
+            "name": own_name or (None if class_names is None else class_names[target]),
             "score": _shortest(scores[k]),
-            "probability": _shortest(probabilities[k]),
+            "probability": None if own_name else _shortest(probabilities[k]),
             "weights": {name: _shortest(values[k]) for name, values in weights.items()},
         }
 

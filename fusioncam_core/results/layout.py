@@ -1,0 +1,87 @@
+"""Where the panels of a figure lie, in inches."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+RESOLUTION = 200.0  # dots per inch
+PANEL_WIDTH = 2.1  # inches, and so on below
+WIDTH_LIMITS = (1.4, 4.2)  # of the panels for very tall and very wide photographs: a title must fit
+HEIGHT_LIMITS = (1.0, 3.2)
+PROPORTIONS = 10.0  # one side of a panel over the other: longer photographs are drawn shorter, not as high as a house
+HIGHEST = 60.0  # of all rows: matplotlib draws at most 2**16 pixels, and nobody looks at as many
+GAP = 0.06
+TITLE_HEIGHT = 0.24
+NOTE_HEIGHT = 0.15
+CAPTION_LINE = 0.125
+LABEL_WIDTH = 0.36
+BAR_WIDTH = 0.1
+BAR_LABELS = 0.42
+MARGIN = 0.08
+LETTERS_PER_INCH = 14  # of titles and labels
+SMALL_LETTERS_PER_INCH = 19  # of notes and the caption
+
+
+class Layout(NamedTuple):
+    """Where the panels lie, from the top left corner.
+
+    Attributes:
+        width, height: of the whole figure.
+        left: of the first panel.
+        panel_width: of every panel.
+        row_tops, row_heights: of the panels of each row, without their notes.
+        caption: the lines below the last row.
+    """
+
+    width: float
+    height: float
+    left: float
+    panel_width: float
+    row_tops: list[float]
+    row_heights: list[float]
+    caption: list[str]
+
+
+def laid_out(
+    proportions: Sequence[tuple[int, int]], columns: int, *, labels: bool, notes: bool, caption: str
+) -> Layout:
+    """The layout of rows of panels under one line of titles.
+
+    Args:
+        proportions: of each row's photograph, (height, width).
+        columns: how many panels a row has.
+        labels: whether there is something beside the rows.
+        notes: whether there is something below the panels.
+        caption: below everything; "" for nothing.
+    """
+    left = MARGIN + (LABEL_WIDTH if labels else 0.0)
+    ratios = [_ratio(*each) for each in proportions]
+    panel_width = width_of_panels(proportions[0])
+    heights = [panel_width * ratio for ratio in ratios]
+    gap = GAP + (NOTE_HEIGHT if notes else 0.0)
+    tops = [TITLE_HEIGHT + sum(heights[:index]) + gap * index for index in range(len(heights))]
+    width = left + columns * (panel_width + GAP) + BAR_WIDTH + BAR_LABELS
+    lines = textwrap.wrap(caption, max(20, int((width - 2 * MARGIN) * SMALL_LETTERS_PER_INCH)))
+    below = (NOTE_HEIGHT if notes else 0.0) + MARGIN + (GAP + CAPTION_LINE * len(lines) if lines else 0.0)
+    return Layout(width, tops[-1] + heights[-1] + below, left, panel_width, tops, heights, lines)
+
+
+def rows_that_fit(proportions: tuple[int, int]) -> int:
+    """How many rows of panels for a photograph of (height, width) fit in one figure."""
+    height = width_of_panels(proportions) * _ratio(*proportions)
+    return max(1, int(HIGHEST / (height + GAP + NOTE_HEIGHT)))
+
+
+def _ratio(height: int, width: int) -> float:
+    """A panel's height over its width: the photograph's, unless that is extreme."""
+    return float(min(max(height / width, 1 / PROPORTIONS), PROPORTIONS))
+
+
+def width_of_panels(proportions: tuple[int, int]) -> float:
+    """The width that keeps panels for a photograph of (height, width) within the limits."""
+    ratio = _ratio(*proportions)
+    narrowest, widest = WIDTH_LIMITS
+    lowest, highest = HEIGHT_LIMITS
+    return min(max(PANEL_WIDTH, min(lowest / ratio, widest)), max(highest / ratio, narrowest))

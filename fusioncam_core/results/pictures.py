@@ -1,0 +1,374 @@
+"""Explanations as figures: which maps are drawn, on what scale, and what is written beside them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.extras import require
+from fusioncam_core.results.digits import probability_text, value_text
+from fusioncam_core.results.figures import FigureRow, drawn, largest_pixels, png
+from fusioncam_core.results.layout import rows_that_fit
+from fusioncam_core.results.overlay import Map, Pixels, colours_of, placed, require_pixels
+from fusioncam_core.results.scaling import is_signed, required_range, scaled
+from fusioncam_core.results.style import Style
+from fusioncam_core.results.terminal import target_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fusioncam_core.data.preprocessing import Preprocessing
+    from fusioncam_core.results.explanation import Explanation
+
+NOTEBOOK_ROWS = 8
+
+_UNION = "union"
+"""The stage whose contribution stands for the fused map, which has none of its own."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A photograph as it is drawn, and where in it the input lies.
+
+    Attributes:
+        pixels: (H, W, 3).
+        whole: the photograph that these are a smaller copy of; None for a picture that the input fills.
+        window: of the input, as shares.
+    """
+
+    pixels: Pixels
+    whole: Any = None
+    window: tuple[float, float, float, float] | None = None
+
+
+def plotted(
+    explanation: Explanation,
+    photographs: Sequence[Any] | None,
+    class_names: Sequence[str] | None,
+    style: Style,
+    preprocessing: Preprocessing | None,
+    most: int | None,
+    *,
+    signed: bool | None = None,
+) -> Figure:
+    """The figure of `Explanation.plot`, of NumPy arrays; `signed` says that the colours' middle is 0."""
+    _check_most(most)
+    check_drawable(explanation)
+    check_class_names(explanation, class_names)
+    check_photographs(explanation, photographs, preprocessing)
+    check_style(explanation, style)
+    rows: list[FigureRow] = []
+    count = len(explanation.images)
+    targets = np.atleast_1d(explanation.targets[0]).size
+    for index in range(count):
+        photograph = None if photographs is None else photographs[index]
+        shown = _shown(explanation, index, photograph, preprocessing, style)
+        if not rows:
+            fitting = rows_that_fit(shown.pixels.shape[:2])
+            limit = fitting if most is None else min(most, fitting)
+        rows += itertools.islice(_rows(explanation, index, shown, class_names, style), limit - len(rows))
+        if len(rows) >= limit:
+            break
+    first = _input_title(explanation) if photographs is None else "Photograph"
+    return drawn(
+        rows,
+        [first, *_titles(explanation, _panels(explanation, style))],
+        style,
+        _caption(explanation, style, rows, left_out=_left_out(len(rows), count, targets)),
+        signed=any_signed(explanation, style) if signed is None else signed,
+    )
+
+
+def image_figure(
+    single: Explanation,
+    photograph: Any,
+    class_names: Sequence[str] | None,
+    style: Style,
+    preprocessing: Preprocessing | None = None,
+    *,
+    signed: bool | None = None,
+) -> Figure:
+    """The figure of an explanation of one image, with as many targets as fit; without a photograph, on the input."""
+    photographs = None if photograph is None else [photograph]
+    return plotted(single, photographs, class_names, style, preprocessing, None, signed=signed)
+
+
+def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = None) -> bytes:
+    """A notebook's view of an explanation: the images and their maps, as the bytes of a PNG file.
+
+    Of many images and targets the first 8 are shown, and the caption says of how many; of clips and volumes the middle
+    frame or slice.
+
+    Args:
+        explanation: of NumPy arrays (`explanation.numpy()`), with maps (B, H, W) or (B, K, H, W), or of clips and
+            volumes (B, D, H, W) or (B, K, D, H, W).
+        class_names: one per class, in the order of the model's outputs.
+
+    Raises:
+        ValueError: the maps have another number of spatial axes than two or three, or there is not a name per class.
+        MissingExtra: matplotlib or Pillow is not installed.
+    """
+    return png(plotted(explanation, None, class_names, Style(panels=("maps",)), None, NOTEBOOK_ROWS))
+
+
+def _rows(
+    explanation: Explanation, index: int, shown: _Shown, class_names: Sequence[str] | None, style: Style
+) -> Iterator[FigureRow]:
+    """The rows of an image, one a target."""
+    panels = _panels(explanation, style)
+    stages = [scaled(explanation, name, index, style.scale) for name in panels]
+    for k, numbers in enumerate(target_numbers(explanation, index, class_names)):
+        contributions = [_contribution(name, numbers["weights"]) for name in panels]
+        maps = [_middle(stage[k], explanation) for stage in stages]
+        yield FigureRow(
+            shown.pixels,
+            [_in_photograph(each, shown) for each in maps],
+            _label(numbers),
+            [_note(each) for each in contributions] if any(each is not None for each in contributions) else (),
+            [each is not None and each <= 0 for each in contributions],
+            shown.window,
+        )
+
+
+def _label(numbers: Mapping[str, Any]) -> str:
+    if numbers["class"] is None:
+        return f"{numbers['name']}\n{value_text(numbers['score'])}"
+    name = numbers["name"] or f"class {numbers['class']}"
+    return f"{name}\np = {probability_text(numbers['probability'])}"
+
+
+def _contribution(panel: str, weights: Mapping[str, float]) -> float | None:
+    """What the map keeps of the class's probability above the baseline; None where it was not measured."""
+    return weights.get(f"contribution_{_UNION if panel == 'maps' else panel}")
+
+
+def _note(contribution: float | None) -> str:
+    if contribution is None:
+        return ""
+    text = value_text(contribution)
+    return f"contribution {text}" if contribution > 0 else f"no support: {text}"
+
+
+def _caption(explanation: Explanation, style: Style, rows: Sequence[FigureRow], *, left_out: str) -> str:
+    """What a reader has to know of the colours, in sentences."""
+    own = "Each map is scaled to its own range: colours show where, not how much."
+    panels = _panels(explanation, style)
+    if style.scale == "image":
+        title = explanation.titles.get("maps", explanation.method)
+        own = f"{title}: one scale for the rows of an image; 1 is the largest raw value among them."
+        own += " Other columns: each map to its own range." if len(panels) > 1 else ""
+    told = [own]
+    if any(row.notes for row in rows):
+        told.append(
+            "Contribution: the class's probability where only what the map shows is kept, less that of the baseline"
+            + (f" (for {explanation.titles.get('maps', 'the map')}: of its union)" if "maps" in panels else "")
+            + ". No support, drawn grey: not above 0."
+        )
+    if style.threshold:
+        told.append(f"Nothing is drawn below {style.threshold:g}.")
+    if style.contours:
+        told.append(f"Lines at {', '.join(f'{level:g}' for level in style.contours)}.")
+    if any(row.window is not None for row in rows):
+        told.append("The network saw what lies inside the dashed frame.")
+    return " ".join([*told, left_out]).strip()
+
+
+def _left_out(rows: int, images: int, targets: int) -> str:
+    """How many images, or rows of images with several targets, are shown, if not all are."""
+    if rows == images * targets:
+        return ""
+    if targets == 1:
+        return f"{rows} of {images} images shown."
+    return (
+        f"{rows} of {images * targets} rows shown ({targets} targets of {'each of ' * (images > 1)}{_images(images)})."
+    )
+
+
+def _images(count: int) -> str:
+    return f"{count} images" if count > 1 else "one image"
+
+
+def _panels(explanation: Explanation, style: Style) -> list[str]:
+    """The stages that are drawn, by the names of parts, and "maps"."""
+    if style.panels is not None:
+        return list(style.panels)
+    return [*(name for name in explanation.titles if name in explanation.parts), "maps"]
+
+
+def _titles(explanation: Explanation, panels: Sequence[str]) -> list[str]:
+    own = {"maps": explanation.method, **{name: name.capitalize() for name in explanation.parts}}
+    return [explanation.titles.get(name, own[name]) for name in panels]
+
+
+def any_signed(explanation: Explanation, style: Style) -> bool:
+    """Whether any of the maps that are drawn has values below 0, so that the colours' middle is 0."""
+    return any(is_signed(explanation, name) for name in _panels(explanation, style))
+
+
+def _middle(saliency: Map, explanation: Explanation) -> Map:
+    """The map, or its middle frame or slice."""
+    return saliency[len(saliency) // 2] if saliency.ndim == 3 else saliency
+
+
+def _shown(
+    explanation: Explanation, index: int, photograph: Any, preprocessing: Preprocessing | None, style: Style
+) -> _Shown:
+    if photograph is None:
+        return _Shown(_input_picture(explanation, index))
+    if preprocessing is None:
+        return _Shown(pixels_of(photograph, style))
+    whole = preprocessing.whole(photograph)
+    left, top, right, bottom = preprocessing.box(whole)
+    width, height = whole.size
+    window = (left / width, top / height, right / width, bottom / height)
+    return _Shown(pixels_of(whole, style), whole, None if window == (0.0, 0.0, 1.0, 1.0) else window)
+
+
+def _in_photograph(saliency: Map, shown: _Shown) -> Map:
+    """The map of the input as one of the whole photograph, if that is drawn."""
+    if shown.window is None:
+        return saliency
+    height, width = shown.pixels.shape[:2]
+    return placed(saliency, shown.window, (height, width))
+
+
+def require_readable(photographs: Sequence[Any], preprocessing: Preprocessing | None) -> None:
+    """Look at all photographs before any is drawn.
+
+    Raises:
+        TypeError, ValueError: one of them is no photograph.
+    """
+    for photograph in photographs:
+        require_pixels(photograph if preprocessing is None else preprocessing.whole(photograph))
+
+
+def pixels_of(photograph: Any, style: Style) -> Pixels:
+    """A photograph as an array, no larger than its panel can show twice over.
+
+    Raises:
+        ValueError: it is no RGB photograph.
+    """
+    pixels = require_pixels(photograph)
+    largest = largest_pixels(style, pixels)
+    if largest is None or max(pixels.shape[:2]) <= largest:
+        return pixels
+    pillow = require("PIL.Image", "Drawing pictures")
+    picture = pillow.fromarray(pixels)
+    picture.thumbnail((largest, largest), pillow.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def _input_picture(explanation: Explanation, index: int) -> Pixels:
+    """One model input as a picture: min-max scaled; other than one or three channels are averaged."""
+    image = np.asarray(explanation.images[index], dtype=np.float64)
+    axis = explanation.image_channel_axis
+    image = image[..., None] if axis is None else np.moveaxis(image, _single_image_axis(axis), -1)
+    image = image[len(image) // 2] if image.ndim == 4 else image
+    if image.shape[-1] != 3:
+        image = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
+    low, high = float(image.min()), float(image.max())
+    spread = high - low if high > low else 1.0
+    return np.round((image - low) / spread * 255.0).astype(np.uint8)
+
+
+def _single_image_axis(batched_axis: int) -> int:
+    return batched_axis - 1 if batched_axis > 0 else batched_axis
+
+
+def _input_title(explanation: Explanation) -> str:
+    """What the input's panel is called: of clips and volumes with the number of the frame or slice, from 1."""
+    if _spatial_axes(explanation) == 2:
+        return "Input"
+    axis = explanation.image_channel_axis
+    lengths = [length for number, length in enumerate(explanation.images.shape) if number not in _not_space(axis, 5)]
+    return f"Input, {lengths[0] // 2 + 1} of {lengths[0]}"
+
+
+def _not_space(channel_axis: int | None, axes: int) -> tuple[int, ...]:
+    return (0,) if channel_axis is None else (0, channel_axis % axes)
+
+
+def _spatial_axes(explanation: Explanation) -> int:
+    return int(explanation.images.ndim) - (1 if explanation.image_channel_axis is None else 2)
+
+
+def check_drawable(explanation: Explanation) -> None:
+    """Refuse maps of which there is no picture.
+
+    Raises:
+        ValueError: they have neither two spatial axes nor three.
+    """
+    axes = _spatial_axes(explanation)
+    if axes not in (2, 3):
+        raise InvalidValueError(
+            f"Pictures are drawn of inputs with 2 spatial axes (height, width) or 3 (of which the middle of the first "
+            f"is shown), and these have {axes}. The maps and numbers can be saved without: pictures=False."
+        )
+
+
+def check_class_names(explanation: Explanation, class_names: Sequence[str] | None) -> None:
+    """Refuse names that are not one a class.
+
+    Raises:
+        ValueError: there are more or fewer than classes.
+    """
+    classes = explanation.class_probabilities.shape[1]
+    if class_names is not None and len(class_names) != classes:
+        raise InvalidValueError(f"The model has {classes} classes, but there are {len(class_names)} class names.")
+
+
+def check_photographs(
+    explanation: Explanation, photographs: Sequence[Any] | None, preprocessing: Preprocessing | None
+) -> None:
+    """Refuse photographs that are not one an image, and a preprocessing without photographs or without its inverse.
+
+    Raises:
+        TypeError: the preprocessing does not say where the input lies in a photograph.
+        ValueError: there are more or fewer photographs than images, or none to a preprocessing.
+    """
+    count = len(explanation.images)
+    if photographs is not None and len(photographs) != count:
+        raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
+    if preprocessing is None:
+        return
+    if not all(callable(getattr(preprocessing, name, None)) for name in ("whole", "box")):
+        raise InvalidTypeError(
+            "preprocessing says where in a photograph the input lies, as fusioncam_core.Preprocessing does: got a "
+            f"{type(preprocessing).__name__}. Without it, give the parts of the photographs that the network saw."
+        )
+    if photographs is None:
+        raise InvalidValueError("preprocessing came without photographs: give them too, as they were before it.")
+
+
+def check_style(explanation: Explanation, style: Style) -> None:
+    """Refuse what this explanation cannot be drawn with.
+
+    Raises:
+        ValueError: it has no such stage, levels of contours below 0 came with maps above it, or raw values are asked
+            for and it has none.
+    """
+    colours_of(style.colour_map, signed=False)
+    known = [*explanation.parts, "maps"]
+    for name in style.panels or ():
+        if name not in known:
+            raise InvalidValueError(f"panels are some of {', '.join(map(repr, known))}: got {name!r}.")
+    if min(style.contours, default=0) < 0 and not any_signed(explanation, style):
+        raise InvalidValueError(
+            f"contours lie in (0, 1): the maps have no values below 0. Got the level {min(style.contours)!r}."
+        )
+    if style.scale == "image":
+        required_range(explanation)
+
+
+def _check_most(most: Any) -> None:
+    if most is None:
+        return
+    if isinstance(most, bool) or not isinstance(most, int | np.integer):
+        raise InvalidTypeError(f"most is a whole number of rows, or None for as many as fit: got {most!r}.")
+    if most < 1:
+        raise InvalidValueError(f"most is a positive number of rows, or None for as many as fit: got {most!r}.")
