@@ -20,8 +20,9 @@ from fusioncam_core.results.explanation import join
 from fusioncam_core.results.figures import rendered
 from fusioncam_core.results.named_targets import with_target
 from fusioncam_core.results.overlay import part_of, placed
-from fusioncam_core.results.pictures import overlay_png
+from fusioncam_core.results.pictures import overlay_png, plotted
 from fusioncam_core.results.scaling import scaled
+from fusioncam_core.results.style import Style
 from fusioncam_core.results.terminal import photograph_report, target_numbers
 from fusioncam_core.results.writing import is_ours
 
@@ -262,6 +263,11 @@ class TestScale:
         given = replace(explanation(RAMP), maps=clip.astype(np.float32), images=np.zeros((1, 3, 3, 4, 6), np.float32))
         assert np.array_equal(panel(given.plot([photograph()]), 1), overlay(photograph(), RAMP[0, 0] / 2))
 
+    def test_signed_maps_are_told_in_the_caption(self) -> None:
+        told = "Above 0 speaks for the class, below 0 against it."
+        assert told in caption(explanation(2 * RAMP - 1).plot())
+        assert told not in caption(explanation(RAMP).plot())
+
     def test_a_colour_bar_from_minus_one_if_any_map_is_signed(self) -> None:
         bars = [explanation(maps).plot().axes[-1].get_yticks().tolist() for maps in (RAMP, 2 * RAMP - 1)]
         assert bars == [[0.0, 0.5, 1.0], [-1.0, 0.0, 1.0]]
@@ -340,11 +346,19 @@ class TestOptions:
         several = explanation(np.repeat(TWO, 3, axis=0)).plot(most=4)
         assert caption(several).endswith("4 of 6 rows shown (2 targets of each of 3 images).")
 
-    def test_a_notebook_shows_the_maps_of_eight(self) -> None:
+    def test_a_notebook_shows_the_maps_of_eight_in_two_columns(self) -> None:
         many = explanation(np.repeat(RAMP, 9, axis=0))
         with Image.open(io.BytesIO(many._repr_png_())) as shown:
-            assert shown.size[1] == pytest.approx(200 * (0.24 + 8 * (1.4 + 0.06) + 0.08 + 0.125), abs=1)
+            width = 0.08 + 2 * (0.36 + 2 * (2.1 + 0.06)) + 0.1 + 0.42
+            height = 0.24 + 4 * (1.4 + 0.06) + 0.08 + 0.125
+            assert shown.size == pytest.approx((200 * width, 200 * height), abs=1)
         assert overlay_png(many, NAMES) != many._repr_png_()
+        drawn = plotted(many, None, None, Style(panels=("maps",)), None, 8, across=2)
+        assert [axes.get_title() for axes in drawn.axes[:5]] == ["Input", "Fusion-CAM", "Input", "Fusion-CAM", ""]
+        boxes = [axes.get_position() for axes in drawn.axes[:8:2]]
+        lefts, tops = [round(box.x0, 6) for box in boxes], [round(box.y1, 6) for box in boxes]
+        assert lefts[0] == lefts[2] < lefts[1] == lefts[3]
+        assert tops[0] == tops[1] > tops[2] == tops[3]
 
 
 class TestFigure:
@@ -558,7 +572,8 @@ class TestNamedTargets:
         assert (both.maps.shape, both.targets.tolist(), both.evaluations) == ((1, 3, 4, 6), [[0, 1, -1]], 2)
         np.testing.assert_allclose(both.weights["contribution_union"], [[0.5, 0.1, -1.0]], rtol=1e-6)
         assert both.raw_range.tolist() == [[[0, 1], [0, 2], [0, 3]]]
-        assert both.target_names == ("", "", "why cat and not dog")
+        assert both.target_names == (("", "", "why cat and not dog"),)
+        assert join([both, both], np).target_names == both.target_names * 2
 
     def test_beside_one_class_without_an_axis(self) -> None:
         one = explanation(RAMP)
@@ -566,13 +581,16 @@ class TestNamedTargets:
             one, **{name: getattr(one, name)[:, 0] for name in ("maps", "targets", "scores", "probabilities")}
         )
         both = with_target(one, one, "other")
-        assert (both.maps.shape, both.target_names) == ((1, 2, 4, 6), ("", "other"))
+        assert (both.maps.shape, both.target_names) == ((1, 2, 4, 6), (("", "other"),))
+
+    def test_functions_alone_need_no_names_of_classes(self) -> None:
+        given = replace(explanation(TWO), target_names=(("mine", "yours"),), class_probabilities=np.ones((1, 2)))
+        assert texts(given.plot(class_names=NAMES)) == ["mine\n1.0000", "yours\n1.0000"]
 
     def test_numbers_text_and_picture_have_its_name_and_value(self) -> None:
         both = self.both()
         numbers = list(target_numbers(both, 0, NAMES))[2]
         assert (numbers["class"], numbers["name"], numbers["score"]) == (None, "why cat and not dog", -2.5)
-        assert numbers["probability"] is None
         lines = list(photograph_report("a.jpg", both, NAMES, [Path("a.png")]))
         assert "  why cat and not dog: -2.500" in lines
         assert texts(both.plot(class_names=NAMES))[4] == "why cat and not dog\n−2.5000"

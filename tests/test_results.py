@@ -492,16 +492,18 @@ class TestSaveEvaluation:
 
 
 class TestNotebook:
-    def test_every_image_is_a_row(self):
-        height, width = _pixels(io.BytesIO(overlay_png(explanation(batch=3)))).shape[:2]
+    @pytest.mark.parametrize(("batch", "lines"), [(1, 1), (3, 2), (4, 2)])
+    def test_two_images_beside_each_other(self, batch, lines):
+        height, width = _pixels(io.BytesIO(overlay_png(explanation(batch=batch)))).shape[:2]
         panel = 2.1 * 4 / 6 + 0.15  # with its contribution
-        assert height == int(200 * (0.24 + 3 * panel + 2 * 0.06 + 0.08 + 0.06 + 3 * 0.125))
-        assert width == int(200 * (0.08 + 0.36 + 2 * (2.1 + 0.06) + 0.1 + 0.42))
+        caption = 0.125 * (2 if batch > 1 else 3)
+        assert height == int(200 * (0.24 + lines * panel + (lines - 1) * 0.06 + 0.08 + 0.06 + caption))
+        assert width == int(200 * (0.08 + min(batch, 2) * (0.36 + 2 * (2.1 + 0.06)) + 0.1 + 0.42))
 
-    @pytest.mark.parametrize(("batch", "targets", "rows"), [(8, None, 8), (20, None, 8), (3, 3, 8), (2, 3, 6)])
-    def test_of_many_images_and_targets_eight_are_shown(self, batch, targets, rows):
+    @pytest.mark.parametrize(("batch", "targets", "lines"), [(8, None, 4), (20, None, 4), (3, 3, 4), (2, 3, 3)])
+    def test_of_many_images_and_targets_eight_are_shown(self, batch, targets, lines):
         shown = _pixels(io.BytesIO(overlay_png(explanation(batch=batch, targets=targets, method="grad-cam"))))
-        assert shown.shape[0] // round(200 * (2.1 * 4 / 6 + 0.06)) == rows
+        assert shown.shape[0] // round(200 * (2.1 * 4 / 6 + 0.06)) == lines
 
     def test_explanation_shows_itself(self):
         assert explanation()._repr_png_() == overlay_png(explanation())

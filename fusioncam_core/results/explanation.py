@@ -52,8 +52,8 @@ class Explanation:
         titles: what "maps" and the parts worth a picture are called there.
         raw_range: (B, *T, 2) the lowest and the highest value of each map before it was normalised: where it was,
             `map * (high - low) + low` is the raw map. None of maps that have none.
-        target_names: (K) what targets are called that are no classes, "" for classes; () if all are classes. Their
-            scores and probabilities are the targets' values.
+        target_names: (B)(K) what the functions are called that were explained in the place of classes, of which
+            `targets` has the positions, or -1 beside classes; "" for a class, and none at all where all are classes.
     """
 
     method: str
@@ -76,7 +76,7 @@ class Explanation:
     indices: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
     raw_range: Array | None = None
-    target_names: tuple[str, ...] = ()
+    target_names: tuple[tuple[str, ...], ...] = ()
 
     # Equal by the values of arrays, which have no hash.
     __hash__ = None  # type: ignore[assignment]
@@ -217,6 +217,7 @@ class Explanation:
                 names=self.names[own],
                 indices=self.indices[own],
                 files=self.files[own],
+                target_names=self.target_names[own],
             )
 
     @property
@@ -277,4 +278,5 @@ def join(explanations: Sequence[Explanation], xp: Namespace) -> Explanation:
         names=tuple(name for each in explanations for name in each.names),
         indices=tuple(index for each in explanations for index in each.indices),
         files=tuple(file for each in explanations for file in each.files),
+        target_names=tuple(names for each in explanations for names in each.target_names),
     )

@@ -113,15 +113,28 @@ def figure(
 
 
 def drawn(
-    rows: Sequence[FigureRow], titles: Sequence[str], style: Style, caption: str = "", *, signed: bool | None = None
+    rows: Sequence[FigureRow],
+    titles: Sequence[str],
+    style: Style,
+    caption: str = "",
+    *,
+    signed: bool | None = None,
+    across: int = 1,
 ) -> Figure:
-    """As `figure`, in a style; `signed` says whether the colours' middle is 0, None looks at the maps."""
+    """As `figure`, in a style.
+
+    Args:
+        rows, titles, style, caption: as for `figure`.
+        signed: whether the colours' middle is 0; None looks at the maps.
+        across: how many rows stand beside each other; their photographs are of one size then.
+    """
     _check_rows(rows, titles)
     if signed is None:
         signed = any(np.min(each) < 0 for row in rows for each in row.maps)
     layout = laid_out(
         [row.photograph.shape[:2] for row in rows],
         len(titles),
+        across,
         labels=any(row.label for row in rows),
         notes=any(note for row in rows for note in row.notes),
         caption=visible(caption),
@@ -134,7 +147,7 @@ def drawn(
         for column, title in enumerate(titles):
             axes = _panel(page, layout, index, column)
             _fill(axes, row, column - 1, style, signed)
-            if index == 0:
+            if index < across:
                 axes.set_title(visible(title), fontsize=_FONT_SIZE, pad=4, parse_math=False)
             if column == 0:
                 _label(axes, row.label, layout, index)
@@ -258,7 +271,7 @@ def _frame(axes: Axes, window: tuple[float, float, float, float], shape: tuple[i
 
 
 def _panel(figure: Figure, layout: Layout, row: int, column: int) -> Axes:
-    left = layout.left + column * (layout.panel_width + GAP)
+    left = layout.row_lefts[row] + column * (layout.panel_width + GAP)
     axes = _axes(figure, layout, left, layout.row_tops[row], layout.panel_width, layout.row_heights[row])
     axes.set_axis_off()
     return axes

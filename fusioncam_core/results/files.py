@@ -19,7 +19,6 @@ from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.names import Distinct, folded
 from fusioncam_core.results.figures import PictureFormat, rendered
 from fusioncam_core.results.pictures import (
-    any_signed,
     check_class_names,
     check_drawable,
     check_photographs,
@@ -132,12 +131,11 @@ def save_explanation(
     paths = [_paths(directory, name, pictures, picture) for name in names]
     require_free([path for own in paths for path in own], "explanation", overwrite=overwrite, inputs=inputs)
     written: list[Path] = []
-    signed = pictures and any_signed(explanation, style)
-    for index, (own, single) in enumerate(zip(paths, explanation.split(), strict=True)):
+    for index, own in enumerate(paths):
         numbers = [_arrays(explanation, index), _numbers(explanation, index, names[index], class_names)]
         contents = numbers
         if pictures:
-            figure = image_figure(single, shown[index], class_names, style, preprocessing, signed=signed)
+            figure = image_figure(explanation, index, shown[index], class_names, style, preprocessing)
             contents = [rendered(figure, picture), *numbers]
         files = dict(zip(own, contents, strict=True))
         written += write_files(files, "explanation", overwrite=overwrite, inputs=inputs)

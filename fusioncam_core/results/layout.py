@@ -29,43 +29,53 @@ class Layout(NamedTuple):
 
     Attributes:
         width, height: of the whole figure.
-        left: of the first panel.
         panel_width: of every panel.
-        row_tops, row_heights: of the panels of each row, without their notes.
+        row_lefts, row_tops, row_heights: of the panels of each row, without their notes.
         caption: the lines below the last row.
     """
 
     width: float
     height: float
-    left: float
     panel_width: float
+    row_lefts: list[float]
     row_tops: list[float]
     row_heights: list[float]
     caption: list[str]
 
 
 def laid_out(
-    proportions: Sequence[tuple[int, int]], columns: int, *, labels: bool, notes: bool, caption: str
+    proportions: Sequence[tuple[int, int]], columns: int, across: int, *, labels: bool, notes: bool, caption: str
 ) -> Layout:
     """The layout of rows of panels under one line of titles.
 
     Args:
         proportions: of each row's photograph, (height, width).
         columns: how many panels a row has.
+        across: how many rows stand beside each other, of one size.
         labels: whether there is something beside the rows.
         notes: whether there is something below the panels.
         caption: below everything; "" for nothing.
     """
-    left = MARGIN + (LABEL_WIDTH if labels else 0.0)
-    ratios = [_ratio(*each) for each in proportions]
     panel_width = width_of_panels(proportions[0])
-    heights = [panel_width * ratio for ratio in ratios]
+    heights = [panel_width * _ratio(*each) for each in proportions]
     gap = GAP + (NOTE_HEIGHT if notes else 0.0)
-    tops = [TITLE_HEIGHT + sum(heights[:index]) + gap * index for index in range(len(heights))]
-    width = left + columns * (panel_width + GAP) + BAR_WIDTH + BAR_LABELS
-    lines = textwrap.wrap(caption, max(20, int((width - 2 * MARGIN) * SMALL_LETTERS_PER_INCH)))
+    first = heights[::across]
+    tops = [TITLE_HEIGHT + sum(first[:line]) + gap * line for line in range(len(first))]
+    label = LABEL_WIDTH if labels else 0.0
+    block = label + columns * (panel_width + GAP)
+    width = MARGIN + across * block + BAR_WIDTH + BAR_LABELS
+    letters = max(20, int((width - 2 * MARGIN) * SMALL_LETTERS_PER_INCH))
+    lines = textwrap.wrap(caption, letters, break_on_hyphens=False)
     below = (NOTE_HEIGHT if notes else 0.0) + MARGIN + (GAP + CAPTION_LINE * len(lines) if lines else 0.0)
-    return Layout(width, tops[-1] + heights[-1] + below, left, panel_width, tops, heights, lines)
+    return Layout(
+        width,
+        tops[-1] + first[-1] + below,
+        panel_width,
+        [MARGIN + label + block * (row % across) for row in range(len(heights))],
+        [tops[row // across] for row in range(len(heights))],
+        heights,
+        lines,
+    )
 
 
 def rows_that_fit(proportions: tuple[int, int]) -> int:

@@ -27,7 +27,7 @@ def with_target(explanation: Explanation, other: Explanation, name: str) -> Expl
     """
     before = explanation if explanation.targets.ndim == 2 else _with_axis(explanation)
     added = _with_axis(other)
-    count = before.targets.shape[1]
+    classes = (("",) * before.targets.shape[1],) * before.targets.shape[0]
     arrays: dict[str, Any] = {
         each: _beside(getattr(before, each), getattr(added, each))
         for each in _WITH_TARGETS
@@ -40,7 +40,7 @@ def with_target(explanation: Explanation, other: Explanation, name: str) -> Expl
         parts={part: _beside(before.parts[part], added.parts[part]) for part in before.parts},
         weights={weight: _beside(before.weights[weight], added.weights[weight]) for weight in before.weights},
         evaluations=before.evaluations + added.evaluations,
-        target_names=(*(before.target_names or ("",) * count), name),
+        target_names=tuple((*names, name) for names in before.target_names or classes),
     )
 
 

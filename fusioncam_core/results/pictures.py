@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fusioncam_core.results.explanation import Explanation
 
 NOTEBOOK_ROWS = 8
+NOTEBOOK_ACROSS = 2
 
 _UNION = "union"
 """The stage whose contribution stands for the fused map, which has none of its own."""
@@ -54,23 +55,30 @@ def plotted(
     preprocessing: Preprocessing | None,
     most: int | None,
     *,
-    signed: bool | None = None,
+    image: int | None = None,
+    across: int = 1,
 ) -> Figure:
-    """The figure of `Explanation.plot`, of NumPy arrays; `signed` says that the colours' middle is 0."""
+    """The figure of `Explanation.plot`, of NumPy arrays.
+
+    Args:
+        explanation, photographs, class_names, style, preprocessing, most: as for `Explanation.plot`.
+        image: the only one that is drawn; None draws all.
+        across: how many rows stand beside each other, of images of one size.
+    """
     _check_most(most)
     check_drawable(explanation)
     check_class_names(explanation, class_names)
     check_photographs(explanation, photographs, preprocessing)
     check_style(explanation, style)
     rows: list[FigureRow] = []
-    count = len(explanation.images)
+    images = range(len(explanation.images)) if image is None else (image,)
     targets = np.atleast_1d(explanation.targets[0]).size
-    for index in range(count):
+    for index in images:
         photograph = None if photographs is None else photographs[index]
         shown = _shown(explanation, index, photograph, preprocessing, style)
         if not rows:
             fitting = rows_that_fit(shown.pixels.shape[:2])
-            limit = fitting if most is None else min(most, fitting)
+            limit = fitting * across if most is None else min(most, fitting * across)
         rows += itertools.islice(_rows(explanation, index, shown, class_names, style), limit - len(rows))
         if len(rows) >= limit:
             break
@@ -79,30 +87,32 @@ def plotted(
         rows,
         [first, *_titles(explanation, _panels(explanation, style))],
         style,
-        _caption(explanation, style, rows, left_out=_left_out(len(rows), count, targets)),
-        signed=any_signed(explanation, style) if signed is None else signed,
+        _caption(explanation, style, rows, left_out=_left_out(len(rows), len(images), targets)),
+        signed=any_signed(explanation, style),
+        across=min(across, len(rows)),
     )
 
 
 def image_figure(
-    single: Explanation,
+    explanation: Explanation,
+    index: int,
     photograph: Any,
     class_names: Sequence[str] | None,
     style: Style,
     preprocessing: Preprocessing | None = None,
-    *,
-    signed: bool | None = None,
 ) -> Figure:
-    """The figure of an explanation of one image, with as many targets as fit; without a photograph, on the input."""
-    photographs = None if photograph is None else [photograph]
-    return plotted(single, photographs, class_names, style, preprocessing, None, signed=signed)
+    """The figure of one image, with as many targets as fit; without a photograph, on the input."""
+    photographs = None
+    if photograph is not None:
+        photographs = [photograph if number == index else None for number in range(len(explanation.images))]
+    return plotted(explanation, photographs, class_names, style, preprocessing, None, image=index)
 
 
 def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = None) -> bytes:
     """A notebook's view of an explanation: the images and their maps, as the bytes of a PNG file.
 
-    Of many images and targets the first 8 are shown, and the caption says of how many; of clips and volumes the middle
-    frame or slice.
+    Two rows stand beside each other. Of many images and targets the first 8 are shown, and the caption says of how many
+    they are; of clips and volumes the middle frame or slice.
 
     Args:
         explanation: of NumPy arrays (`explanation.numpy()`), with maps (B, H, W) or (B, K, H, W), or of clips and
@@ -113,7 +123,8 @@ def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = No
         ValueError: the maps have another number of spatial axes than two or three, or there is not a name per class.
         MissingExtra: matplotlib or Pillow is not installed.
     """
-    return png(plotted(explanation, None, class_names, Style(panels=("maps",)), None, NOTEBOOK_ROWS))
+    style = Style(panels=("maps",))
+    return png(plotted(explanation, None, class_names, style, None, NOTEBOOK_ROWS, across=NOTEBOOK_ACROSS))
 
 
 def _rows(
@@ -169,6 +180,8 @@ def _caption(explanation: Explanation, style: Style, rows: Sequence[FigureRow], 
             + (f" (for {explanation.titles.get('maps', 'the map')}: of its union)" if "maps" in panels else "")
             + ". No support, drawn grey: not above 0."
         )
+    if any_signed(explanation, style):
+        told.append("Above 0 speaks for the class, below 0 against it.")
     if style.threshold:
         told.append(f"Nothing is drawn below {style.threshold:g}.")
     if style.contours:
@@ -318,6 +331,8 @@ def check_class_names(explanation: Explanation, class_names: Sequence[str] | Non
         ValueError: there are more or fewer than classes.
     """
     classes = explanation.class_probabilities.shape[1]
+    if explanation.target_names and all(name for names in explanation.target_names for name in names):
+        return  # nothing but functions: their values stand for the classes
     if class_names is not None and len(class_names) != classes:
         raise InvalidValueError(f"The model has {classes} classes, but there are {len(class_names)} class names.")
 

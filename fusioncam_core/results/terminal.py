@@ -156,19 +156,19 @@ def target_numbers(
         class_names: one per class, in the order of the model's outputs.
 
     Yields:
-        "class" is None for a target that is no class but has a name, and so is its "probability".
+        "class" is None for a function, which has a name, and its value for a probability.
     """
     targets = np.atleast_1d(explanation.targets[index])
     scores = np.atleast_1d(explanation.scores[index])
     probabilities = np.atleast_1d(explanation.probabilities[index])
     weights = {name: np.atleast_1d(values[index]) for name, values in explanation.weights.items()}
+    names = explanation.target_names[index] if explanation.target_names else ("",) * len(targets)
     for k, target in enumerate(targets.tolist()):
-        own_name = explanation.target_names[k] if explanation.target_names else ""
         yield {
-            "class": None if own_name else target,
-            "name": own_name or (None if class_names is None else class_names[target]),
+            "class": None if names[k] else target,
+            "name": names[k] or (None if class_names is None else class_names[target]),
             "score": _shortest(scores[k]),
-            "probability": None if own_name else _shortest(probabilities[k]),
+            "probability": _shortest(probabilities[k]),
             "weights": {name: _shortest(values[k]) for name, values in weights.items()},
         }
 
