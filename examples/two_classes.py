@@ -11,12 +11,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
-from fusioncam_core import Explanation, FusionCAM
+from fusioncam_core import Explanation, FusionCAM, LayerCAM
+from fusioncam_core.results.figures import png
 
 SIDE = 96
 CLASSES = ("spotted", "healthy")
@@ -82,7 +85,16 @@ def explained(model: nn.Module, photographs: np.ndarray) -> dict[str, Explanatio
     """Both classes of each photograph, by two methods."""
     both = np.tile(np.arange(len(CLASSES)), (len(photographs), 1))
     images = prepared(photographs)
-    return {"fusion-cam": FusionCAM(model)(images, both)}
+    return {"fusion-cam": FusionCAM(model)(images, both), "layer-cam": LayerCAM(model)(images, both)}
+
+
+def pictures(photographs: np.ndarray, found: dict[str, Explanation]) -> dict[str, Figure]:
+    """The figures of docs/pictures.md, by their names."""
+    return {
+        "two_classes_after": found["fusion-cam"].plot(photographs, CLASSES, dpi=80),
+        "two_classes_each": found["layer-cam"].plot(photographs, CLASSES, dpi=80, scale="each"),
+        "two_classes_image": found["layer-cam"].plot(photographs, CLASSES, dpi=80, scale="image"),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,12 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="two-classes-out", metavar="DIR", help="where the pictures go")
     options = parser.parse_args(arguments)
     photographs, _ = leaves(1, seed=1)
-    for name, explanation in explained(trained(), photographs).items():
-        written = explanation.save(options.out, [name], photographs, CLASSES, overwrite=True)
-        print(f"wrote {written[0]}")
-        found = explanation.numpy()
-        for number, kind in enumerate(CLASSES):
-            print(f"  {kind}: p = {found.probabilities[0, number]:.2g}")
+    found = explained(trained(), photographs)
+    for number, kind in enumerate(CLASSES):
+        print(f"{kind}: p = {found['fusion-cam'].numpy().probabilities[0, number]:.2g}")
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    for name, figure in pictures(photographs, found).items():
+        file = Path(options.out) / f"{name}.png"
+        file.write_bytes(png(figure))
+        print(f"wrote {file}")
     return 0
 
 

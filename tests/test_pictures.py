@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import re
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from code_blocks import python_blocks, run
 from fusioncam_core import Explanation, FigureRow, Preprocessing, figure, overlay
+from fusioncam_core.cli.drawing import add_drawing
 from fusioncam_core.results.digits import probability_text, value_text
 from fusioncam_core.results.explanation import join
 from fusioncam_core.results.figures import rendered
@@ -594,3 +597,25 @@ class TestNamedTargets:
         lines = list(photograph_report("a.jpg", both, NAMES, [Path("a.png")]))
         assert "  why cat and not dog: -2.500" in lines
         assert texts(both.plot(class_names=NAMES))[4] == "why cat and not dog\n−2.5000"
+
+
+class TestDocument:
+    """docs/pictures.md."""
+
+    DOCUMENT = Path(__file__).parent.parent / "docs" / "pictures.md"
+
+    def test_the_code_runs_as_it_stands_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("torch")
+        monkeypatch.chdir(tmp_path)
+        names = run(self.DOCUMENT, python_blocks(self.DOCUMENT))
+        assert names["restored"].shape == (120, 160)
+        assert names["pixels"].shape == (120, 160, 3)
+        assert (tmp_path / "maps.pdf").read_bytes().startswith(b"%PDF-")
+
+    def test_every_option_of_the_command_line_is_there(self) -> None:
+        parser = argparse.ArgumentParser(add_help=False)
+        add_drawing(parser)
+        text = self.DOCUMENT.read_text(encoding="utf-8")
+        options = [option for action in parser._actions for option in action.option_strings]
+        assert len(options) == 9
+        assert [option for option in options if f"`{option} " not in text] == []
