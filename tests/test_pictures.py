@@ -23,7 +23,7 @@ from fusioncam_core.results.explanation import join
 from fusioncam_core.results.figures import rendered
 from fusioncam_core.results.named_targets import with_target
 from fusioncam_core.results.overlay import part_of, placed
-from fusioncam_core.results.pictures import overlay_png, plotted
+from fusioncam_core.results.pictures import image_figure, overlay_png, plotted, signed_panels
 from fusioncam_core.results.scaling import scaled
 from fusioncam_core.results.style import Style
 from fusioncam_core.results.terminal import photograph_report, target_numbers
@@ -188,6 +188,7 @@ class TestContributions:
     @pytest.mark.parametrize("contribution", [0.0, -0.8959])
     def test_without_support_a_map_is_marked_and_grey(self, contribution: float) -> None:
         drawn = explanation(TWO, contributions=[0.5, contribution]).plot([photograph()])
+        assert "No support, drawn grey: a contribution that is not above 0." in caption(drawn)
         assert texts(drawn)[1::2] == ["contribution 0.5000", f"no support: {value_text(contribution)}"]
         supported, unsupported = panel(drawn, 1), panel(drawn, 3)
         saliency = TWO[0, 0].astype(np.float32)
@@ -235,7 +236,7 @@ class TestScale:
 
     def test_of_signed_maps(self) -> None:
         given = explanation(2 * TWO - 1, raw_range=[(-2.0, 2.0), (-1.0, 1.0)])
-        first, second = scaled(given, "maps", 0, "image")
+        first, second = scaled(given, "maps", 0, "image", signed=True)
         assert [first.min(), first.max(), second.min(), second.max()] == [-1.0, 1.0, -0.5, 0.5]
 
     def test_parts_keep_their_own(self) -> None:
@@ -258,7 +259,7 @@ class TestScale:
         np.testing.assert_allclose(drawn, RAMP[0, 0], atol=1e-6)
 
     def test_signed_maps_that_were_not_normalised(self) -> None:
-        (drawn,) = scaled(explanation(10 * RAMP - 5), "maps", 0, "each")
+        (drawn,) = scaled(explanation(10 * RAMP - 5), "maps", 0, "each", signed=True)
         np.testing.assert_allclose(drawn, 2 * RAMP[0, 0] - 1, atol=1e-6)
 
     def test_the_middle_of_a_clip_is_scaled_with_the_clip(self) -> None:
@@ -270,6 +271,14 @@ class TestScale:
         told = "Above 0 speaks for the class, below 0 against it."
         assert told in caption(explanation(2 * RAMP - 1).plot())
         assert told not in caption(explanation(RAMP).plot())
+
+    def test_one_of_many_images_has_the_colours_of_all(self) -> None:
+        both = explanation(np.concatenate([RAMP, 2 * RAMP - 1]))
+        signed = signed_panels(both, Style())
+        assert signed == {"maps": True}
+        drawn = image_figure(both, 0, photograph(), None, Style(), None, signed)
+        assert drawn.axes[-1].get_yticks().tolist() == [-1.0, 0.0, 1.0]
+        assert image_figure(both, 0, photograph(), None, Style()).axes[-1].get_yticks()[0] == 0.0
 
     def test_a_colour_bar_from_minus_one_if_any_map_is_signed(self) -> None:
         bars = [explanation(maps).plot().axes[-1].get_yticks().tolist() for maps in (RAMP, 2 * RAMP - 1)]

@@ -17,15 +17,9 @@ import numpy.typing as npt
 from fusioncam_core.arrays.checks import require_word
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.names import Distinct, folded
+from fusioncam_core.results.drawable import check_class_names, check_drawable, check_photographs, check_style
 from fusioncam_core.results.figures import PictureFormat, rendered
-from fusioncam_core.results.pictures import (
-    check_class_names,
-    check_drawable,
-    check_photographs,
-    check_style,
-    image_figure,
-    require_readable,
-)
+from fusioncam_core.results.pictures import image_figure, require_readable, signed_panels
 from fusioncam_core.results.style import DEFAULT_STYLE, Style
 from fusioncam_core.results.terminal import target_numbers
 from fusioncam_core.results.writing import MARK, Identity, below, identities, refusal, require_free, write_files
@@ -80,8 +74,8 @@ def save_explanation(
 ) -> list[Path]:
     """Write NAME.png, NAME.npz and NAME.json for every image.
 
-    - NAME.png: the photograph, the denoised Grad-CAM, the Score-CAM and the Fusion-CAM (for other methods:
-      the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice. Of many
+    - NAME.png (or .pdf, .svg): the photograph, the denoised Grad-CAM, the Score-CAM and the Fusion-CAM (for other
+      methods: the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice. Of many
       targets the first are drawn: about as many as fit in 60 inches.
     - NAME.npz: `maps`, `targets`, `scores`, `probabilities`, every part as `parts/PART` and every weight as
       `weights/WEIGHT`, without the batch axis; `fusioncam`, the number of this layout. `load_arrays` reads it.
@@ -131,11 +125,12 @@ def save_explanation(
     paths = [_paths(directory, name, pictures, picture) for name in names]
     require_free([path for own in paths for path in own], "explanation", overwrite=overwrite, inputs=inputs)
     written: list[Path] = []
+    signed = signed_panels(explanation, style) if pictures else None
     for index, own in enumerate(paths):
         numbers = [_arrays(explanation, index), _numbers(explanation, index, names[index], class_names)]
         contents = numbers
         if pictures:
-            figure = image_figure(explanation, index, shown[index], class_names, style, preprocessing)
+            figure = image_figure(explanation, index, shown[index], class_names, style, preprocessing, signed)
             contents = [rendered(figure, picture), *numbers]
         files = dict(zip(own, contents, strict=True))
         written += write_files(files, "explanation", overwrite=overwrite, inputs=inputs)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.results.digits import probability_text, value_text
+from fusioncam_core.results.drawable import (
+    check_class_names,
+    check_drawable,
+    check_most,
+    check_photographs,
+    check_style,
+    panels_of,
+    spatial_axes,
+)
 from fusioncam_core.results.figures import FigureRow, drawn, largest_pixels, png
 from fusioncam_core.results.layout import rows_that_fit
-from fusioncam_core.results.overlay import Map, Pixels, colours_of, placed, require_pixels
-from fusioncam_core.results.scaling import is_signed, required_range, scaled
+from fusioncam_core.results.overlay import Map, Pixels, placed, require_pixels
+from fusioncam_core.results.scaling import is_signed, scaled
 from fusioncam_core.results.style import Style
 from fusioncam_core.results.terminal import target_numbers
 
@@ -28,6 +36,9 @@ if TYPE_CHECKING:
 NOTEBOOK_ROWS = 8
 NOTEBOOK_ACROSS = 2
 
+Signs = Mapping[str, bool]
+"""Of each stage that is drawn whether it has values below 0."""
+
 _UNION = "union"
 """The stage whose contribution stands for the fused map, which has none of its own."""
 
@@ -38,12 +49,10 @@ class _Shown:
 
     Attributes:
         pixels: (H, W, 3).
-        whole: the photograph that these are a smaller copy of; None for a picture that the input fills.
-        window: of the input, as shares.
+        window: of the input, as shares; None if it fills the photograph.
     """
 
     pixels: Pixels
-    whole: Any = None
     window: tuple[float, float, float, float] | None = None
 
 
@@ -55,23 +64,24 @@ def plotted(
     preprocessing: Preprocessing | None,
     most: int | None,
     *,
-    image: int | None = None,
+    signed: Signs | None = None,
     across: int = 1,
 ) -> Figure:
     """The figure of `Explanation.plot`, of NumPy arrays.
 
     Args:
         explanation, photographs, class_names, style, preprocessing, most: as for `Explanation.plot`.
-        image: the only one that is drawn; None draws all.
+        signed: as `signed_panels` has it, of more images than are drawn; None looks at these.
         across: how many rows stand beside each other, of images of one size.
     """
-    _check_most(most)
+    check_most(most)
     check_drawable(explanation)
     check_class_names(explanation, class_names)
     check_photographs(explanation, photographs, preprocessing)
     check_style(explanation, style)
+    signed = signed_panels(explanation, style) if signed is None else signed
     rows: list[FigureRow] = []
-    images = range(len(explanation.images)) if image is None else (image,)
+    images = range(len(explanation.images))
     targets = np.atleast_1d(explanation.targets[0]).size
     for index in images:
         photograph = None if photographs is None else photographs[index]
@@ -79,16 +89,16 @@ def plotted(
         if not rows:
             fitting = rows_that_fit(shown.pixels.shape[:2])
             limit = fitting * across if most is None else min(most, fitting * across)
-        rows += itertools.islice(_rows(explanation, index, shown, class_names, style), limit - len(rows))
+        rows += itertools.islice(_rows(explanation, index, shown, class_names, style, signed), limit - len(rows))
         if len(rows) >= limit:
             break
     first = _input_title(explanation) if photographs is None else "Photograph"
     return drawn(
         rows,
-        [first, *_titles(explanation, _panels(explanation, style))],
+        [first, *_titles(explanation, panels_of(explanation, style))],
         style,
-        _caption(explanation, style, rows, left_out=_left_out(len(rows), len(images), targets)),
-        signed=any_signed(explanation, style),
+        _caption(explanation, style, rows, signed, _left_out(len(rows), len(images), targets)),
+        signed=any(signed.values()),
         across=min(across, len(rows)),
     )
 
@@ -100,12 +110,24 @@ def image_figure(
     class_names: Sequence[str] | None,
     style: Style,
     preprocessing: Preprocessing | None = None,
+    signed: Signs | None = None,
 ) -> Figure:
     """The figure of one image, with as many targets as fit; without a photograph, on the input."""
-    photographs = None
-    if photograph is not None:
-        photographs = [photograph if number == index else None for number in range(len(explanation.images))]
-    return plotted(explanation, photographs, class_names, style, preprocessing, None, image=index)
+    photographs = None if photograph is None else [photograph]
+    return plotted(_one(explanation, index), photographs, class_names, style, preprocessing, None, signed=signed)
+
+
+def _one(explanation: Explanation, index: int) -> Explanation:
+    """What is drawn of one image by itself."""
+    own = slice(index, index + 1)
+    arrays: dict[str, Any] = {name: getattr(explanation, name)[own] for name in explanation._arrays}
+    return replace(
+        explanation,
+        **arrays,
+        parts={name: part[own] for name, part in explanation.parts.items()},
+        weights={name: weight[own] for name, weight in explanation.weights.items()},
+        target_names=explanation.target_names[own],
+    )
 
 
 def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = None) -> bytes:
@@ -128,14 +150,19 @@ def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = No
 
 
 def _rows(
-    explanation: Explanation, index: int, shown: _Shown, class_names: Sequence[str] | None, style: Style
+    explanation: Explanation,
+    index: int,
+    shown: _Shown,
+    class_names: Sequence[str] | None,
+    style: Style,
+    signed: Signs,
 ) -> Iterator[FigureRow]:
     """The rows of an image, one a target."""
-    panels = _panels(explanation, style)
-    stages = [scaled(explanation, name, index, style.scale) for name in panels]
+    panels = panels_of(explanation, style)
+    stages = [scaled(explanation, name, index, style.scale, signed=signed[name]) for name in panels]
     for k, numbers in enumerate(target_numbers(explanation, index, class_names)):
         contributions = [_contribution(name, numbers["weights"]) for name in panels]
-        maps = [_middle(stage[k], explanation) for stage in stages]
+        maps = [_middle(stage[k]) for stage in stages]
         yield FigureRow(
             shown.pixels,
             [_in_photograph(each, shown) for each in maps],
@@ -165,10 +192,10 @@ def _note(contribution: float | None) -> str:
     return f"contribution {text}" if contribution > 0 else f"no support: {text}"
 
 
-def _caption(explanation: Explanation, style: Style, rows: Sequence[FigureRow], *, left_out: str) -> str:
+def _caption(explanation: Explanation, style: Style, rows: Sequence[FigureRow], signed: Signs, left_out: str) -> str:
     """What a reader has to know of the colours, in sentences."""
     own = "Each map is scaled to its own range: colours show where, not how much."
-    panels = _panels(explanation, style)
+    panels = panels_of(explanation, style)
     if style.scale == "image":
         title = explanation.titles.get("maps", explanation.method)
         own = f"{title}: one scale for the rows of an image; 1 is the largest raw value among them."
@@ -178,9 +205,11 @@ def _caption(explanation: Explanation, style: Style, rows: Sequence[FigureRow], 
         told.append(
             "Contribution: the class's probability where only what the map shows is kept, less that of the baseline"
             + (f" (for {explanation.titles.get('maps', 'the map')}: of its union)" if "maps" in panels else "")
-            + ". No support, drawn grey: not above 0."
+            + "."
         )
-    if any_signed(explanation, style):
+    if any(any(row.muted) for row in rows):
+        told.append("No support, drawn grey: a contribution that is not above 0.")
+    if any(signed.values()):
         told.append("Above 0 speaks for the class, below 0 against it.")
     if style.threshold:
         told.append(f"Nothing is drawn below {style.threshold:g}.")
@@ -206,24 +235,17 @@ def _images(count: int) -> str:
     return f"{count} images" if count > 1 else "one image"
 
 
-def _panels(explanation: Explanation, style: Style) -> list[str]:
-    """The stages that are drawn, by the names of parts, and "maps"."""
-    if style.panels is not None:
-        return list(style.panels)
-    return [*(name for name in explanation.titles if name in explanation.parts), "maps"]
-
-
 def _titles(explanation: Explanation, panels: Sequence[str]) -> list[str]:
     own = {"maps": explanation.method, **{name: name.capitalize() for name in explanation.parts}}
     return [explanation.titles.get(name, own[name]) for name in panels]
 
 
-def any_signed(explanation: Explanation, style: Style) -> bool:
-    """Whether any of the maps that are drawn has values below 0, so that the colours' middle is 0."""
-    return any(is_signed(explanation, name) for name in _panels(explanation, style))
+def signed_panels(explanation: Explanation, style: Style) -> Signs:
+    """For each stage that is drawn whether its maps have values below 0, in any image."""
+    return {name: is_signed(explanation, name) for name in panels_of(explanation, style)}
 
 
-def _middle(saliency: Map, explanation: Explanation) -> Map:
+def _middle(saliency: Map) -> Map:
     """The map, or its middle frame or slice."""
     return saliency[len(saliency) // 2] if saliency.ndim == 3 else saliency
 
@@ -239,7 +261,7 @@ def _shown(
     left, top, right, bottom = preprocessing.box(whole)
     width, height = whole.size
     window = (left / width, top / height, right / width, bottom / height)
-    return _Shown(pixels_of(whole, style), whole, None if window == (0.0, 0.0, 1.0, 1.0) else window)
+    return _Shown(pixels_of(whole, style), None if window == (0.0, 0.0, 1.0, 1.0) else window)
 
 
 def _in_photograph(saliency: Map, shown: _Shown) -> Map:
@@ -295,7 +317,7 @@ def _single_image_axis(batched_axis: int) -> int:
 
 def _input_title(explanation: Explanation) -> str:
     """What the input's panel is called: of clips and volumes with the number of the frame or slice, from 1."""
-    if _spatial_axes(explanation) == 2:
+    if spatial_axes(explanation) == 2:
         return "Input"
     axis = explanation.image_channel_axis
     lengths = [length for number, length in enumerate(explanation.images.shape) if number not in _not_space(axis, 5)]
@@ -304,86 +326,3 @@ def _input_title(explanation: Explanation) -> str:
 
 def _not_space(channel_axis: int | None, axes: int) -> tuple[int, ...]:
     return (0,) if channel_axis is None else (0, channel_axis % axes)
-
-
-def _spatial_axes(explanation: Explanation) -> int:
-    return int(explanation.images.ndim) - (1 if explanation.image_channel_axis is None else 2)
-
-
-def check_drawable(explanation: Explanation) -> None:
-    """Refuse maps of which there is no picture.
-
-    Raises:
-        ValueError: they have neither two spatial axes nor three.
-    """
-    axes = _spatial_axes(explanation)
-    if axes not in (2, 3):
-        raise InvalidValueError(
-            f"Pictures are drawn of inputs with 2 spatial axes (height, width) or 3 (of which the middle of the first "
-            f"is shown), and these have {axes}. The maps and numbers can be saved without: pictures=False."
-        )
-
-
-def check_class_names(explanation: Explanation, class_names: Sequence[str] | None) -> None:
-    """Refuse names that are not one a class.
-
-    Raises:
-        ValueError: there are more or fewer than classes.
-    """
-    classes = explanation.class_probabilities.shape[1]
-    if explanation.target_names and all(name for names in explanation.target_names for name in names):
-        return  # nothing but functions: their values stand for the classes
-    if class_names is not None and len(class_names) != classes:
-        raise InvalidValueError(f"The model has {classes} classes, but there are {len(class_names)} class names.")
-
-
-def check_photographs(
-    explanation: Explanation, photographs: Sequence[Any] | None, preprocessing: Preprocessing | None
-) -> None:
-    """Refuse photographs that are not one an image, and a preprocessing without photographs or without its inverse.
-
-    Raises:
-        TypeError: the preprocessing does not say where the input lies in a photograph.
-        ValueError: there are more or fewer photographs than images, or none to a preprocessing.
-    """
-    count = len(explanation.images)
-    if photographs is not None and len(photographs) != count:
-        raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
-    if preprocessing is None:
-        return
-    if not all(callable(getattr(preprocessing, name, None)) for name in ("whole", "box")):
-        raise InvalidTypeError(
-            "preprocessing says where in a photograph the input lies, as fusioncam_core.Preprocessing does: got a "
-            f"{type(preprocessing).__name__}. Without it, give the parts of the photographs that the network saw."
-        )
-    if photographs is None:
-        raise InvalidValueError("preprocessing came without photographs: give them too, as they were before it.")
-
-
-def check_style(explanation: Explanation, style: Style) -> None:
-    """Refuse what this explanation cannot be drawn with.
-
-    Raises:
-        ValueError: it has no such stage, levels of contours below 0 came with maps above it, or raw values are asked
-            for and it has none.
-    """
-    colours_of(style.colour_map, signed=False)
-    known = [*explanation.parts, "maps"]
-    for name in style.panels or ():
-        if name not in known:
-            raise InvalidValueError(f"panels are some of {', '.join(map(repr, known))}: got {name!r}.")
-    if min(style.contours, default=0) < 0 and not any_signed(explanation, style):
-        raise InvalidValueError(
-            f"contours lie in (0, 1): the maps have no values below 0. Got the level {min(style.contours)!r}."
-        )
-    if style.scale == "image":
-        required_range(explanation)
-
-
-def _check_most(most: Any) -> None:
-    if most is None:
-        return
-    if isinstance(most, bool) or not isinstance(most, int | np.integer):
-        raise InvalidTypeError(f"most is a whole number of rows, or None for as many as fit: got {most!r}.")
-    if most < 1:
-        raise InvalidValueError(f"most is a positive number of rows, or None for as many as fit: got {most!r}.")

@@ -22,7 +22,7 @@ def is_signed(explanation: Explanation, panel: str) -> bool:
     return bool(np.min(_maps(explanation, panel)) < 0)
 
 
-def scaled(explanation: Explanation, panel: str, index: int, scale: Scale) -> Map:
+def scaled(explanation: Explanation, panel: str, index: int, scale: Scale, *, signed: bool = False) -> Map:
     """The maps (K, *spatial) of one image as they are drawn.
 
     Normalised maps and parts within [0, 1] stay as they are, others are scaled to their own range; with "image" the
@@ -33,11 +33,11 @@ def scaled(explanation: Explanation, panel: str, index: int, scale: Scale) -> Ma
         panel: "maps" or the name of a part.
         index: of the image in the batch.
         scale: "each" or "image".
+        signed: whether maps of that name have values below 0, so that 0 stays where it is: `is_signed`.
     """
     spatial_axes = explanation.maps.ndim - explanation.targets.ndim
     values = np.asarray(_maps(explanation, panel)[index], dtype=np.float64)
     values = values.reshape(-1, *values.shape[values.ndim - spatial_axes :])
-    signed = is_signed(explanation, panel)
     if panel == "maps" and scale == "image":
         return _by_image(values, required_range(explanation)[index], signed=signed)
     return np.stack([_by_itself(each, signed=signed, part=panel != "maps") for each in values])
