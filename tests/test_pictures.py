@@ -249,6 +249,11 @@ class TestScale:
         with pytest.raises(ValueError, match=r"this explanation by Fusion-CAM has no raw_range.*scale='each'"):
             explanation(TWO).plot(scale="image")
 
+    def test_without_the_final_maps(self) -> None:
+        given = explanation(TWO, raw_range=self.RANGES, parts={"region": TWO})
+        with pytest.raises(ValueError, match=r"give panels with 'maps' among them.*Got \('region',\)"):
+            given.plot(scale="image", panels=("region",))
+
     def test_of_the_wrong_name(self) -> None:
         with pytest.raises(ValueError, match="scale is 'each' or 'image': got 'all'"):
             explanation(TWO).plot(scale="all")  # type: ignore[arg-type]
@@ -338,9 +343,10 @@ class TestOptions:
         assert "Nothing is drawn below 0.4." in caption(drawn)
 
     def test_panels_in_their_order(self) -> None:
-        given = explanation(RAMP, parts={"region": RAMP, "similarity": RAMP})
-        drawn = given.plot(panels=("maps", "similarity", "region"))
-        assert [axes.get_title() for axes in drawn.axes[:4]] == ["Input", "Fusion-CAM", "Similarity", "Score-CAM"]
+        given = explanation(RAMP, parts={"region": RAMP, "similarity": RAMP, "layer3": RAMP})
+        drawn = given.plot(panels=("maps", "similarity", "region", "layer3"))
+        titles = ["Input", "Fusion-CAM", "Similarity", "Score-CAM", "layer3"]
+        assert [axes.get_title() for axes in drawn.axes[:5]] == titles
 
     def test_dots_of_the_photograph(self) -> None:
         wide = np.zeros((900, 1200, 3), dtype=np.uint8)

@@ -99,6 +99,11 @@ def check_style(explanation: Explanation, style: Style) -> None:
         )
     if style.scale == "image":
         required_range(explanation)
+        if "maps" not in panels_of(explanation, style):
+            raise InvalidValueError(
+                "scale='image' is about the final maps: give panels with 'maps' among them, or scale='each'. Got "
+                f"{style.panels!r}."
+            )
 
 
 def check_most(most: Any) -> None:

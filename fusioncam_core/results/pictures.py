@@ -39,6 +39,8 @@ NOTEBOOK_ACROSS = 2
 Signs = Mapping[str, bool]
 """Of each stage that is drawn whether it has values below 0."""
 
+_STAGES = ("gradient", "denoised", "region", "union", "similarity")
+
 _UNION = "union"
 """The stage whose contribution stands for the fused map, which has none of its own."""
 
@@ -92,7 +94,7 @@ def plotted(
         rows += itertools.islice(_rows(explanation, index, shown, class_names, style, signed), limit - len(rows))
         if len(rows) >= limit:
             break
-    first = _input_title(explanation) if photographs is None else "Photograph"
+    first = input_title(explanation) if photographs is None else "Photograph"
     return drawn(
         rows,
         [first, *_titles(explanation, panels_of(explanation, style))],
@@ -162,7 +164,7 @@ def _rows(
     stages = [scaled(explanation, name, index, style.scale, signed=signed[name]) for name in panels]
     for k, numbers in enumerate(target_numbers(explanation, index, class_names)):
         contributions = [_contribution(name, numbers["weights"]) for name in panels]
-        maps = [_middle(stage[k]) for stage in stages]
+        maps = [middle_of(stage[k]) for stage in stages]
         yield FigureRow(
             shown.pixels,
             [_in_photograph(each, shown) for each in maps],
@@ -197,14 +199,14 @@ def _caption(explanation: Explanation, style: Style, rows: Sequence[FigureRow], 
     own = "Each map is scaled to its own range: colours show where, not how much."
     panels = panels_of(explanation, style)
     if style.scale == "image":
-        title = explanation.titles.get("maps", explanation.method)
+        title = method_title(explanation)
         own = f"{title}: one scale for the rows of an image; 1 is the largest raw value among them."
         own += " Other columns: each map to its own range." if len(panels) > 1 else ""
     told = [own]
     if any(row.notes for row in rows):
         told.append(
             "Contribution: the class's probability where only what the map shows is kept, less that of the baseline"
-            + (f" (for {explanation.titles.get('maps', 'the map')}: of its union)" if "maps" in panels else "")
+            + (f" (for {method_title(explanation)}: of its union)" if "maps" in panels else "")
             + "."
         )
     if any(any(row.muted) for row in rows):
@@ -236,8 +238,9 @@ def _images(count: int) -> str:
 
 
 def _titles(explanation: Explanation, panels: Sequence[str]) -> list[str]:
-    own = {"maps": explanation.method, **{name: name.capitalize() for name in explanation.parts}}
-    return [explanation.titles.get(name, own[name]) for name in panels]
+    """Of the panels; a part of another name is a layer, which is called as it is."""
+    own = {"maps": explanation.method, **{name: name.capitalize() for name in _STAGES}}
+    return [explanation.titles.get(name, own.get(name, name)) for name in panels]
 
 
 def signed_panels(explanation: Explanation, style: Style) -> Signs:
@@ -245,7 +248,12 @@ def signed_panels(explanation: Explanation, style: Style) -> Signs:
     return {name: is_signed(explanation, name) for name in panels_of(explanation, style)}
 
 
-def _middle(saliency: Map) -> Map:
+def method_title(explanation: Explanation) -> str:
+    """What the method is called."""
+    return explanation.titles.get("maps", explanation.method)
+
+
+def middle_of(saliency: Map) -> Map:
     """The map, or its middle frame or slice."""
     return saliency[len(saliency) // 2] if saliency.ndim == 3 else saliency
 
@@ -254,7 +262,7 @@ def _shown(
     explanation: Explanation, index: int, photograph: Any, preprocessing: Preprocessing | None, style: Style
 ) -> _Shown:
     if photograph is None:
-        return _Shown(_input_picture(explanation, index))
+        return _Shown(input_picture(explanation, index))
     if preprocessing is None:
         return _Shown(pixels_of(photograph, style))
     whole = preprocessing.whole(photograph)
@@ -298,7 +306,7 @@ def pixels_of(photograph: Any, style: Style) -> Pixels:
     return np.asarray(picture)
 
 
-def _input_picture(explanation: Explanation, index: int) -> Pixels:
+def input_picture(explanation: Explanation, index: int) -> Pixels:
     """One model input as a picture: min-max scaled; other than one or three channels are averaged."""
     image = np.asarray(explanation.images[index], dtype=np.float64)
     axis = explanation.image_channel_axis
@@ -315,7 +323,7 @@ def _single_image_axis(batched_axis: int) -> int:
     return batched_axis - 1 if batched_axis > 0 else batched_axis
 
 
-def _input_title(explanation: Explanation) -> str:
+def input_title(explanation: Explanation) -> str:
     """What the input's panel is called: of clips and volumes with the number of the frame or slice, from 1."""
     if spatial_axes(explanation) == 2:
         return "Input"
