@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 
 from examples.zoo.efficientnet_lite0_torch import load
 from examples.zoo.photographs import photograph
-from fusioncam_core import EXPLAINERS, EmptyMapWarning
+from fusioncam_core import EXPLAINERS, EmptyMapWarning, overlay
 from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.explainers.registry import capabilities
-from fusioncam_core.results.figures import overlay, png
+from fusioncam_core.results.figures import png
 
 TARGET = 967  # espresso
 FEWER: dict[str, dict[str, Any]] = {

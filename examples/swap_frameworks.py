@@ -20,7 +20,7 @@ import numpy as np
 from examples.zoo.photographs import photograph
 from fusioncam_core import FusionCAM, LoadedModel, load_model
 from fusioncam_core.data.preprocessing import read_photograph
-from fusioncam_core.results.figures import Row, figure, png
+from fusioncam_core.results.figures import FigureRow, figure, png
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -58,7 +58,7 @@ def differences(maps: dict[str, np.ndarray]) -> list[str]:
 def picture(photographs: Sequence[object], maps: dict[str, np.ndarray]) -> bytes:
     """A PNG: a row a photograph, a column a framework."""
     rows = [
-        Row(np.asarray(each), [columns[index] for columns in maps.values()], name)
+        FigureRow(np.asarray(each), [columns[index] for columns in maps.values()], name)
         for index, (each, name) in enumerate(zip(photographs, PHOTOGRAPHS, strict=True))
     ]
     return png(figure(rows, ["Photograph", *maps]))

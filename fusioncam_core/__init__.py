@@ -78,7 +78,9 @@ from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model, plugin_manager
 from fusioncam_core.results.comparison import methods_figure
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.figures import FigureRow, figure
 from fusioncam_core.results.objects import Box, object_boxes, object_masks
+from fusioncam_core.results.overlay import overlay
 from fusioncam_core.results.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -110,6 +112,7 @@ __all__ = [
     "Evaluation",
     "Explainer",
     "Explanation",
+    "FigureRow",
     "Finer",
     "FolderInUseError",
     "Fusion",
@@ -157,6 +160,7 @@ __all__ = [
     "eigen_cam",
     "eigengrad_cam",
     "evaluate",
+    "figure",
     "fuse",
     "fusion_cam",
     "grad_cam",
@@ -170,6 +174,7 @@ __all__ = [
     "normalise",
     "object_boxes",
     "object_masks",
+    "overlay",
     "percentile",
     "plugin_manager",
     "resize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -15,13 +16,16 @@ import pytest
 from PIL import Image
 
 from absence import hide
-from fusioncam_core import Explanation
+from fusioncam_core import Contrast, Explanation
 from fusioncam_core.cli import main
+from fusioncam_core.cli.drawing import add_drawing, style_of
 from fusioncam_core.explainers import EXPLAINERS
 from fusioncam_core.metrics import Deletion
 from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.plugins.loading import load_model
 from fusioncam_core.plugins.manager import adapt_model
+from fusioncam_core.results.style import Style
+from fusioncam_core.results.writing import is_ours
 
 pytest.importorskip("torch")
 
@@ -81,6 +85,16 @@ def black_box():
 
 def too_few_names():
     return LoadedModel(net(), preprocessing, ("a", "b"))
+
+
+def binary():
+    model = net()
+    model[-1] = nn.Linear(6, 1)
+    return LoadedModel(model, preprocessing, task="binary")
+
+
+def twins():
+    return LoadedModel(net(), preprocessing, ("one", "twin", "Twin", "d", "e", "f", "g"))
 
 
 def dead():
@@ -473,6 +487,119 @@ class TestExplain:
         assert [line.partition(": warning: ")[0] for line in lines].count("fusioncam: noise.png") >= 1
         assert [line.partition(": warning: ")[0] for line in lines].count("fusioncam: turned.png") >= 1
         assert "is zero everywhere" in lines[0]
+
+
+class TestPictures:
+    GRADIENT = ("--method", "grad-cam", "--out", "maps")
+
+    def arrays(self, path):
+        with np.load(path) as entries:
+            return {name: entries[name] for name in ("maps", "targets", "scores")}
+
+    def size(self, path):
+        with Image.open(path) as image:
+            return image.size
+
+    def test_all_options_make_a_style(self):
+        parser = argparse.ArgumentParser()
+        add_drawing(parser)
+        assert style_of(parser.parse_args([])) == Style()
+        options = (
+            "--scale image --colour-map viridis --alpha 0.5 --contours 0.3,0.6 --threshold 0.1 --panels maps,union"
+        )
+        style = style_of(parser.parse_args([*options.split(), "--dpi", "photograph"]))
+        assert style == Style("image", "viridis", 0.5, (0.3, 0.6), 0.1, ("maps", "union"), "photograph")
+
+    @pytest.mark.parametrize("picture", ["pdf", "svg"])
+    def test_formats(self, workplace, capsys, picture):
+        for number in ("", "-2"):
+            assert main(["explain", "noise.png", *model(), *self.GRADIENT, "--picture", picture]) == 0
+            assert f"  wrote maps/noise{number}.{picture}, .npz, .json" in capsys.readouterr().out
+            assert is_ours(workplace / "maps" / f"noise{number}.{picture}", "explanation")
+        assert not list((workplace / "maps").glob("*.png"))
+
+    def test_the_whole_photograph_or_the_window(self, workplace):
+        """The window of 32 x 24 in 40 x 24: other proportions."""
+        sizes = []
+        for frame in ([], ["--frame", "photograph"], ["--frame", "window"]):
+            command = ["explain", "noise.png", *model(), *self.GRADIENT, "--overwrite", "--dpi", "100", *frame]
+            assert main(command) == 0
+            sizes.append(self.size("maps/noise.png"))
+        assert sizes[0] == sizes[1]
+        assert sizes[2][1] - sizes[0][1] == pytest.approx(100 * 2.1 * (24 / 32 - 24 / 40), abs=20)
+
+    def test_a_row_of_contrast(self, workplace, capsys):
+        command = ["explain", "noise.png", *model(), *self.GRADIENT, "--targets", "5", "--contrast", "D", "1"]
+        assert main(command) == 0
+        assert "  why d and not b: " in capsys.readouterr().out
+        loaded = load_model(model()[1])
+        image = loaded.preprocessing(Image.open("noise.png"))[None]
+        found = self.arrays("maps/noise.npz")
+        assert found["targets"].tolist() == [5, -1]
+        for number, target in enumerate((5, Contrast(3, 1))):
+            expected = EXPLAINERS["grad-cam"](loaded.model)(image, target).numpy()
+            np.testing.assert_allclose(found["maps"][number], expected.maps[0], atol=1e-6)
+        numbers = json.loads((workplace / "maps" / "noise.json").read_text())["targets"]
+        assert [(each["class"], each["name"]) for each in numbers] == [(5, "f"), (None, "why d and not b")]
+
+    def test_two_contrasts_of_a_model_without_names(self, workplace, capsys):
+        assert main(["explain", "noise.png", *model("pair"), "--contrast", "0", "1", "--contrast", "1", "0"]) == 0
+        assert self.arrays("fusioncam-out/noise.npz")["targets"][1:].tolist() == [-1, -1]
+        assert "  why 1 and not 0: " in capsys.readouterr().out
+
+    @pytest.mark.filterwarnings("ignore:The grad-cam map is zero")
+    @pytest.mark.parametrize("pair", [("1", "0"), ("0", "1")])
+    def test_a_contrast_of_a_binary_model_with_one_logit(self, workplace, pair):
+        assert main(["explain", "noise.png", *model("binary"), *self.GRADIENT, "--contrast", *pair]) == 0
+        loaded = load_model(model("binary")[1])
+        image = loaded.preprocessing(Image.open("noise.png"))[None]
+        expected = EXPLAINERS["grad-cam"](loaded.model, task="binary")(image, int(pair[0])).numpy()
+        found = self.arrays("maps/noise.npz")
+        assert found["scores"][1] == pytest.approx(expected.scores[0])
+        np.testing.assert_allclose(found["maps"][1], expected.maps[0], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--picture", "gif"], "argument --picture: invalid choice: 'gif'"),
+            (["--scale", "all"], "argument --scale: invalid choice: 'all'"),
+            (["--colour-map", "infermo"], "colour_map is a name that matplotlib knows"),
+            (["--alpha", "2"], "alpha lies in [0, 1]: got 2.0"),
+            (["--contours", "a"], "argument --contours: 'a' is not a list of numbers such as 0.3,0.6"),
+            (["--contours", "0.5,7"], "contours lie in (0, 1)"),
+            (["--threshold", "1"], "threshold lies in [0, 1)"),
+            (["--panels", "fused"], "panels are some of "),
+            (["--dpi", "high"], "argument --dpi: 'high' is neither a number of dots per inch nor photograph"),
+            (["--dpi", "1e9"], "dpi lies in [10, 2000]"),
+            (["--frame", "none"], "argument --frame: invalid choice: 'none'"),
+            (["--contrast", "a", "z"], "--contrast: the model has no class 'z'; say its number"),
+            (["--contrast", "a", "7"], "--contrast: the model has classes 0 to 6, got 7"),
+            (["--contrast", "a", "0"], "--contrast takes two classes that differ: got 0 twice"),
+            (["--contrast", "a"], "argument --contrast: expected 2 arguments"),
+        ],
+    )
+    def test_errors(self, workplace, capsys, arguments, message):
+        assert main(["explain", "noise.png", *model(), "--method", "grad-cam", *arguments]) == 2
+        (line,) = errors(capsys)
+        assert line.startswith(f"fusioncam: error: {message}")
+        assert not list(workplace.glob("fusioncam-out/*"))
+
+    @pytest.mark.parametrize(
+        ("function", "arguments", "message"),
+        [
+            ("pair", ["--frame", "photograph"], "--frame photograph needs a model with a fusioncam_core.Prep"),
+            ("pair", ["--contrast", "a", "b"], "--contrast: expected two numbers of classes, got 'a'"),
+            (
+                "twins",
+                ["--contrast", "twin", "0"],
+                "--contrast: 'twin' is the name of the classes 1, 2: say the number",
+            ),
+        ],
+    )
+    def test_errors_of_some_models(self, workplace, capsys, function, arguments, message):
+        assert main(["explain", "noise.png", *model(function), "--method", "grad-cam", *arguments]) == 2
+        (line,) = errors(capsys)
+        assert line.startswith(f"fusioncam: error: {message}")
 
 
 class TestBrokenPhotographs:

@@ -16,7 +16,7 @@ import pytest
 from fusioncam_core import CannotWriteError
 from fusioncam_core.names import Distinct, fitting, folded, name_as_given, names_of_files
 from fusioncam_core.results import writing
-from fusioncam_core.results.figures import Row, figure, png
+from fusioncam_core.results.figures import FigureRow, figure, png
 from fusioncam_core.results.writing import below, identities, is_ours, refusal, write_files
 
 OURS = b'{\n  "fusioncam": "explanation"}'
@@ -102,7 +102,7 @@ class TestRecognising:
     def test_pictures(self, tmp_path: Path) -> None:
         image = pytest.importorskip("PIL.Image")
         pytest.importorskip("matplotlib")
-        drawn = figure([Row(np.zeros((4, 4, 3), np.uint8), [np.zeros((2, 2))])], ["P", "A"])
+        drawn = figure([FigureRow(np.zeros((4, 4, 3), np.uint8), [np.zeros((2, 2))])], ["P", "A"])
         (tmp_path / "ours.png").write_bytes(png(drawn))
         (tmp_path / "theirs.png").write_bytes(png(drawn, "evaluation"))
         image.new("RGB", (4, 4)).save(tmp_path / "photo.png")

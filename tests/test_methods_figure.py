@@ -63,7 +63,7 @@ class TestFigure:
     def test_several_targets_are_rows(self) -> None:
         figure = methods_figure({"one": explained(targets=[[0, 1], [2, 1]])})
         assert len(panels(figure)) >= 2 * 4
-        assert "p = 0.000412" in texts(figure), "a small probability is not rounded to nothing"
+        assert "p = 0.00041" in texts(figure), "a small probability is not rounded to nothing"
         assert len(panels(methods_figure({"one": explained(targets=[[0, 1], [2, 1]])}, most=1))) < len(panels(figure))
 
     def test_photographs(self) -> None:

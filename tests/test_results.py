@@ -17,8 +17,10 @@ from fusioncam_core.evaluation.results import Evaluation, require_place
 from fusioncam_core.metrics.metric import find_metric
 from fusioncam_core.models.adapter import LayerInfo
 from fusioncam_core.results.explanation import Explanation, join
-from fusioncam_core.results.figures import Row, figure, overlay, overlay_png, png
+from fusioncam_core.results.figures import FigureRow, figure, png
 from fusioncam_core.results.files import save_explanation
+from fusioncam_core.results.overlay import overlay
+from fusioncam_core.results.pictures import overlay_png
 from fusioncam_core.results.terminal import layer_table, photograph_report
 
 CLASS_NAMES = ("cat", "dog", "a name that is far too long for any panel of this width $x^2$")
@@ -86,30 +88,9 @@ def _pixels(file):
         return np.asarray(image.convert("RGB"))
 
 
-class TestOverlay:
-    def test_blends_with_the_strength_at_the_value(self):
-        # inferno(0) * 255 = (0.37, 0.12, 3.54) and inferno(1) * 255 = (252.03, 254.58, 164.46)
-        photograph = flat((100, 100, 100), 1, 1)
-        assert overlay(photograph, np.zeros((1, 1)), "inferno", (0.3, 0.7)).tolist() == [[[70, 70, 71]]]
-        assert overlay(photograph, np.ones((1, 1)), "inferno", (0.3, 0.7)).tolist() == [[[206, 208, 145]]]
-
-    def test_photograph_loses_its_colours(self):
-        red, grey = flat((255, 0, 0), 2, 2), flat((76, 76, 76), 2, 2)  # 0.299 * 255 = 76.2
-        saliency = np.array([[0.0, 0.3], [0.6, 1.0]])
-        assert np.array_equal(overlay(red, saliency), overlay(grey, saliency))
-
-    def test_map_is_stretched_over_the_photograph(self):
-        # linear between the centres of two halves: 0, 1/4, 3/4, 1, in matplotlib's 256 steps of grey
-        drawn = overlay(flat((9, 9, 9), 1, 4), np.array([[0.0, 1.0]]), "gray", (1.0, 1.0))
-        assert drawn[0, :, 0].tolist() == [0, 64, 192, 255]
-
-    def test_strength_zero_is_the_grey_photograph(self):
-        assert np.array_equal(overlay(flat((7, 7, 7)), np.ones((2, 2)), "turbo", (0, 0)), flat((7, 7, 7)))
-
-
 class TestFigure:
     def rows(self, count, height=40, width=40, maps=3, label="cat\np = 0.9"):
-        return [Row(flat((10, 20, 30), height, width), [np.ones((4, 4))] * maps, label)] * count
+        return [FigureRow(flat((10, 20, 30), height, width), [np.ones((4, 4))] * maps, label)] * count
 
     def panels(self, drawn):
         """The panels' boxes in inches, without the colour bar's."""
@@ -173,7 +154,7 @@ class TestFigure:
         assert drawn.axes[0].get_title() == "P\\u202e"
 
     def test_number_of_titles_must_fit(self):
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(ValueError, match="for each of the 2 maps of a row, got 4 titles"):
             figure(self.rows(1, maps=2), ["P", "A", "B", "C"])
 
     def test_pixels_of_the_png(self):
@@ -189,8 +170,8 @@ class TestFigure:
     def test_pyplot_is_not_loaded(self):
         code = (
             "import sys, numpy as np\n"
-            "from fusioncam_core.results.figures import Row, figure, png\n"
-            "png(figure([Row(np.zeros((4, 4, 3), np.uint8), [np.zeros((2, 2))])], ['P', 'A']))\n"
+            "from fusioncam_core.results.figures import FigureRow, figure, png\n"
+            "png(figure([FigureRow(np.zeros((4, 4, 3), np.uint8), [np.zeros((2, 2))])], ['P', 'A']))\n"
             "assert 'matplotlib.figure' in sys.modules\n"
             "assert 'matplotlib.pyplot' not in sys.modules\n"
         )
@@ -253,17 +234,20 @@ class TestSave:
     def test_size_of_the_picture(self, tmp_path, method, panels, targets, rows):
         save_explanation(explanation(targets=targets, method=method), tmp_path, ["a"], [flat((1, 2, 3))])
         height, width = _pixels(tmp_path / "a.png").shape[:2]
-        # inches: margin, label, panels with gaps, bar and its labels; title, panels with gaps, margin
+        # inches: margin, label, panels with gaps, bar and labels; title, panels with gaps and contributions, caption
+        below = 0.15 if method == "fusion-cam" else 0
+        lines = {"fusion-cam": 2, "grad-cam": 1}[method]
         assert width == int(200 * (0.08 + 0.36 + panels * (2.1 + 0.06) + 0.1 + 0.42))
-        assert height == int(200 * (0.24 + rows * 2.1 + (rows - 1) * 0.06 + 0.08))
+        assert height == int(200 * (0.24 + rows * (2.1 + below) + (rows - 1) * 0.06 + 0.08 + 0.06 + 0.125 * lines))
 
-    @pytest.mark.parametrize(("height", "width", "rows"), [(40, 40, 27), (5000, 10, 4)])
+    @pytest.mark.parametrize(("height", "width", "rows"), [(40, 40, 25), (5000, 10, 4)])
     def test_of_many_targets_as_many_are_drawn_as_fit(self, tmp_path, height, width, rows):
         given = replace(explanation(targets=3, method="grad-cam"), **many_targets(200))
         save_explanation(given, tmp_path, ["a"], [flat((1, 2, 3), height, width)])
         drawn = _pixels(tmp_path / "a.png").shape[0] / 200
-        panel = 2.1 if rows == 27 else 14
-        assert drawn == pytest.approx(0.24 + rows * panel + (rows - 1) * 0.06 + 0.08, abs=0.01)
+        panel = 2.1 if rows == 25 else 14
+        caption = 0.06 + 0.125 * 2
+        assert drawn == pytest.approx(0.24 + rows * panel + (rows - 1) * 0.06 + 0.08 + caption, abs=0.01)
         assert drawn < 61
         assert Explanation.load(tmp_path / "a.npz").maps.shape == (1, 200, 4, 6)
         assert len(json.loads((tmp_path / "a.json").read_text())["targets"]) == 200
@@ -281,12 +265,15 @@ class TestSave:
     def test_every_target_has_its_own_row(self, tmp_path):
         values = np.array([0.0, 0.5, 1.0], dtype=np.float32)
         given = explanation(targets=3, method="grad-cam")
-        given = replace(given, maps=np.broadcast_to(values[None, :, None, None], given.maps.shape))
+        maps = np.broadcast_to(values[None, :, None, None], given.maps.shape).copy()
+        maps[:, 1, 0, 0] = 1.0  # of its own range, so that the others are half of it
+        given = replace(given, maps=maps)
         save_explanation(given, tmp_path, ["a"], [flat((90, 90, 90))])
         column = round(200 * (0.08 + 0.36 + 2.1 + 0.06 + 2.1 / 2))
         rows = [round(200 * (0.24 + k * (2.1 + 0.06) + 2.1 / 2)) for k in range(3)]
         drawn = [_pixels(tmp_path / "a.png")[row, column].tolist() for row in rows]
         assert drawn == [overlay(flat((90, 90, 90), 1, 1), np.full((1, 1), v))[0, 0].tolist() for v in values]
+        assert drawn[0] == [90, 90, 90]
 
     @pytest.mark.parametrize(
         ("images", "axis", "left", "right"),
@@ -498,15 +485,18 @@ class TestSaveEvaluation:
 
 
 class TestNotebook:
-    def test_every_image_is_a_row(self):
-        height, width = _pixels(io.BytesIO(overlay_png(explanation(batch=3)))).shape[:2]
-        panel = 2.1 * 4 / 6
-        assert height == int(200 * (0.24 + 3 * panel + 2 * 0.06 + 0.08))
-        assert width == int(200 * (0.08 + 0.36 + 2 * (2.1 + 0.06) + 0.1 + 0.42))
+    @pytest.mark.parametrize(("batch", "lines"), [(1, 1), (3, 2), (4, 2)])
+    def test_two_images_beside_each_other(self, batch, lines):
+        height, width = _pixels(io.BytesIO(overlay_png(explanation(batch=batch)))).shape[:2]
+        panel = 2.1 * 4 / 6 + 0.15  # with its contribution
+        caption = 0.125 * (2 if batch > 1 else 3)
+        assert height == int(200 * (0.24 + lines * panel + (lines - 1) * 0.06 + 0.08 + 0.06 + caption))
+        assert width == int(200 * (0.08 + min(batch, 2) * (0.36 + 2 * (2.1 + 0.06)) + 0.1 + 0.42))
 
-    def test_of_many_images_and_targets_eight_are_shown(self):
-        shown = overlay_png(explanation(batch=8, method="grad-cam"))
-        assert overlay_png(explanation(batch=20, method="grad-cam")) == shown
+    @pytest.mark.parametrize(("batch", "targets", "lines"), [(8, None, 4), (20, None, 4), (3, 3, 4), (2, 3, 3)])
+    def test_of_many_images_and_targets_eight_are_shown(self, batch, targets, lines):
+        shown = _pixels(io.BytesIO(overlay_png(explanation(batch=batch, targets=targets, method="grad-cam"))))
+        assert shown.shape[0] // round(200 * (2.1 * 4 / 6 + 0.06)) == lines
 
     def test_explanation_shows_itself(self):
         assert explanation()._repr_png_() == overlay_png(explanation())

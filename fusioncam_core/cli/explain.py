@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusioncam_core.cli.common import add_common, complain, in_words, load, say
+from fusioncam_core.cli.contrasts import with_contrasts
+from fusioncam_core.cli.drawing import Canvas, Seen, add_drawing, style_of
 from fusioncam_core.cli.quiet import in_words as warning_in_words
-from fusioncam_core.data.preprocessing import Preprocessing, prepared_photograph, read_photograph
+from fusioncam_core.data.preprocessing import prepared_photograph, read_photograph
 from fusioncam_core.errors import CannotWriteError, InvalidValueError, PhotographError
 from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.extras import require
@@ -50,6 +52,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("photographs", nargs="+", metavar="PHOTO", help="image files")
     add("--targets", type=_targets, metavar="N[,N...]", help="classes, or top5 for as many (default: the top class)")
+    contrast = "one row more: why class A (a number or a name) and not B; may be given again"
+    add("--contrast", nargs=2, action="append", default=[], metavar=("A", "B"), help=contrast)
     add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
     listed = "`fusioncam methods` lists them (default: %(default)s)"
     add("--method", default="fusion-cam", metavar="METHOD", help=listed)
@@ -62,6 +66,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--no-progress", action="store_true", help="no progress bar")
+    add_drawing(parser)
     add_common(parser, run)
 
 
@@ -84,8 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     loaded, preprocessing = load(arguments.model)
     explainer = _explainer(arguments, loaded)
     require("matplotlib.figure", "Drawing pictures")  # fail before the long work, not after it
-    Path(arguments.out).mkdir(parents=True, exist_ok=True)
     work = _Work(arguments, loaded, preprocessing, explainer)
+    Path(arguments.out).mkdir(parents=True, exist_ok=True)
     broken = 0
     for path, name in zip(arguments.photographs, work.names, strict=True):
         try:
@@ -109,6 +114,9 @@ class _Work:
 
     Attributes:
         names: of the photographs, for the files.
+
+    Raises:
+        ValueError: the pictures cannot be drawn as the arguments say.
     """
 
     def __init__(
@@ -124,6 +132,8 @@ class _Work:
         self._loaded = loaded
         self._preprocessing = preprocessing
         self._explainer = explainer
+        self._style = style_of(arguments)
+        self._canvas = Canvas(arguments, preprocessing)
         self._kept: set[Identity] = set(identities(arguments.photographs))
         self._prepared_by = plain(loaded.preprocessing)
         self._works = False
@@ -141,7 +151,7 @@ class _Work:
             except InvalidValueError as error:
                 raise PhotographError(str(error)) from error
             explanation = self._explanation(photograph, path)
-            check_savable(explanation, self._loaded.class_names)
+            check_savable(explanation, self._loaded.class_names, self._style)
             try:
                 return self._report(path, name, explanation, photograph)
             except (InvalidValueError, CannotWriteError) as error:
@@ -167,7 +177,14 @@ class _Work:
     def _explained(self, image: Any) -> Explanation:
         targets = self._arguments.targets
         wanted = np.asarray(targets if len(targets) == 1 else [targets]) if isinstance(targets, list) else targets
-        return self._explainer(image[np.newaxis], wanted).numpy()
+        explanation = self._explainer(image[np.newaxis], wanted).numpy()
+        return with_contrasts(
+            explanation,
+            self._arguments.contrast,
+            self._loaded.class_names,
+            self._loaded.task,
+            lambda function: self._explainer(image[np.newaxis], function).numpy(),
+        )
 
     def _prepared_noise(self) -> Any:
         """The input of a photograph that is made up: what fails for it too is the model's or the arguments' fault."""
@@ -186,27 +203,43 @@ class _Work:
         return True
 
     def _report(self, path: str, name: str, explanation: Explanation, photograph: Any) -> list[str]:
-        seen = [self._preprocessing.window(photograph)] if isinstance(self._preprocessing, Preprocessing) else None
-        written, reason = self._written(name, explanation, seen)
+        written, reason = self._written(name, explanation, self._canvas.of(photograph))
         self._kept |= identities(written)
         *lines, files = photograph_report(path, explanation, self._loaded.class_names, written)
         return [*lines, files if reason is None else f"{files}; numbered, since {visible(reason.rstrip('.'))}"]
 
-    def _written(self, name: str, explanation: Explanation, seen: list[Any] | None) -> tuple[list[Path], str | None]:
+    def _written(self, name: str, explanation: Explanation, seen: Seen) -> tuple[list[Path], str | None]:
         """The files, under the first name that is free; and why that is not the photograph's own."""
-        out = self._arguments.out
         own, reason = self._free(name)
-        limits = {"overwrite": self._arguments.overwrite, "inputs": self._kept}
+        photographs, preprocessing = seen
         try:
-            return save_explanation(explanation, out, [own], seen, self._loaded.class_names, **limits), reason
+            written = save_explanation(
+                explanation,
+                self._arguments.out,
+                [own],
+                photographs,
+                self._loaded.class_names,
+                picture=self._arguments.picture,
+                style=self._style,
+                preprocessing=preprocessing,
+                overwrite=self._arguments.overwrite,
+                inputs=self._kept,
+            )
+            return written, reason
         except InvalidValueError:
             if self._free(name)[0] == own:
                 raise
         return self._written(name, explanation, seen)  # another command was faster: the next name
 
     def _free(self, name: str) -> tuple[str, str | None]:
-        limits = {"overwrite": self._arguments.overwrite, "inputs": self._kept, "reserved": self._reserved}
-        return free_name(self._arguments.out, name, **limits)
+        return free_name(
+            self._arguments.out,
+            name,
+            picture=self._arguments.picture,
+            overwrite=self._arguments.overwrite,
+            inputs=self._kept,
+            reserved=self._reserved,
+        )
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.arrays.words import resize
 from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.models.structure import is_array
@@ -42,7 +43,7 @@ class Preprocessing:
     """What happens to a photograph before it reaches a network: crop, resize, normalise.
 
     Calling it gives one model input; `window` and `view` give the same part of the photograph as a
-    picture, to draw maps on.
+    picture, to draw maps on, and `restored` takes a map back to the whole photograph.
 
     Attributes:
         size: height and width of the model's input, in pixels.
@@ -86,9 +87,66 @@ class Preprocessing:
             ValueError: its values have no known range (Pillow's modes "I" and "F").
         """
         photograph = upright(photograph)
+        return photograph if self.crop_fraction is None else photograph.crop(self.box(photograph))
+
+    def whole(self, photograph: Any) -> Image:
+        """The whole photograph as `window` cuts from it: upright and RGB.
+
+        Args:
+            photograph: a Pillow image, or a uint8 array (H, W, 3) of one that is upright.
+
+        Raises:
+            TypeError: it is neither.
+            ValueError: it is an array of another dtype or shape, or an image whose values have no known range.
+        """
+        if not isinstance(photograph, np.ndarray):
+            return upright(photograph)
+        if photograph.dtype != np.uint8 or photograph.ndim != 3 or photograph.shape[-1] != 3:
+            raise InvalidValueError(
+                f"Expected a photograph as a Pillow image or a uint8 array (height, width, 3), got dtype "
+                f"{photograph.dtype} and shape {photograph.shape}."
+            )
+        image: Image = require("PIL.Image", "Preparing photographs").fromarray(photograph)
+        return image
+
+    def box(self, photograph: Any) -> tuple[int, int, int, int]:
+        """Where `window` lies: left, top, right and bottom in pixels of the upright photograph.
+
+        Args:
+            photograph: as for `whole`, and so is what is raised.
+        """
+        across, down = self.whole(photograph).size
         if self.crop_fraction is None:
-            return photograph
-        return photograph.crop(_centred_box(photograph.size, self.size, self.crop_fraction))
+            return 0, 0, across, down
+        return _centred_box((across, down), self.size, self.crop_fraction)
+
+    def restored(self, saliency: Any, photograph: Any) -> npt.NDArray[np.float32]:
+        """A map of the input as one of the photograph: stretched over the window, 0 outside of it.
+
+        The middle of a pixel of the input comes to lie on the middle of the pixels that it was made of; between the
+        middles the map is linear.
+
+        Args:
+            saliency: (h, w), a map of the whole input in any resolution, of any framework.
+            photograph: as for `whole`.
+
+        Returns:
+            (H, W) float32, of the upright photograph's height and width.
+
+        Raises:
+            TypeError: as for `whole`.
+            ValueError: as for `whole`, and for a map that is not of two axes or not finite.
+        """
+        values = to_numpy(saliency)
+        if values.ndim != 2 or 0 in values.shape or not np.isfinite(values).all():
+            raise InvalidValueError(
+                f"Expected a map (height, width) of finite numbers, got one of shape {values.shape}."
+            )
+        whole = self.whole(photograph)
+        left, top, right, bottom = self.box(whole)
+        frame = np.zeros((whole.height, whole.width), dtype=np.float32)
+        frame[top:bottom, left:right] = resize(values.astype(np.float32), (bottom - top, right - left))
+        return frame
 
     def view(self, photograph: Image) -> Image:
         """`window` resized to `size`: the network's input as a picture. Raises as `window` does."""

@@ -10,20 +10,13 @@ import numpy as np
 
 from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.results.drawable import check_class_names, check_drawable
 from fusioncam_core.results.explanation import Explanation
-from fusioncam_core.results.figures import (
-    Pixels,
-    Row,
-    _check_class_names,
-    _check_drawable,
-    _input_picture,
-    _input_title,
-    _method_title,
-    _picture_of,
-    _pixels,
-    figure,
-    rows_shown,
-)
+from fusioncam_core.results.figures import FigureRow, figure
+from fusioncam_core.results.layout import rows_that_fit
+from fusioncam_core.results.pictures import input_picture, input_title, label_of, method_title, middle_of, pixels_of
+from fusioncam_core.results.scaling import is_signed, scaled
+from fusioncam_core.results.style import DEFAULT_STYLE
 from fusioncam_core.results.terminal import target_numbers
 
 if TYPE_CHECKING:
@@ -65,14 +58,14 @@ def methods_figure(
     first = next(iter(named.values()))
     for name, each in named.items():
         _require_the_same(name, each, first)
-        _check_drawable(each)
-    _check_class_names(first, class_names)
+        check_drawable(each)
+    check_class_names(first, class_names)
     count = len(first.images)
     if photographs is not None and len(photographs) != count:
         raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
     rows = list(itertools.islice(_rows(named, photographs, class_names), require_count(most, "most")))
-    shown = rows[: rows_shown(rows[0].photograph)]
-    return figure(shown, [_input_title(first) if photographs is None else "Photograph", *named])
+    shown = rows[: rows_that_fit(rows[0].photograph.shape[:2])]
+    return figure(shown, [input_title(first) if photographs is None else "Photograph", *named])
 
 
 def _named(explanations: Any) -> dict[str, Explanation]:
@@ -80,7 +73,7 @@ def _named(explanations: Any) -> dict[str, Explanation]:
     if isinstance(explanations, Mapping):
         named = dict(explanations)
     elif isinstance(explanations, Sequence) and all(isinstance(each, Explanation) for each in explanations):
-        named = {_method_title(each): each for each in explanations}
+        named = {method_title(each): each for each in explanations}
         if len(named) < len(explanations):
             raise InvalidValueError("Two explanations are of one method: give a mapping from what they are called.")
     else:
@@ -105,12 +98,10 @@ def _require_the_same(name: str, explanation: Explanation, first: Explanation) -
 
 def _rows(
     named: Mapping[str, Explanation], photographs: Sequence[Any] | None, class_names: Sequence[str] | None
-) -> Iterator[Row]:
+) -> Iterator[FigureRow]:
     first = next(iter(named.values()))
-    several = first.targets.ndim == 2
-    for index in range(len(first.images)):
-        pixels: Pixels = _input_picture(first, index) if photographs is None else _pixels(photographs[index])
+    for index in range(len(first)):
+        pixels = input_picture(first, index) if photographs is None else pixels_of(photographs[index], DEFAULT_STYLE)
+        maps = [scaled(each, "maps", index, "each", signed=is_signed(each, "maps")) for each in named.values()]
         for k, numbers in enumerate(target_numbers(first, index, class_names)):
-            maps = [each.maps[index, k] if several else each.maps[index] for each in named.values()]
-            label = numbers["name"] or f"class {numbers['class']}"
-            yield Row(pixels, [_picture_of(each) for each in maps], f"{label}\np = {numbers['probability']:.3g}")
+            yield FigureRow(pixels, [middle_of(own[k]) for own in maps], label_of(numbers))

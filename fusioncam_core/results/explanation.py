@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from operator import index
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from fusioncam_core.methods.form import FormName
 from fusioncam_core.results.objects import THRESHOLD, Components, Threshold, object_boxes, object_masks
 from fusioncam_core.results.provenance import Provenance
 from fusioncam_core.results.stored import Stored, decoded
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fusioncam_core.data.preprocessing import Preprocessing
+    from fusioncam_core.results.figures import PictureFormat
+    from fusioncam_core.results.style import Scale
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -58,7 +65,7 @@ class Explanation:
         provenance: how it came to be: versions, the method with all of its options, layers, device, and the digest of
             the weights where it was asked for; None of one that was put together by hand.
         target_names: (B)(K) what the functions are called that were explained in the place of classes, of which
-            `targets` has the positions; else none.
+            `targets` has the positions, or -1 beside classes; "" for a class, and none at all where all are classes.
         raw_range: (B, *T, 2) the lowest and highest value of each map before it was normalised, in the method's own
             units: of maps in [0, 1] `map * (high - low) + low` is the raw map, of signed ones `map * max(-low, high)`.
             None of maps that are not normalised, of several layers' maps combined, and of methods that have none.
@@ -116,6 +123,7 @@ class Explanation:
         class_names: Sequence[str] | None = None,
         *,
         pictures: bool = True,
+        picture: PictureFormat = "png",
         overwrite: bool = False,
     ) -> list[Path]:
         """Write a picture, the maps (.npz) and the numbers (.json) of every image.
@@ -133,6 +141,7 @@ class Explanation:
             photographs: what the overlays are drawn on, Pillow images or (H, W, 3) uint8; None takes the inputs.
             class_names: of all classes, for titles and numbers.
             pictures: False leaves them out.
+            picture: their format, "png", "pdf" or "svg". `plot` has all options of drawing.
             overwrite: True replaces earlier explanations of these names. Files of others and the photographs
                 themselves are never replaced.
 
@@ -149,8 +158,71 @@ class Explanation:
         from fusioncam_core.results.files import save_explanation
 
         return save_explanation(
-            self.numpy(), directory, names, photographs, class_names, pictures=pictures, overwrite=overwrite
+            self.numpy(),
+            directory,
+            names,
+            photographs,
+            class_names,
+            pictures=pictures,
+            picture=picture,
+            overwrite=overwrite,
         )
+
+    def plot(
+        self,
+        photographs: Sequence[Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        scale: Scale = "each",
+        colour_map: str | None = None,
+        alpha: float = 0.7,
+        contours: Sequence[float] = (),
+        threshold: float = 0.0,
+        panels: Sequence[str] | None = None,
+        dpi: float | Literal["photograph"] = 200.0,
+        preprocessing: Preprocessing | None = None,
+        most: int | None = 8,
+    ) -> Figure:
+        """Draw the maps over the images: a row for each image and target.
+
+        Beside a row stand the class and its probability; below a map its contribution, where the method measured it:
+        what the map keeps of the probability, above the baseline (below a fused map, that of the union it is made of).
+        A map whose contribution is not positive is drawn in grey and marked "no support". docs/pictures.md shows it.
+
+        Args:
+            photographs: what is drawn on, Pillow images or (H, W, 3) uint8, one an image; None takes the inputs. The
+                maps cover the whole of each, unless `preprocessing` says where in it the input lies.
+            class_names: one per class, in the order of the model's outputs.
+            scale: "each" scales each map to its own range, so that colours show where, not how much; "image" draws the
+                maps of one image on one scale of their raw values. Choose it to compare classes of one image.
+            colour_map: a name that matplotlib knows; None takes "inferno", and "coolwarm" for signed maps, with 0 in
+                its middle.
+            alpha: in [0, 1], the share of the map's colour where the map is 1; where the map is 0 the photograph is
+                untouched.
+            contours: levels at which lines are drawn, in (0, 1), or in (-1, 1) without 0 for signed maps.
+            threshold: in [0, 1): below it the photograph is untouched.
+            panels: which stages are drawn, such as `("gradient", "union", "maps")`: names of `parts`, and "maps". None
+                takes those of `titles`.
+            dpi: dots per inch, or "photograph": a panel then has as many as the first photograph has pixels.
+            preprocessing: of the photographs, which are then drawn whole, the map where the input was cut from, inside
+                a dashed frame.
+            most: rows; the caption says how many are left out. None draws as many as fit in 60 inches.
+
+        Returns:
+            A matplotlib figure, which a notebook shows; `figure.savefig("maps.pdf")` writes it, and `save` writes one
+            for each image.
+
+        Raises:
+            TypeError: an option is of a wrong type.
+            ValueError: an option is out of range, there are not as many photographs as images or names as classes,
+                `scale="image"` finds no `raw_range`, or the maps are neither 2-D nor, as of clips and volumes, 3-D.
+            MissingExtra: matplotlib or Pillow is not installed.
+        """
+        from fusioncam_core.results.pictures import plotted
+        from fusioncam_core.results.style import Style
+
+        style = Style(scale, colour_map, alpha, contours, threshold, panels, dpi)
+        return plotted(self.numpy(), photographs, class_names, style, preprocessing, most)
 
     def boxes(
         self,
@@ -295,7 +367,7 @@ class Explanation:
         return [name for name in _ARRAYS if getattr(self, name) is not None]
 
     def _repr_png_(self) -> bytes:
-        from fusioncam_core.results.figures import overlay_png
+        from fusioncam_core.results.pictures import overlay_png
 
         return overlay_png(self.numpy())
 

@@ -1,340 +1,294 @@
-"""Explanations as pictures: maps over photographs."""
+"""Figures: photographs, and maps drawn over them."""
 
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from fusioncam_core.arrays.checks import require_word
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
-from fusioncam_core.models.masking import spatial_size
-from fusioncam_core.results.drawn import drawn
-from fusioncam_core.results.terminal import target_numbers
+from fusioncam_core.results.layout import (
+    BAR_LABELS,
+    BAR_WIDTH,
+    CAPTION_LINE,
+    GAP,
+    LETTERS_PER_INCH,
+    MARGIN,
+    NOTE_HEIGHT,
+    RESOLUTION,
+    Layout,
+    laid_out,
+    width_of_panels,
+)
+from fusioncam_core.results.overlay import (
+    ALPHA,
+    Map,
+    Pixels,
+    blended,
+    part_of,
+    require_map,
+    require_pixels,
+    stretched,
+)
+from fusioncam_core.results.style import MOST_DOTS, OwnResolution, Style
 from fusioncam_core.results.writing import SOFTWARE, Kind, software
 from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from fusioncam_core.results.explanation import Explanation
-
-
-COLOUR_MAP = "inferno"  # its lightness rises evenly, so that it reads the same in grey and to every eye
-
-
-_STRENGTH = (0.3, 0.7)
-
-
-_RESOLUTION = 200  # dots per inch
-
-
-_PANEL_WIDTH = 2.1  # inches, and so on below
-
-
-_WIDTH_LIMITS = (1.4, 4.2)  # of the panels for very tall and very wide photographs: a title must fit
-
-
-_HEIGHT_LIMITS = (1.0, 3.2)
-
-
-_PROPORTIONS = 10.0  # one side of a panel over the other: longer photographs are drawn shorter, not as high as a house
-
-
-_HIGHEST = 60.0  # of all rows: matplotlib draws at most 2**16 pixels, and nobody looks at as many
-
-
-_LARGEST = round(2 * _PANEL_WIDTH * _RESOLUTION)  # pixels of a photograph, across or down
-
-
-_GAP = 0.06
-
-
-_TITLE_HEIGHT = 0.24
-
-
-_LABEL_WIDTH = 0.36
-
-
-_BAR_WIDTH = 0.1
-
-
-_BAR_LABELS = 0.42
-
-
-_MARGIN = 0.08
-
+PictureFormat = Literal["png", "pdf", "svg"]
 
 _FONT_SIZE = 9.0
-
-
-_LETTERS_PER_INCH = 14  # of the row labels, in this font size
-
-
-_NOTEBOOK_ROWS = 8
-
-
-Pixels = npt.NDArray[np.uint8]
-
-
-Map = npt.NDArray[np.floating[Any]]
+_SMALL = 7.0
+_SHADES = 256
+_MOST_PIXELS = 2**16 - 1  # across or down, of which matplotlib draws no more
 
 
 @dataclass(frozen=True)
-class Row:
+class FigureRow:
     """One row of a figure: a photograph, and maps drawn over it.
 
     Attributes:
         photograph: (H, W, 3), uint8.
-        maps: each (h, w) in [0, 1]; stretched over the whole photograph.
+        maps: each (h, w) in [0, 1], or in [-1, 1] if it is signed; stretched over the whole photograph.
         label: written beside the row; "" for none.
+        notes: written below each map; () for none.
+        muted: for each map whether it is drawn in grey, as one that does not support its class; () for none.
+        window: left, top, right and bottom of a frame around a part of the photograph, as shares of its width and
+            height; None draws none.
     """
 
     photograph: Pixels
     maps: Sequence[Map]
     label: str = ""
+    notes: Sequence[str] = ()
+    muted: Sequence[bool] = ()
+    window: tuple[float, float, float, float] | None = None
 
 
-class _Layout(NamedTuple):
-    """Where the panels lie, in inches from the top left corner."""
-
-    width: float
-    height: float
-    left: float
-    panel_width: float
-    row_tops: list[float]
-    row_heights: list[float]
-
-
-def overlay(
-    photograph: Pixels,
-    saliency: Map,
-    colour_map: str = COLOUR_MAP,
-    strength: tuple[float, float] = _STRENGTH,
-) -> Pixels:
-    """Blend a map's colours over a photograph.
-
-    The photograph loses its own colours first, so that every colour in the result is the map's.
-
-    Args:
-        photograph: (H, W, 3), uint8.
-        saliency: (h, w) in [0, 1]; resized to (H, W).
-        colour_map: a name that matplotlib knows.
-        strength: the share of the map's colours, in [0, 1], where the map is 0 and where it is 1; linear
-            between the two.
-
-    Returns:
-        (H, W, 3), uint8.
-    """
-    pillow = require("PIL.Image", "Drawing pictures")
-    height, width = photograph.shape[:2]
-    small = pillow.fromarray(np.asarray(saliency, dtype=np.float32))
-    values = np.clip(np.asarray(small.resize((width, height), pillow.Resampling.BILINEAR)), 0.0, 1.0)
-    colours = _colours(colour_map)(values)[..., :3] * 255.0
-    grey = np.asarray(pillow.fromarray(photograph).convert("L"), dtype=np.float64)[..., np.newaxis]
-    share = (strength[0] + (strength[1] - strength[0]) * values)[..., np.newaxis]
-    blended: Pixels = np.round((1.0 - share) * grey + share * colours).astype(np.uint8)
-    return blended
-
-
-def figure(rows: Sequence[Row], titles: Sequence[str], *, colour_map: str = COLOUR_MAP) -> Figure:
+def figure(
+    rows: Sequence[FigureRow],
+    titles: Sequence[str],
+    *,
+    colour_map: str | None = None,
+    alpha: float = ALPHA,
+    contours: Sequence[float] = (),
+    threshold: float = 0.0,
+    dpi: float | OwnResolution = RESOLUTION,
+    caption: str = "",
+) -> Figure:
     """A matplotlib figure: per row the photograph and its overlays, and one colour bar for all.
+
+    Choose this for maps of your own making beside each other; `Explanation.plot` draws an explanation.
 
     Args:
         rows: at least one; every row has as many maps.
         titles: what the photograph and the maps are called, above the first row.
-        colour_map: a name that matplotlib knows.
+        colour_map: a name that matplotlib knows; None takes "inferno", and "coolwarm" if any map has values below 0.
+        alpha: in [0, 1], the share of the map's colour where the map is 1; it is 0 where the map is 0.
+        contours: levels at which lines are drawn, in (0, 1), or in (-1, 1) without 0 for signed maps.
+        threshold: in [0, 1): below it, by absolute value, the photograph is untouched.
+        dpi: dots per inch, or "photograph": panels then have as many as the first photograph has pixels.
+        caption: written below; "" for none.
+
+    Returns:
+        A figure that belongs to no window: `figure.savefig("maps.pdf")` writes it.
+
+    Raises:
+        TypeError: an option is of a wrong type.
+        ValueError: there are no rows, rows differ in their number of maps from the titles, notes or `muted`, a map or a
+            photograph is none, or an option is out of range.
+        MissingExtra: matplotlib or Pillow is not installed.
     """
-    layout = _layout(rows, len(titles))
-    figure: Figure = require("matplotlib.figure", "Drawing pictures").Figure(
-        figsize=(layout.width, layout.height), dpi=_RESOLUTION
+    style = Style(colour_map=colour_map, alpha=alpha, contours=contours, threshold=threshold, dpi=dpi)
+    return drawn(rows, titles, style, caption)
+
+
+def drawn(
+    rows: Sequence[FigureRow],
+    titles: Sequence[str],
+    style: Style,
+    caption: str = "",
+    *,
+    signed: bool | None = None,
+    across: int = 1,
+) -> Figure:
+    """As `figure`, in a style.
+
+    Args:
+        rows, titles, style, caption: as for `figure`.
+        signed: whether the colours' middle is 0; None looks at the maps.
+        across: how many rows stand beside each other; their photographs are of one size then.
+    """
+    _check_rows(rows, titles)
+    if signed is None:
+        signed = any(np.min(each) < 0 for row in rows for each in row.maps)
+    layout = laid_out(
+        [row.photograph.shape[:2] for row in rows],
+        len(titles),
+        across,
+        labels=any(row.label for row in rows),
+        notes=any(note for row in rows for note in row.notes),
+        caption=visible(caption),
+    )
+    dots = _dots(rows[0].photograph, style, layout)
+    page: Figure = require("matplotlib.figure", "Drawing pictures").Figure(
+        figsize=(layout.width, layout.height), dpi=dots
     )
     for index, row in enumerate(rows):
-        panels = [row.photograph, *(overlay(row.photograph, m, colour_map) for m in row.maps)]
-        for column, (pixels, title) in enumerate(zip(panels, titles, strict=True)):
-            axes = _panel(figure, layout, index, column)
-            axes.imshow(pixels, aspect="auto", interpolation="lanczos")
-            if index == 0:
+        for column, title in enumerate(titles):
+            axes = _panel(page, layout, index, column)
+            _fill(axes, row, column - 1, style, signed)
+            if index < across:
                 axes.set_title(visible(title), fontsize=_FONT_SIZE, pad=4, parse_math=False)
             if column == 0:
-                _label(axes, index, row.label, layout)
-    _colour_bar(figure, layout, colour_map)
-    return figure
+                _label(axes, row.label, layout, index)
+            elif row.notes:
+                _note(axes, row.notes[column - 1])
+    _colour_bar(page, layout, style, signed)
+    _caption(page, layout)
+    return page
 
 
-def png(figure: Figure, kind: Kind = "explanation") -> bytes:
-    """A figure as the bytes of a PNG file, which says that fusioncam has drawn it, and as what kind of result."""
+def rendered(figure: Figure, picture: PictureFormat = "png", kind: Kind = "explanation") -> bytes:
+    """A figure as the bytes of a file, which says that fusioncam has drawn it, and as what kind of result.
+
+    Args:
+        figure: of matplotlib.
+        picture: "png"; or "pdf" or "svg", in which letters and lines stay sharp at any size and photographs keep the
+            pixels that they were given.
+        kind: of result that it is part of.
+
+    Raises:
+        ValueError: there is no such format.
+    """
+    require_word(picture, "picture", PictureFormat)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={SOFTWARE: software(kind)})
+    if picture == "png":
+        figure.savefig(buffer, format="png", metadata={SOFTWARE: software(kind)})
+        return buffer.getvalue()
+    made = {"pdf": "CreationDate", "svg": "Date"}[picture]
+    with _own_pixels(figure):
+        figure.savefig(buffer, format=picture, metadata={"Creator": software(kind), made: None})
     return buffer.getvalue()
 
 
-def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = None) -> bytes:
-    """A notebook's view of an explanation: the images and their maps, as the bytes of a PNG file.
-
-    Of many images and targets the first 8 are shown; of clips and volumes the middle frame or slice.
-
-    Args:
-        explanation: of NumPy arrays (`explanation.numpy()`), with maps (B, H, W) or (B, K, H, W), or of clips and
-            volumes (B, D, H, W) or (B, K, D, H, W).
-        class_names: one per class, in the order of the model's outputs.
-
-    Raises:
-        ValueError: the maps have another number of spatial axes than two or three, or there is not a name per class.
-        MissingExtra: matplotlib or Pillow is not installed.
-    """
-    _check_drawable(explanation)
-    _check_class_names(explanation, class_names)
-    rows = [
-        row
-        for index in range(min(_NOTEBOOK_ROWS, len(explanation.images)))
-        for row in _rows(explanation, index, _input_picture(explanation, index), {}, class_names, most=_NOTEBOOK_ROWS)
-    ]
-    most = min(_NOTEBOOK_ROWS, rows_shown(rows[0].photograph))
-    return png(figure(rows[:most], [_input_title(explanation), _method_title(explanation)]))
+def png(figure: Figure, kind: Kind = "explanation") -> bytes:
+    """`rendered` as a PNG."""
+    return rendered(figure, "png", kind)
 
 
-def _rows(
-    explanation: Explanation,
-    index: int,
-    photograph: Pixels,
-    parts: Mapping[str, str],
-    class_names: Sequence[str] | None,
-    *,
-    most: int,
-) -> Iterator[Row]:
-    """The rows of an image, one a target, at most so many."""
-    stages = [explanation.parts[name][index] for name in parts] + [explanation.maps[index]]
-    several = explanation.targets.ndim == 2
-    for k, numbers in enumerate(itertools.islice(target_numbers(explanation, index, class_names), most)):
-        shown = [stage[k] if several else stage for stage in stages]
-        shown[-1] = drawn(shown[-1], explanation.form)
-        maps = [_picture_of(each) for each in shown]
-        name = numbers["name"] or f"class {numbers['class']}"
-        yield Row(photograph, maps, f"{name}\np = {numbers['probability']:.3f}")
+@contextmanager
+def _own_pixels(figure: Figure) -> Iterator[None]:
+    """Let pictures go into a file as they are, and not at the dots of the page."""
+    before = [(image, image.get_interpolation()) for axes in figure.axes for image in axes.images]
+    try:
+        for image, _ in before:
+            image.set_interpolation("none")
+        yield
+    finally:
+        for image, interpolation in before:
+            image.set_interpolation(interpolation)
 
 
-def _method_title(explanation: Explanation) -> str:
-    return explanation.titles.get("maps", explanation.method)
+def largest_pixels(style: Style, photograph: Pixels) -> int | None:
+    """How many pixels of a photograph, across or down, its panel can show twice over; None for all."""
+    if style.dpi == "photograph":
+        return None
+    return round(2 * width_of_panels(photograph.shape[:2]) * style.dpi)
 
 
-def _input_picture(explanation: Explanation, index: int) -> Pixels:
-    """One model input as a picture: min-max scaled; other than one or three channels are averaged."""
-    image = np.asarray(explanation.images[index], dtype=np.float64)
-    axis = explanation.image_channel_axis
-    image = image[..., None] if axis is None else np.moveaxis(image, _single_image_axis(axis), -1)
-    image = image[len(image) // 2] if image.ndim == 4 else image
-    if image.shape[-1] != 3:
-        image = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
-    low, high = float(image.min()), float(image.max())
-    spread = high - low if high > low else 1.0
-    return np.round((image - low) / spread * 255.0).astype(np.uint8)
+def _check_rows(rows: Sequence[FigureRow], titles: Sequence[str]) -> None:
+    if not rows:
+        raise InvalidValueError("Expected at least one row, got none.")
+    for row in rows:
+        require_pixels(row.photograph)
+        for each in row.maps:
+            require_map(each)
+        if len(row.maps) != len(titles) - 1:
+            raise InvalidValueError(
+                f"Expected a title for the photograph and for each of the {len(row.maps)} maps of a row, got "
+                f"{len(titles)} titles."
+            )
+        for name, values in (("notes", row.notes), ("muted", row.muted)):
+            if values and len(values) != len(row.maps):
+                raise InvalidValueError(f"Expected {name} for each of {len(row.maps)} maps, got {len(values)}.")
 
 
-def _picture_of(saliency: Map) -> Map:
-    """The map, or its middle frame or slice."""
-    return saliency[len(saliency) // 2] if saliency.ndim == 3 else saliency
+def _dots(photograph: Pixels, style: Style, layout: Layout) -> float:
+    """Dots per inch of the page, of which matplotlib draws only so many."""
+    dots = photograph.shape[1] / layout.panel_width if style.dpi == "photograph" else style.dpi
+    return min(max(dots, 1.0), MOST_DOTS, _MOST_PIXELS / max(layout.width, layout.height))
 
 
-def _input_title(explanation: Explanation) -> str:
-    """What the input's panel is called: of clips and volumes with the number of the frame or slice, from 1."""
-    size = spatial_size(explanation.images, explanation.image_channel_axis)
-    frames = size[0] if len(size) == 3 else None
-    return "Input" if frames is None else f"Input, {frames // 2 + 1} of {frames}"
+def _fill(axes: Axes, row: FigureRow, number: int, style: Style, signed: bool) -> None:
+    """Draw the photograph, or with a number from 0 one of the maps over it."""
+    pixels = row.photograph
+    if number >= 0:
+        values = np.clip(stretched(row.maps[number], pixels.shape[:2]), -1.0, 1.0)
+        muted = bool(row.muted) and bool(row.muted[number])
+        pixels = blended(pixels, values, style.colour_map, style.alpha, style.threshold, signed=signed, muted=muted)
+    axes.imshow(pixels, aspect="auto", interpolation="lanczos")
+    if number >= 0:
+        _contours(axes, values, style.contours, row.window)
+    if row.window is not None:
+        _frame(axes, row.window, pixels.shape)
 
 
-def _single_image_axis(batched_axis: int) -> int:
-    return batched_axis - 1 if batched_axis > 0 else batched_axis
+def _contours(
+    axes: Axes, values: Map, levels: Sequence[float], window: tuple[float, float, float, float] | None
+) -> None:
+    """Lines at the levels that the map reaches, white on black so that they show on anything; none along the window."""
+    shown = sorted({float(level) for level in levels if values.min() < level < values.max()})
+    if not shown:
+        return
+    if window is not None:
+        rows, columns = part_of(values.shape, window)
+        inside = np.full(values.shape, np.nan)
+        inside[rows, columns] = values[rows, columns]
+        values = inside
+    effects = require("matplotlib.patheffects", "Drawing pictures")
+    lines = axes.contour(values, levels=shown, colors="white", linewidths=0.8, linestyles="solid")
+    lines.set_path_effects([effects.withStroke(linewidth=1.8, foreground="black")])
 
 
-def _pixels(photograph: Any) -> Pixels:
-    """A photograph as an array, no larger than its panel can show twice over."""
-    pixels = np.asarray(photograph)
-    if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
-        raise InvalidValueError(
-            "Expected a photograph as an RGB Pillow image or a uint8 array (height, width, 3), got dtype "
-            f"{pixels.dtype} and shape {pixels.shape}."
-        )
-    pillow = require("PIL.Image", "Drawing pictures")
-    picture = pillow.fromarray(pixels)
-    picture.thumbnail((_LARGEST, _LARGEST), pillow.Resampling.LANCZOS)
-    return np.asarray(picture)
+def _frame(axes: Axes, window: tuple[float, float, float, float], shape: tuple[int, ...]) -> None:
+    """A dashed line around a part of the photograph."""
+    left, top, right, bottom = window
+    height, width = shape[:2]
+    patches = require("matplotlib.patches", "Drawing pictures")
+    corner, size = (left * width - 0.5, top * height - 0.5), ((right - left) * width, (bottom - top) * height)
+    for colour, dashes in (("black", "solid"), ("white", (0, (3, 3)))):
+        axes.add_patch(patches.Rectangle(corner, *size, fill=False, edgecolor=colour, linestyle=dashes, linewidth=0.8))
 
 
-def _spatial_axes(explanation: Explanation) -> int:
-    return int(explanation.images.ndim) - (1 if explanation.image_channel_axis is None else 2)
-
-
-def _check_drawable(explanation: Explanation) -> None:
-    axes = _spatial_axes(explanation)
-    if axes not in (2, 3):
-        raise InvalidValueError(
-            f"Pictures are drawn of inputs with 2 spatial axes (height, width) or 3 (of which the middle of the first "
-            f"is shown), and these have {axes}. The maps and numbers can be saved without: pictures=False."
-        )
-
-
-def _check_class_names(explanation: Explanation, class_names: Sequence[str] | None) -> None:
-    classes = explanation.class_probabilities.shape[1]
-    if class_names is not None and len(class_names) != classes and not explanation.target_names:
-        raise InvalidValueError(f"The model has {classes} classes, but there are {len(class_names)} class names.")
-
-
-def _layout(rows: Sequence[Row], columns: int) -> _Layout:
-    left = _MARGIN + (_LABEL_WIDTH if any(row.label for row in rows) else 0.0)
-    ratios = [_ratio(row.photograph) for row in rows]
-    panel_width = _panel_width(ratios[0])
-    heights = [panel_width * ratio for ratio in ratios]
-    tops = [_TITLE_HEIGHT + sum(heights[:index]) + _GAP * index for index in range(len(rows))]
-    width = left + columns * (panel_width + _GAP) + _BAR_WIDTH + _BAR_LABELS
-    return _Layout(width, tops[-1] + heights[-1] + _MARGIN, left, panel_width, tops, heights)
-
-
-def rows_shown(photograph: Pixels) -> int:
-    """How many rows of panels for a photograph (H, W, 3) fit in one figure."""
-    ratio = _ratio(photograph)
-    return max(1, int(_HIGHEST / (_panel_width(ratio) * ratio + _GAP)))
-
-
-def _ratio(photograph: Pixels) -> float:
-    """A panel's height over its width: the photograph's, unless that is extreme."""
-    height, width = photograph.shape[:2]
-    return float(min(max(height / width, 1 / _PROPORTIONS), _PROPORTIONS))
-
-
-def _panel_width(ratio: float) -> float:
-    """The width that keeps panels of this height over width within the limits."""
-    narrowest, widest = _WIDTH_LIMITS
-    lowest, highest = _HEIGHT_LIMITS
-    return min(max(_PANEL_WIDTH, min(lowest / ratio, widest)), max(highest / ratio, narrowest))
-
-
-def _panel(figure: Figure, layout: _Layout, row: int, column: int) -> Axes:
-    left = layout.left + column * (layout.panel_width + _GAP)
+def _panel(figure: Figure, layout: Layout, row: int, column: int) -> Axes:
+    left = layout.row_lefts[row] + column * (layout.panel_width + GAP)
     axes = _axes(figure, layout, left, layout.row_tops[row], layout.panel_width, layout.row_heights[row])
     axes.set_axis_off()
     return axes
 
 
-def _axes(figure: Figure, layout: _Layout, left: float, top: float, width: float, height: float) -> Axes:
+def _axes(figure: Figure, layout: Layout, left: float, top: float, width: float, height: float) -> Axes:
     bottom = layout.height - top - height
     return figure.add_axes((left / layout.width, bottom / layout.height, width / layout.width, height / layout.height))
 
 
-def _label(axes: Axes, row: int, label: str, layout: _Layout) -> None:
+def _label(axes: Axes, label: str, layout: Layout, row: int) -> None:
     """Write a label of lines left of a row, from bottom to top."""
-    letters = int(layout.row_heights[row] * _LETTERS_PER_INCH)
+    letters = int(layout.row_heights[row] * LETTERS_PER_INCH)
     shown = map(visible, label.split("\n"))
     lines = [line if len(line) <= letters else line[: letters - 1] + "…" for line in shown]
     axes.text(
-        -_GAP / layout.panel_width,
+        -GAP / layout.panel_width,
         0.5,
         "\n".join(lines),
         transform=axes.transAxes,
@@ -348,17 +302,48 @@ def _label(axes: Axes, row: int, label: str, layout: _Layout) -> None:
     )
 
 
-def _colour_bar(figure: Figure, layout: _Layout, colour_map: str) -> None:
-    left = layout.width - _BAR_WIDTH - _BAR_LABELS
+def _note(axes: Axes, note: str) -> None:
+    """A line below a panel."""
+    axes.annotate(
+        visible(note),
+        (0.5, 0.0),
+        (0.0, -72.0 * NOTE_HEIGHT + 3.0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        horizontalalignment="center",
+        verticalalignment="baseline",
+        fontsize=_SMALL,
+        parse_math=False,
+    )
+
+
+def _caption(figure: Figure, layout: Layout) -> None:
+    """Lines at the bottom of the page."""
+    for number, line in enumerate(reversed(layout.caption)):
+        figure.text(
+            MARGIN / layout.width,
+            (MARGIN / 2 + CAPTION_LINE * number) / layout.height,
+            line,
+            verticalalignment="bottom",
+            fontsize=_SMALL,
+            color="0.3",
+            parse_math=False,
+        )
+
+
+def _colour_bar(figure: Figure, layout: Layout, style: Style, signed: bool) -> None:
+    """The colours as they are drawn, over white: nothing where a map is 0 or below the threshold."""
+    left = layout.width - BAR_WIDTH - BAR_LABELS
     top, bottom = layout.row_tops[0], layout.row_tops[-1] + layout.row_heights[-1]
-    axes = _axes(figure, layout, left, top, _BAR_WIDTH, bottom - top)
-    colours = require("matplotlib.cm", "Drawing pictures").ScalarMappable(cmap=_colours(colour_map))
-    colours.set_clim(0.0, 1.0)
-    bar = figure.colorbar(colours, cax=axes, ticks=[0.0, 0.5, 1.0])
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=_FONT_SIZE - 1.0, length=2, width=0.5, pad=2)
-
-
-def _colours(name: str) -> Colormap:
-    colours: Colormap = require("matplotlib", "Drawing pictures").colormaps[name]
-    return colours
+    axes = _axes(figure, layout, left, top, BAR_WIDTH, bottom - top)
+    low = -1.0 if signed else 0.0
+    values = np.linspace(1.0, low, _SHADES)[:, np.newaxis]
+    white = np.full((_SHADES, 1, 3), 255, dtype=np.uint8)
+    shades = blended(white, values, style.colour_map, style.alpha, style.threshold, signed=signed, muted=False)
+    axes.imshow(shades, aspect="auto", extent=(0.0, 1.0, low, 1.0), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([low, (low + 1.0) / 2, 1.0])
+    axes.yaxis.tick_right()
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.4, color="0.6")
+    axes.tick_params(labelsize=_FONT_SIZE - 1.0, length=2, width=0.5, pad=2)

@@ -8,26 +8,19 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusioncam_core.arrays.checks import require_word
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.names import Distinct, folded
-from fusioncam_core.results.figures import (
-    Pixels,
-    _check_class_names,
-    _check_drawable,
-    _input_picture,
-    _input_title,
-    _method_title,
-    _pixels,
-    _rows,
-    figure,
-    png,
-    rows_shown,
-)
+from fusioncam_core.results.drawable import check_class_names, check_drawable, check_photographs, check_style
+from fusioncam_core.results.figures import PictureFormat, rendered
+from fusioncam_core.results.pictures import image_figure, require_readable, signed_panels
 from fusioncam_core.results.stored import SCHEMA, encoded
+from fusioncam_core.results.style import DEFAULT_STYLE, Style
 from fusioncam_core.results.terminal import target_numbers
 from fusioncam_core.results.writing import MARK, Identity, below, identities, refusal, require_free, write_files
 
 if TYPE_CHECKING:
+    from fusioncam_core.data.preprocessing import Preprocessing
     from fusioncam_core.results.explanation import Explanation
 
 
@@ -39,13 +32,16 @@ def save_explanation(
     class_names: Sequence[str] | None = None,
     *,
     pictures: bool = True,
+    picture: PictureFormat = "png",
+    style: Style = DEFAULT_STYLE,
+    preprocessing: Preprocessing | None = None,
     overwrite: bool = False,
     inputs: AbstractSet[Identity] = frozenset(),
 ) -> list[Path]:
     """Write NAME.png, NAME.npz and NAME.json for every image.
 
-    - NAME.png: the photograph, the denoised Grad-CAM, the Score-CAM and the Fusion-CAM (for other methods:
-      the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice. Of many
+    - NAME.png (or .pdf, .svg): the photograph, the denoised Grad-CAM, the Score-CAM and the Fusion-CAM (for other
+      methods: the map), one row per target, with a colour bar; of clips and volumes the middle frame or slice. Of many
       targets the first are drawn: about as many as fit in 60 inches.
     - NAME.npz: everything, for `Explanation.load`: the arrays by the names of their fields, every part as `parts/PART`
       and every weight as `weights/WEIGHT`, without the batch axis; the other fields in `explanation`, a text of JSON;
@@ -67,6 +63,9 @@ def save_explanation(
             covers the whole; by default the model's inputs, scaled to their own minimum and maximum.
         class_names: one per class, in the order of the model's outputs.
         pictures: False writes the .npz and .json alone.
+        picture: the pictures' format: "png", "pdf" or "svg".
+        style: how they are drawn.
+        preprocessing: of the photographs, which are then drawn whole, with the map where the input was cut from.
         overwrite: True replaces explanations that fusioncam has written. Other files are never replaced, nor are those
             that the images were read from.
         inputs: `identities` of further files that are not to be replaced.
@@ -84,16 +83,23 @@ def save_explanation(
     count = len(explanation.images)
     names = default_names(explanation) if names is None else list(names)
     _check_names(names, count)
-    check_savable(explanation, class_names, pictures=pictures)
-    if photographs is not None and len(photographs) != count:
-        raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
-    pixels = [None] * count if photographs is None or not pictures else [_pixels(each) for each in photographs]
+    require_word(picture, "picture", PictureFormat)
+    check_savable(explanation, class_names, style, pictures=pictures)
+    check_photographs(explanation, photographs, preprocessing)
+    shown = [None] * count if photographs is None else list(photographs)
+    if pictures and photographs is not None:
+        require_readable(photographs, preprocessing)
     inputs = inputs | identities(explanation.files)
-    paths = [_paths(directory, name, pictures) for name in names]
+    paths = [_paths(directory, name, pictures, picture) for name in names]
     require_free([path for own in paths for path in own], "explanation", overwrite=overwrite, inputs=inputs)
     written: list[Path] = []
+    signed = signed_panels(explanation, style) if pictures else None
     for index, own in enumerate(paths):
-        contents = _contents(explanation, index, names[index], pixels[index], class_names, pictures=pictures)
+        numbers = [_arrays(explanation, index), _numbers(explanation, index, names[index], class_names)]
+        contents = numbers
+        if pictures:
+            figure = image_figure(explanation, index, shown[index], class_names, style, preprocessing, signed)
+            contents = [rendered(figure, picture), *numbers]
         files = dict(zip(own, contents, strict=True))
         written += write_files(files, "explanation", overwrite=overwrite, inputs=inputs)
     return written
@@ -107,15 +113,22 @@ def default_names(explanation: Explanation) -> list[str]:
     return [name or f"image-{place}" for name, place in zip(own, places, strict=True)]
 
 
-def check_savable(explanation: Explanation, class_names: Sequence[str] | None, *, pictures: bool = True) -> None:
+def check_savable(
+    explanation: Explanation,
+    class_names: Sequence[str] | None,
+    style: Style = DEFAULT_STYLE,
+    *,
+    pictures: bool = True,
+) -> None:
     """Look at what does not depend on the images.
 
     Raises:
-        ValueError: if there is not a name per class, or pictures are asked for maps that cannot be drawn.
+        ValueError: if there is not a name per class, or pictures are asked for maps that cannot be drawn, or not so.
     """
-    _check_class_names(explanation, class_names)
+    check_class_names(explanation, class_names)
     if pictures:
-        _check_drawable(explanation)
+        check_drawable(explanation)
+        check_style(explanation, style)
 
 
 def free_name(
@@ -123,6 +136,7 @@ def free_name(
     name: str,
     *,
     pictures: bool = True,
+    picture: PictureFormat = "png",
     overwrite: bool = False,
     inputs: AbstractSet[Identity] = frozenset(),
     reserved: AbstractSet[str] = frozenset(),
@@ -132,7 +146,7 @@ def free_name(
     Args:
         directory: where to.
         name: without ending.
-        pictures: as for `save_explanation`, and so the next two.
+        pictures, picture: as for `save_explanation`, and so the next two.
         overwrite: whether explanations that fusioncam has written count as free.
         inputs: what may never be replaced.
         reserved: names of other images, `folded`.
@@ -144,7 +158,7 @@ def free_name(
             continue
         reasons = (
             refusal(path, "explanation", overwrite=overwrite, inputs=inputs)
-            for path in _paths(directory, own, pictures)
+            for path in _paths(directory, own, pictures, picture)
         )
         reason = next((each for each in reasons if each is not None), None)
         if reason is None:
@@ -152,38 +166,10 @@ def free_name(
         first = first or reason
 
 
-def _paths(directory: str | Path, name: str, pictures: bool) -> list[Path]:
+def _paths(directory: str | Path, name: str, pictures: bool, picture: PictureFormat) -> list[Path]:
     path = below(directory, name)
-    endings = (".png", ".npz", ".json") if pictures else (".npz", ".json")
+    endings = (f".{picture}", ".npz", ".json") if pictures else (".npz", ".json")
     return [path.with_name(f"{path.name}{ending}") for ending in endings]
-
-
-def _contents(
-    explanation: Explanation,
-    index: int,
-    name: str,
-    photograph: Pixels | None,
-    class_names: Sequence[str] | None,
-    *,
-    pictures: bool,
-) -> list[bytes]:
-    """The files of one image, in the order of `_paths`."""
-    drawn = [_picture(explanation, index, photograph, class_names)] if pictures else []
-    return [*drawn, _arrays(explanation, index), _numbers(explanation, index, name, class_names)]
-
-
-def _picture(
-    explanation: Explanation, index: int, photograph: Pixels | None, class_names: Sequence[str] | None
-) -> bytes:
-    parts = {name: title for name, title in explanation.titles.items() if name in explanation.parts}
-    pixels = _input_picture(explanation, index) if photograph is None else photograph
-    titles = [
-        _input_title(explanation) if photograph is None else "Photograph",
-        *parts.values(),
-        _method_title(explanation),
-    ]
-    rows = list(_rows(explanation, index, pixels, parts, class_names, most=rows_shown(pixels)))
-    return png(figure(rows, titles))
 
 
 def _arrays(explanation: Explanation, index: int) -> bytes:

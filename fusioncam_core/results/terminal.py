@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fusioncam_core.results.digits import probability_text
 from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def photograph_report(
         written: the files that were written, which differ in their endings.
     """
     yield visible(path)
-    if not explanation.target_names:
+    if not explanation.target_names or not all(explanation.target_names[0]):
         yield from _top_classes(explanation.class_probabilities[0], class_names)
     method = explanation.titles.get("maps", explanation.method)
     evaluations = f"{explanation.evaluations} model evaluation{'s' * (explanation.evaluations != 1)}"
@@ -114,10 +115,10 @@ def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | N
 
 
 def _title(numbers: Mapping[str, Any]) -> str:
-    if numbers["name"] is None:
-        return f"class {numbers['class']}"
     if numbers["class"] is None:
         return _fit(numbers["name"], _NAME_WIDTH)
+    if numbers["name"] is None:
+        return f"class {numbers['class']}"
     return f"{_fit(numbers['name'], _NAME_WIDTH - 10)} ({numbers['class']})"
 
 
@@ -125,7 +126,7 @@ def _values(numbers: Mapping[str, Any]) -> str:
     """A class's probability and logit; of a function, which is both by itself, its value."""
     if numbers["class"] is None:
         return f"value {numbers['score']:.3f}"
-    return f"p = {numbers['probability']:.4f}, logit {numbers['score']:.3f}"
+    return f"p = {probability_text(numbers['probability'])}, logit {numbers['score']:.3f}"
 
 
 def _weight_table(weights: Mapping[str, float], titles: Mapping[str, str]) -> Iterator[str]:
@@ -157,17 +158,19 @@ def target_numbers(
         explanation: of NumPy arrays.
         index: of the image in the batch.
         class_names: one per class, in the order of the model's outputs.
+
+    Yields:
+        "class" is None for a function, which has a name, and its value for a probability.
     """
     targets = np.atleast_1d(explanation.targets[index])
     scores = np.atleast_1d(explanation.scores[index])
     probabilities = np.atleast_1d(explanation.probabilities[index])
     weights = {name: np.atleast_1d(values[index]) for name, values in explanation.weights.items()}
-    functions = explanation.target_names[index] if explanation.target_names else None
+    names = explanation.target_names[index] if explanation.target_names else ("",) * len(targets)
     for k, target in enumerate(targets.tolist()):
-        name = None if class_names is None or functions is not None else class_names[target]
         yield {
-            "class": target if functions is None else None,
-            "name": name if functions is None else functions[k],
+            "class": None if names[k] else target,
+            "name": names[k] or (None if class_names is None else class_names[target]),
             "score": _shortest(scores[k]),
             "probability": _shortest(probabilities[k]),
             "weights": {name: _shortest(values[k]) for name, values in weights.items()},

@@ -39,6 +39,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 _HEAD = 4096  # bytes at a file's beginning that tell what it is
 
+_TAIL = 2**16  # bytes at a PDF's end, where its properties and the table of its objects are
+
 _ENTRIES = 32  # of a PNG, among the first of which ours is
 
 
@@ -241,6 +243,21 @@ def _is_our_picture(file: IO[bytes], kind: Kind) -> bool:
     return False
 
 
+def _is_our_page(file: IO[bytes], kind: Kind) -> bool:
+    """Whether a PDF says so among its properties, which stand behind its pages."""
+    if file.read(5) != b"%PDF-":
+        return False
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - _TAIL))
+    return f"/Creator ({software(kind)})".encode() in file.read(_TAIL)
+
+
+def _is_our_drawing(file: IO[bytes], kind: Kind) -> bool:
+    """Whether an SVG says so among its properties, which stand before its shapes."""
+    creator = rb"<dc:creator>\s*<cc:Agent>\s*<dc:title>%b</dc:title>" % software(kind).encode()
+    return re.search(creator, file.read(_HEAD)) is not None
+
+
 def _are_our_arrays(file: IO[bytes], kind: Kind) -> bool:
     try:
         with zipfile.ZipFile(file) as entries:
@@ -263,6 +280,8 @@ def _is_our_text(file: IO[bytes], kind: Kind) -> bool:
 
 _RECOGNISED: dict[str, Callable[[IO[bytes], Kind], bool]] = {
     ".png": _is_our_picture,
+    ".pdf": _is_our_page,
+    ".svg": _is_our_drawing,
     ".npz": _are_our_arrays,
     ".json": _are_our_numbers,
     ".csv": _is_our_table,
