@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from fusioncam_core import (
 )
 from fusioncam_core.explainers import Batch, Result
 from fusioncam_core.metrics import grid_pointing_game, randomisation_check
-from fusioncam_core.results.drawn import drawn
+from fusioncam_core.results.scaling import is_signed, scaled
 from libraries import framework
 
 torch = framework("torch")
@@ -424,13 +425,15 @@ class TestWarnings:
 
 
 class TestWhatIsDrawn:
-    def test_by_the_largest_magnitude(self) -> None:
-        signed = np.array([[-1.0, 0.5], [0.0, 0.25]])
-        np.testing.assert_array_equal(drawn(signed, "signed"), [[0, 0.5], [0, 0.25]])
-        np.testing.assert_array_equal(drawn(4 * signed, "raw"), [[0, 0.5], [0, 0.25]])
-        np.testing.assert_array_equal(drawn(np.zeros((2, 2)), "raw"), np.zeros((2, 2)))
-        usual = np.array([[0.0, 0.5]])
-        assert drawn(usual, "normalised") is usual
+    def test_signed_maps_by_their_largest_magnitude(self) -> None:
+        signed = GradCAM(small(), LAYER, relu=False)(IMAGES, TARGETS).numpy()
+        assert is_signed(signed, "maps")
+        drawn = scaled(signed, "maps", 0, "each", signed=True)
+        np.testing.assert_allclose(np.abs(drawn).max(), 1)
+        np.testing.assert_allclose(drawn[0], signed.maps[0], atol=1e-6)
+        nothing_against = replace(signed, maps=np.abs(signed.maps))
+        assert is_signed(nothing_against, "maps"), "the colours say what form maps are of, not what is in them"
+        assert not is_signed(replace(nothing_against, form="normalised"), "maps")
 
     def test_raw_maps_are_drawn_like_normalised_ones(self, tmp_path: Any) -> None:
         pillow = pytest.importorskip("PIL.Image")
@@ -448,7 +451,7 @@ class TestWhatIsDrawn:
 class TestExplanations:
     def test_raw_range_goes_with_its_image(self) -> None:
         found = GradCAM(small(), LAYER)(IMAGES, [[0, 1], [2, 3]])
-        alone = [each.raw_range for each in found.split()]
+        alone = [each.raw_range for each in found]
         assert [tuple(each.shape) for each in alone] == [(1, 2, 2)] * 2
         assert torch.equal(torch.cat(alone), found.raw_range)
         assert isinstance(found.numpy().raw_range, np.ndarray)

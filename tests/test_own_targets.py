@@ -276,12 +276,12 @@ class TestOnPyTorch:
     def test_names_stand_in_the_numbers(self, model: Any, tmp_path: Any) -> None:
         explanation = GradCAM(model, "features")(three_images(), [ClassLogit(2), FIRST[0], Contrast(1, 0)])
         assert explanation.target_names == (("ClassLogit(2)",), ("column",), ("Contrast(1, instead_of=0)",))
-        assert [each.target_names for each in explanation.split()] == [(row,) for row in explanation.target_names]
+        assert [each.target_names for each in explanation] == [(row,) for row in explanation.target_names]
         explanation.save(tmp_path, class_names=[f"class {number}" for number in range(5)], pictures=False)
         written = json.loads((tmp_path / "image-1.json").read_text())["targets"][0]
         assert (written["class"], written["name"]) == (None, "column")
         assert GradCAM(model, "features")(three_images()).target_names == ()
-        lines = list(photograph_report("x.jpg", next(explanation.split()).numpy(), None, [tmp_path / "x.png"]))
+        lines = list(photograph_report("x.jpg", next(iter(explanation)).numpy(), None, [tmp_path / "x.png"]))
         assert lines[2] == f"  ClassLogit(2): value {float(explanation.scores[0]):.3f}"
 
 
