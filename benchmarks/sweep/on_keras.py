@@ -28,14 +28,26 @@ def seed() -> None:
 
 
 def settle(model: keras.Model, images: Values) -> keras.Model:
-    """The model with weights of one value spread, as after some training."""
+    """The model with weights of one value spread, and running averages of the images, as after some training."""
     _COMPILED.clear()
     generator = np.random.Generator(np.random.PCG64(1))
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight.value)
         if values.dtype == np.float32 and values.size and values.min() == values.max():
             weight.assign(values + 0.05 * generator.standard_normal(values.shape).astype(np.float32))
+    _calibrate(model, images)
     return model
+
+
+def _calibrate(model: keras.Model, images: Values) -> None:
+    """Averages of nothing let the signal of a deep network fade away before its last layer."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(keras.ops.convert_to_tensor(images), training=True)
+    for layer, momentum in zip(norms, before, strict=True):
+        layer.momentum = momentum
 
 
 def parameters(model: keras.Model) -> int:
