@@ -297,7 +297,6 @@ class TestPlainValues:
                 },
             ),
         ],
-        ids=repr,
     )
     def test_in_the_words_of_json(self, value: Any, words: Any) -> None:
         found = plain(value)
