@@ -61,6 +61,56 @@ def flax_transformer() -> tuple[Any, str]:
     return (model, model.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))), "before_attention"
 
 
+def keras_matrix() -> tuple[Any, str]:
+    """A model whose attention's matrix is the output of a layer."""
+    framework("tensorflow")
+    keras = framework("keras")
+    layers, ops = keras.layers, keras.ops
+    keras.utils.set_random_seed(0)
+    images = keras.Input((SIZE, SIZE, 3))
+    patches = layers.Reshape((TOKENS - 1, WIDTH))(layers.Conv2D(WIDTH, PATCH, strides=PATCH)(images))
+    read = layers.LayerNormalization(name="read")(patches)
+    heads = ops.transpose(ops.reshape(layers.Dense(3 * WIDTH)(read), (-1, TOKENS - 1, 3, WIDTH)), (0, 2, 1, 3))
+    matrix = layers.Softmax(name="matrix")(ops.matmul(heads, ops.transpose(heads, (0, 1, 3, 2))))
+    seen = ops.mean(ops.matmul(matrix, ops.expand_dims(read, 1)), axis=1)
+    return keras.Model(images, layers.Dense(3)(ops.mean(seen, axis=1))), "matrix"
+
+
+def flax_matrix() -> tuple[Any, str]:
+    """The same in Flax."""
+    jax, linen = framework("jax"), framework("flax.linen")
+
+    class Matrix(linen.Module):
+        @linen.compact
+        def __call__(self, heads: Any) -> Any:
+            return jax.nn.softmax(heads @ heads.swapaxes(2, 3))
+
+    class Transformer(linen.Module):
+        @linen.compact
+        def __call__(self, images: Any) -> Any:
+            patches = linen.Conv(WIDTH, (PATCH, PATCH), (PATCH, PATCH))(images).reshape(len(images), -1, WIDTH)
+            read = linen.LayerNorm(name="read")(patches)
+            heads = linen.Dense(3 * WIDTH)(read).reshape(len(images), -1, 3, WIDTH).swapaxes(1, 2)
+            seen = (Matrix(name="matrix")(heads) @ read[:, None]).mean(1)
+            return linen.Dense(3)(seen.mean(1))
+
+    model = Transformer()
+    return (model, model.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))), "matrix"
+
+
+@pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
+@pytest.mark.parametrize("build", [keras_matrix, flax_matrix], ids=["keras", "flax"])
+def test_the_matrix_of_an_attention_is_no_map(build: Any) -> None:
+    """It is as square as the image."""
+    model, layer = build()
+    images = np.random.Generator(np.random.PCG64(0)).normal(size=(1, SIZE, SIZE, 3)).astype(np.float32)
+    cam = GradCAM(model)
+    assert cam(images, 1).layer != layer
+    assert layer not in {each.name for each in cam.layers(images) if each.spatial}
+    with pytest.raises(ValueError, match=r"'matrix' has shape \(1, 3, 16, 16\), .* Give reshape="):
+        GradCAM(model, layer)(images, 1)
+
+
 @pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
 @pytest.mark.parametrize("build", [keras_transformer, flax_transformer], ids=["keras", "flax"])
 def test_class_token(build: Any) -> None:

@@ -270,6 +270,58 @@ class TestTokens:
             GradCAM(model, "norm")(images, 1)
 
 
+class Matrices(Tokens):
+    """The same with one more attention, whose matrix between tokens is the output of a layer, for each of three heads.
+
+    In a square image it is as much in proportion as a map. Its kind tells nothing in a dropout, a softmax, a module of
+    one's own.
+    """
+
+    def __init__(self, before: int, after: int, size: tuple[int, int], kind: type[nn.Module], **keywords: Any) -> None:
+        super().__init__(before, after, size)
+        self.queries, self.matrix = nn.Linear(16, 48), kind(**keywords)
+
+    def forward(self, images: Any) -> Any:
+        patches = self.patches(images).flatten(2).transpose(1, 2)
+        rows = len(images)
+        tokens = torch.cat([self.head.expand(rows, -1, -1), patches, self.tail.expand(rows, -1, -1)], 1) + self.places
+        read = self.norm(self.blocks[0](tokens))
+        heads = self.queries(read).unflatten(2, (3, 16)).transpose(1, 2)
+        seen = self.matrix(4 * heads @ heads.transpose(2, 3)).softmax(-1) @ read[:, None]
+        return self.fc((read + seen.mean(1))[:, 0])
+
+
+class TestMatricesBetweenTokens:
+    @pytest.mark.parametrize(("before", "after"), [(1, 0), (0, 0), (5, 0), (1, 2)])
+    @pytest.mark.parametrize(
+        ("kind", "keywords"), [(nn.Dropout, {"p": 0.1}), (nn.Softmax, {"dim": -1}), (nn.Hardtanh, {})]
+    )
+    def test_they_are_no_maps(self, before: int, after: int, kind: Any, keywords: dict[str, Any]) -> None:
+        model, images = Matrices(before, after, (40, 40), kind, **keywords).eval(), image(1, 3, 40, 40)
+        explainer = GradCAM(model)
+        assert explainer(images, 1).layer in ("norm", "queries")
+        assert "matrix" not in {each.name for each in explainer.layers(images) if each.spatial}
+        with pytest.raises(ValueError, match=r"'matrix' has shape \(1, 3, \d+, \d+\), .* Give reshape="):
+            GradCAM(model, "matrix")(images, 1)
+
+    def test_a_map_as_long_as_a_row_of_tokens(self) -> None:
+        """Its axes follow the image's: what was measured is believed."""
+
+        class Hybrid(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.maps = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+                self.patches, self.norm, self.fc = nn.Conv2d(6, 16, 4, stride=4), nn.LayerNorm(16), nn.Linear(16, 3)
+
+            def forward(self, images: Any) -> Any:
+                return self.fc(self.norm(self.patches(self.maps(images)).flatten(2).transpose(1, 2)).mean(1))
+
+        model, images = Hybrid().eval(), image(1, 3, 16, 16)
+        explanation = GradCAM(model, "maps")(images, 1)
+        expected = by_hand.grad_cam(model, model.maps, lambda net: net(images), first_class, (16, 16))
+        torch.testing.assert_close(explanation.maps, expected, **CLOSE)
+
+
 class TestFolded:
     """Frames, views and members of bags in the batch axis."""
 

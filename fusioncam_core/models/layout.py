@@ -196,7 +196,8 @@ def structural_layout(
     """The layout that the shape suggests, where it leaves one reading; None otherwise.
 
     What was measured and not clear leaves maps in the input's proportions: with channels on one side only, or of a
-    layer whose kind says on which. What does not see the input, or was not measured, is read as its shape suggests.
+    layer whose kind says on which. A matrix between tokens, as an attention has, is as square as many inputs are, and
+    no map. What does not see the input, or was not measured, is read as its shape suggests.
     """
     measured = evidence is not None and evidence.sees
     if evidence is not None and (evidence.rows > 1 or evidence.batch_axis not in (0, None)):
@@ -206,6 +207,8 @@ def structural_layout(
         return None if found is None else Layout(-1, *found)
     if not measured:
         return Layout(_channel_axis(shape, size, channel_axis))
+    if evidence is not None and evidence.between_tokens and not CONVOLUTIONAL.search(kind):
+        return None
     fits = _fitting(shape, size, _in_proportion) or _fitting(shape, size, _within)
     if len(fits) == 1:
         return Layout(fits[0])

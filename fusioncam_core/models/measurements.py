@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -105,10 +106,23 @@ class Measurements:
         for group in (list(dict.fromkeys([*rows, *earlier])), [call for call in missing if call not in rows]):
             if group:
                 probe = Probe(self._adapter, self._inputs, self._which, self._channel_axis, self._output)
-                self.kept.update(probe.measure(self.listed, group))
+                self.kept.update(map(self._of_matrix, probe.measure(self.listed, group).items()))
         for call in rows:
             self.kept[call] = self._completed(self.kept[call], earlier)
         return {call: self.kept[call] for call in calls}
+
+    def _of_matrix(self, measured: tuple[str, Evidence]) -> tuple[str, Evidence]:
+        """What was measured of a call, with whether it holds a number for each pair of tokens."""
+        call, evidence = measured
+        ends = (evidence.shape[2:], evidence.shape[1:-1])
+        matrix = any(len(each) == 2 and self._token_counts.issuperset(each) for each in ends)
+        return call, replace(evidence, between_tokens=True) if matrix else evidence
+
+    @functools.cached_property
+    def _token_counts(self) -> frozenset[int]:
+        """How many tokens the model's rows have, whether the batch comes first in them or second."""
+        runs = (run.shape for each in self.listed for run in each.runs)
+        return frozenset(count for shape in runs if is_row_shape(shape, self.size) for count in shape[:2] if count > 1)
 
     def calls(self, layers: Sequence[str]) -> tuple[MeasuredCall, ...]:
         """The calls that layers' names mean: the ones named, or the last ones that see the explained input.

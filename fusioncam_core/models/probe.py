@@ -98,6 +98,8 @@ class Evidence:
         patches: where they are, if the output is a row of tokens and that is clear.
         heard: whether the call was heard at all: inside of some loops and transformations it is not.
         along: of a row of tokens, how much each changed with the first corner, and with the far one of each axis.
+        between_tokens: whether two of its axes are both as long as the model's rows of tokens, as an attention's matrix
+            has them.
     """
 
     call: str
@@ -111,6 +113,7 @@ class Evidence:
     patches: Patches | None = None
     heard: bool = True
     along: tuple[np.ndarray[Any, Any], ...] = field(default=(), compare=False)
+    between_tokens: bool = False
 
     @property
     def inner(self) -> tuple[int, ...]:
