@@ -14,7 +14,6 @@ from PIL import Image
 
 from fusioncam_core import Preprocessing
 from fusioncam_core.cli import explain, main, work
-from fusioncam_core.cli.common import announced
 from fusioncam_core.cli.photographs import photographs_given
 from fusioncam_core.cli.preprocess import PRESETS, preprocess_parts, preprocessing_of
 from fusioncam_core.data.class_names import read_class_names
@@ -228,6 +227,14 @@ class TestBeforeTheModel:
             )
         assert main(["explain", "photos/a.png", *model(), "--method", "folder-cam"]) == 0
         assert rows()[0]["method"] == "folder-cam"
+
+    @pytest.mark.parametrize(
+        ("option", "hint"), [("--clas-name=x", "; did you mean --class-names?"), ("--zzz", ""), ("-q", "")]
+    )
+    def test_options_that_there_are_not(self, capsys, option, hint):
+        assert main(["explain", "photos", *model("never"), option]) == 2
+        expected = f"fusioncam: error: unrecognized arguments: {option}{hint} (see fusioncam --help)"
+        assert errors(capsys) == [expected]
 
     def test_did_you_mean(self, capsys):
         assert main(["explain", "photos", "--model", "timm:never", "--method", "gradcam"]) == 2
@@ -581,18 +588,17 @@ class TestWhatIsSaid:
         assert main(["layers", *model("never"), "--last", number]) == 2
         assert errors(capsys) == [f"fusioncam: error: --last is a number of layers, 1 or more: got {number}."]
 
-    def test_what_is_happening_while_a_model_loads(self, monkeypatch):
+    def test_what_is_happening_while_a_model_loads(self, workplace, monkeypatch):
+        (workplace / "folder_models.py").write_text(
+            "import sys\n\n\ndef never():\n    raise AssertionError(sys.stderr.getvalue())\n"
+        )
         terminal = io.StringIO()
         terminal.isatty = lambda: True
         monkeypatch.setattr(sys, "stderr", terminal)
-        with announced("loading keras:big.keras"):
-            assert terminal.getvalue() == "fusioncam: loading keras:big.keras ..."
-        assert terminal.getvalue().endswith("\r\x1b[K"), "the line is gone"
-
-    def test_nobody_watches(self, capsys):
-        with announced("loading"):
-            pass
-        assert capsys.readouterr().err == ""
+        assert main(["layers", *model("never")]) == 2
+        before, after = terminal.getvalue().splitlines()
+        assert before == "fusioncam: loading python:folder_models:never ..."
+        assert f"AssertionError: {before.rstrip('.')}" in after
 
     @pytest.mark.parametrize(
         ("watched", "reports", "several", "expected"),
@@ -611,6 +617,18 @@ class TestWhatIsSaid:
             monkeypatch.setattr(sys, name, stream)
         assert explain._progress(False, several) == expected
         assert explain._progress(True, several) == (False, False)
+
+    def test_a_bar_makes_room_for_a_complaint(self, workplace, monkeypatch, capsys):
+        pytest.importorskip("tqdm")
+        (workplace / "photos" / "aa.png").write_text("no picture")
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert main(["explain", "photos", *model(), *GRADIENT]) == 1
+        before, _, after = terminal.getvalue().partition("fusioncam: photos/aa.png is not")
+        assert "photographs:  25%" in before.replace("\r", "\n")
+        assert before.rpartition("\n")[2].split("\r")[-1] == "", "the line was empty"
+        assert "photographs:" in after
 
     def test_lines_in_a_log(self, monkeypatch, capsys):
         monkeypatch.setattr("fusioncam_core.data.progress.SECONDS", 0.0)

@@ -82,7 +82,8 @@ def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Callable[[Any], An
 def _loaded(arguments: argparse.Namespace) -> LoadedModel:
     """What the loader gives, with what the arguments say in its place."""
     said = arguments.preprocess is not None
-    with warnings.catch_warnings(), announced(f"loading {arguments.model}"):
+    announce(f"loading {arguments.model}")
+    with warnings.catch_warnings():
         if said:  # the loader's guess of it is not taken
             warnings.simplefilter("ignore", PreprocessingWarning)
         loaded = load_model(arguments.model)
@@ -97,23 +98,10 @@ def _loaded(arguments: argparse.Namespace) -> LoadedModel:
     return replace(loaded, preprocessing=preprocessing_of(arguments.preprocess, own, axis))
 
 
-@contextmanager
-def announced(what: str) -> Iterator[None]:
-    """While it lasts, a line on standard error says what is done, where somebody watches a terminal.
-
-    The line is gone when something else is written there in its place.
-    """
-    stream = sys.stderr
-    if stream is None or not stream.isatty():
-        yield
-        return
-    stream.write(f"fusioncam: {visible(what)} ...")
-    stream.flush()
-    try:
-        yield
-    finally:
-        stream.write("\r\x1b[K")
-        stream.flush()
+def announce(what: str) -> None:
+    """Say on standard error what is being done now, where somebody watches a terminal and may wait for it."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        complain(f"{visible(what)} ...")
 
 
 class _CheckedPreprocessing:

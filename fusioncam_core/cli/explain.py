@@ -92,9 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.closing(work.index), progress_bar(len(paths), "photographs", watched[0]) as advance:
         try:
             for path, name in zip(paths, work.names, strict=True):
-                work.on(path, name)
-                advance(1)
+                work.on(path, name, advance)
         except KeyboardInterrupt:
+            advance.make_room()
             complain(f"interrupted: {work.done} of {len(paths)} photographs are done{work.told(', listed in ')}")
             return 130
     if arguments.explain_table and work.last is not None:

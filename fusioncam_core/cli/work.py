@@ -19,6 +19,7 @@ from fusioncam_core.cli.contrasts import with_contrasts
 from fusioncam_core.cli.drawing import Canvas, Seen, style_of
 from fusioncam_core.cli.quiet import in_words as warning_in_words
 from fusioncam_core.data.preprocessing import prepared_photograph, read_photograph
+from fusioncam_core.data.progress import Steps
 from fusioncam_core.errors import CannotWriteError, InvalidValueError, PhotographError
 from fusioncam_core.extras import require
 from fusioncam_core.names import folded, names_of_files
@@ -87,8 +88,8 @@ class Work:
         self._prepared_by = plain(loaded.preprocessing)
         self._works = False
 
-    def on(self, path: str, name: str) -> None:
-        """Explain one photograph, write its files and its rows, and report it.
+    def on(self, path: str, name: str, advance: Steps) -> None:
+        """Explain one photograph, write its files and its rows, and report it; `advance` is told.
 
         Raises:
             ValueError: something is wrong with the model or the arguments.
@@ -96,9 +97,10 @@ class Work:
         """
         told: list[str] = []
         try:
-            with _warnings_named(path, told):
+            with _warnings_named(path, told, advance.make_room):
                 lines, explanation, written = self._explained_and_written(path, name)
         except PhotographError as error:
+            advance.make_room()
             complain(str(error))
             self.broken += 1
             if self._arguments.index != NO_INDEX:
@@ -109,6 +111,7 @@ class Work:
             if self._arguments.index != NO_INDEX:
                 self.index.explained(path, explanation, self._loaded.class_names, written, told)
         self.done += 1
+        advance(1)
 
     def told(self, words: str) -> str:
         """Where what was done is listed, behind the words; nothing if it is not."""
@@ -231,8 +234,14 @@ class Work:
 
 
 @contextlib.contextmanager
-def _warnings_named(path: str, told: list[str]) -> Iterator[None]:
-    """Say what is warned about a photograph with its name, also if an error ends it; `told` gets the texts."""
+def _warnings_named(path: str, told: list[str], make_room: Callable[[], None]) -> Iterator[None]:
+    """Say what is warned about a photograph with its name, also if an error ends it.
+
+    Args:
+        path: of the photograph.
+        told: gets the texts.
+        make_room: called before one is said.
+    """
     with warnings.catch_warnings(record=True) as caught:
         try:
             yield
@@ -241,4 +250,5 @@ def _warnings_named(path: str, told: list[str]) -> Iterator[None]:
             for text in dict.fromkeys(texts):
                 if text is not None:
                     told.append(text)
+                    make_room()
                     complain(f"{path}: warning: {text}")
