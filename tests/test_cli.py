@@ -323,7 +323,7 @@ class TestExplain:
         assert main(["explain", "noise.png", "turned.png", *model(), "--out", "maps"]) == 0
         out, err = capsys.readouterr()
         assert err == ""
-        names = ["noise.json", "noise.npz", "noise.png", "turned.json", "turned.npz", "turned.png"]
+        names = ["index.csv", "noise.json", "noise.npz", "noise.png", "turned.json", "turned.npz", "turned.png"]
         assert sorted(path.name for path in (workplace / "maps").iterdir()) == names
         lines = out.splitlines()
         assert [lines[0], lines[16]] == ["noise.png", "turned.png"]
@@ -391,7 +391,7 @@ class TestExplain:
         assert {path.name for path in workplace.glob("noise*")} == {f"noise-2.{e}" for e in ("png", "npz", "json")} | {
             "noise.png"
         }
-        line = capsys.readouterr().out.splitlines()[-2]
+        line = capsys.readouterr().out.splitlines()[-3]
         assert line == (
             "  wrote noise-2.png, .npz, .json; numbered, since noise.png is one of the files that are read: results "
             "are never written over those"
@@ -435,7 +435,7 @@ class TestExplain:
         assert main(["explain", "noise.png", *model(), "--method", "grad-cam", "--out", "maps"]) == 0
         found = {path.name: path.read_bytes() for path in (workplace / "maps").iterdir()}
         assert {name: found.pop(name) for name in others} == others
-        assert set(found) == {"noise-2.png", "noise-2.npz", "noise-2.json"}
+        assert set(found) == {"noise-2.png", "noise-2.npz", "noise-2.json", "index.csv"}
 
     @pytest.mark.filterwarnings("default")
     def test_once_more(self, workplace, capsys):
@@ -449,7 +449,7 @@ class TestExplain:
         )
         assert {name: (workplace / "maps" / name).read_bytes() for name in before} == before
         assert main([*command, "--targets", "3", "--overwrite"]) == 0
-        assert len(list((workplace / "maps").iterdir())) == 6
+        assert len(list((workplace / "maps").iterdir())) == 8, "of two runs three files and an index"
         assert [Explanation.load(f"maps/{name}").targets[0] for name in ("noise", "noise-2")] == [3, 2]
 
     @pytest.mark.parametrize("function", ["named", "pair"])
@@ -470,7 +470,7 @@ class TestExplain:
         assert main(command) == 0
         assert main(command) == 0
         names = {path.name for path in (workplace / "maps").iterdir()}
-        assert names == {f"noise.{ending}", "noise-2.png", "noise-2.npz", "noise-2.json"}
+        assert names == {f"noise.{ending}", "noise-2.png", "noise-2.npz", "noise-2.json", "index.csv"}
         assert (workplace / "maps" / f"noise.{ending}").read_bytes() == b"theirs"
 
     def test_an_earlier_result_as_a_photograph(self, workplace):
@@ -605,12 +605,9 @@ class TestPictures:
 class TestBrokenPhotographs:
     def test_the_others_are_still_explained(self, workplace, capsys):
         (workplace / "text.png").write_text("not a picture")
-        arguments = ["explain", "text.png", "noise.png", "gone.png", *model(), "--method", "grad-cam"]
+        arguments = ["explain", "text.png", "noise.png", *model(), "--method", "grad-cam"]
         assert main(arguments) == 1
-        assert errors(capsys) == [
-            "fusioncam: text.png is not an image Pillow can read.",
-            "fusioncam: gone.png: there is no such file.",
-        ]
+        assert errors(capsys) == ["fusioncam: text.png is not an image Pillow can read."]
         assert {path.name for path in (workplace / "fusioncam-out").glob("*.png")} == {"noise.png"}
 
     def test_names_that_file_systems_hardly_take(self, workplace, capsys):
@@ -663,7 +660,7 @@ class TestBrokenPhotographs:
         assert main(command) == 1
         assert errors(capsys) == ["fusioncam: b/noise.png: maps/b/noise.png: File exists"]
         names = sorted(path.name for path in (workplace / "maps").rglob("*.*"))
-        assert names == ["noise.json", "noise.npz", "noise.png"]
+        assert names == ["index.csv", "noise.json", "noise.npz", "noise.png"]
 
     def test_a_disk_that_is_full(self, workplace, capsys):
         """Files may have 2 kB: an error in the middle of writing."""
@@ -676,7 +673,7 @@ class TestBrokenPhotographs:
         assert errors(capsys) == [
             f"fusioncam: {name}.png: fusioncam-out/{name}.png: File too large" for name in ("noise", "turned")
         ]
-        assert list((workplace / "fusioncam-out").iterdir()) == []
+        assert [path.name for path in (workplace / "fusioncam-out").iterdir()] == ["index.csv"]
 
     def test_more_pixels_than_pillows_limit(self, capsys, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 40 - 1)
@@ -684,9 +681,10 @@ class TestBrokenPhotographs:
         (line,) = errors(capsys)
         assert line.startswith("fusioncam: noise.png cannot be read as a photograph: expected at most 959 pixels")
 
-    def test_none_readable(self, capsys):
-        assert main(["explain", "gone.png", *model()]) == 1
-        assert errors(capsys) == ["fusioncam: gone.png: there is no such file."]
+    def test_none_readable(self, workplace, capsys):
+        (workplace / "text.png").write_text("not a picture")
+        assert main(["explain", "text.png", *model()]) == 1
+        assert errors(capsys) == ["fusioncam: text.png is not an image Pillow can read."]
 
 
 class TestErrors:
@@ -823,5 +821,5 @@ class TestTheCommandItself:
                 pass
 
         monkeypatch.setattr(sys, "stderr", Ascii())
-        assert main(["explain", "größe.png", *model()]) == 1
-        assert sys.stderr.text == "fusioncam: gr\\xf6\\xdfe.png: there is no such file.\n"
+        assert main(["explain", "größe.png", *model()]) == 2
+        assert sys.stderr.text == "fusioncam: error: gr\\xf6\\xdfe.png: there is no such file.\n"

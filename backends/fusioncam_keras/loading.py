@@ -118,8 +118,9 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
     if not scales:
         warn(
             f"'keras:{path}' has no Rescaling or Normalization layer, and its file does not say what was done to the "
-            "images: they are scaled to [0, 1]. If it was trained on another range, load it in a function that returns "
-            "(model, preprocessing) and name that as python:package.module:function.",
+            "images: they are scaled to [0, 1]. If it was trained on another range, say so with --preprocess, such as "
+            "--preprocess minus-one-to-one, or load it in a function that returns (model, preprocessing) and name that "
+            "as python:package.module:function.",
             PreprocessingWarning,
         )
     channels = "first" if channel_axis == 1 else "last"

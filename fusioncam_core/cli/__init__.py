@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -61,7 +62,24 @@ class _Parser(argparse.ArgumentParser):
     """Usage errors become exceptions, so that they are reported as every other error is."""
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidValueError(f"{message} (see {self.prog} --help)")
+        raise InvalidValueError(f"{message}{self._near(message)} (see {self.prog} --help)")
+
+    def _near(self, message: str) -> str:
+        """What the first option that no command has may have been meant for."""
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        word = words.partition(" ")[0].partition("=")[0]
+        if not unknown or not word.startswith("--"):
+            return ""
+        near = difflib.get_close_matches(word, sorted(self._options()), n=1)
+        return f"; did you mean {near[0]}?" if near else ""
+
+    def _options(self) -> set[str]:
+        """Of this parser and those of its commands."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= {option for parser in action.choices.values() for option in parser._options()}
+        return found
 
 
 class _Version(argparse.Action):

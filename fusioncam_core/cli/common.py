@@ -5,42 +5,69 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from dataclasses import replace
+from typing import Any, TextIO, get_args
 
 import numpy as np
 
+from fusioncam_core.cli.preprocess import HELP, preprocess_parts, preprocessing_of
+from fusioncam_core.data.class_names import read_class_names
 from fusioncam_core.data.preprocessing import Preprocessing
-from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError
+from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError, PreprocessingWarning
+from fusioncam_core.models.outputs import OutputKind, Task
 from fusioncam_core.plugins.foreign import described, foreign_code
 from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.loading import load_model
+from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.visible import visible
 
 SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
 
 
-def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    """The arguments that every command about a model has."""
-    parser.add_argument("--model", required=True, metavar="SPEC", help=SPEC_HELP)
+def add_common(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], *, named: bool = True
+) -> None:
+    """The arguments that every command about a model has; `named` if it says the names of classes."""
+    add = parser.add_argument_group("the model").add_argument
+    add("--model", required=True, metavar="SPEC", help=SPEC_HELP)
+    add("--task", choices=list(get_args(Task)), help="of the model (default: as its loader says)")
+    kinds = "what the model returns (default: as its loader says)"
+    add("--outputs", choices=list(get_args(OutputKind)), help=kinds)
+    parser.set_defaults(run=run, class_names=None)
+    names = "a text with a name of a class in each line, or JSON with names by number (default: the loader's)"
+    if named:
+        add("--class-names", type=_class_names, metavar="FILE", help=names)
+    add("--preprocess", type=preprocess_parts, metavar="P[,P...]", help=HELP)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    parser.set_defaults(run=run)
 
 
-def load(spec: str) -> tuple[LoadedModel, Callable[[Any], Any]]:
-    """The model that a spec names, and its preprocessing, whose answers are checked.
+def _class_names(path: str) -> tuple[str, ...]:
+    try:
+        return read_class_names(path)
+    except InvalidValueError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Callable[[Any], Any]]:
+    """The model that the arguments name, and its preprocessing, whose answers are checked.
+
+    What `--task`, `--outputs`, `--class-names` and `--preprocess` say takes the place of what the loader says.
 
     Raises:
-        InvalidValueError: if the spec gives no preprocessing.
+        InvalidValueError: neither the spec nor `--preprocess` gives a preprocessing.
         InvalidTypeError: if its preprocessing cannot be called, or its class names are no texts.
     """
-    loaded = load_model(spec)
+    spec = arguments.model
+    loaded = _loaded(arguments)
     preprocessing, names = loaded.preprocessing, loaded.class_names
     if preprocessing is None:
         raise InvalidValueError(
-            f"{spec!r} gives a model without its preprocessing. Let it return (model, preprocessing), with a "
-            "fusioncam_core.Preprocessing or any function from a Pillow image to an array."
+            f"{spec!r} gives a model without its preprocessing. Say it with --preprocess, such as --preprocess "
+            "imagenet,size=224, or let the loader return (model, preprocessing), with a fusioncam_core.Preprocessing "
+            "or any function from a Pillow image to an array."
         )
     if not callable(preprocessing):
         raise InvalidTypeError(
@@ -50,6 +77,31 @@ def load(spec: str) -> tuple[LoadedModel, Callable[[Any], Any]]:
         raise InvalidTypeError(f"{spec!r}: expected class names as a sequence of texts, got {_kind(names)}.")
     own = isinstance(preprocessing, Preprocessing)
     return loaded, preprocessing if own else _CheckedPreprocessing(spec, preprocessing)
+
+
+def _loaded(arguments: argparse.Namespace) -> LoadedModel:
+    """What the loader gives, with what the arguments say in its place."""
+    said = arguments.preprocess is not None
+    announce(f"loading {arguments.model}")
+    with warnings.catch_warnings():
+        if said:  # the loader's guess of it is not taken
+            warnings.simplefilter("ignore", PreprocessingWarning)
+        loaded = load_model(arguments.model)
+    given = {"task": arguments.task, "output_kind": arguments.outputs, "class_names": arguments.class_names}
+    loaded = replace(loaded, **{name: value for name, value in given.items() if value is not None})
+    if not said:
+        return loaded
+    own = loaded.preprocessing
+    if own is not None and not isinstance(own, Preprocessing):
+        complain(f"warning: --preprocess takes the place of the preprocessing that {arguments.model!r} brings")
+    axis = None if isinstance(own, Preprocessing) else adapt_model(loaded.model).input_channel_axis
+    return replace(loaded, preprocessing=preprocessing_of(arguments.preprocess, own, axis))
+
+
+def announce(what: str) -> None:
+    """Say on standard error what is being done now, where somebody watches a terminal and may wait for it."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        complain(f"{visible(what)} ...")
 
 
 class _CheckedPreprocessing:

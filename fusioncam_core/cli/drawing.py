@@ -54,6 +54,19 @@ def _dots(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of dots per inch nor {_OWN}") from None
 
 
+def refuse_drawing(arguments: argparse.Namespace) -> None:
+    """Refuse options about pictures where none are drawn.
+
+    Raises:
+        ValueError: naming the first that is given.
+    """
+    parser = argparse.ArgumentParser()
+    add_drawing(parser)
+    for name, usual in vars(parser.parse_args([])).items():
+        if getattr(arguments, name) != usual:
+            raise InvalidValueError(f"--maps-only draws no pictures: expected it without --{name.replace('_', '-')}.")
+
+
 def style_of(arguments: argparse.Namespace) -> Style:
     """The style that the arguments ask for.
 

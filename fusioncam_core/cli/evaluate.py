@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fusioncam_core.cli.common import add_common, complain, load, say
+from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
 from fusioncam_core.errors import InvalidValueError
@@ -26,7 +27,7 @@ _OPTIONS = ("budget", "tolerance", "percentile", "contributions", "variant")
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     add = parser.add_argument
-    add("photographs", nargs="+", metavar="PHOTO", help="image files, and folders of them")
+    add("photographs", nargs="+", metavar="PHOTO", help=GIVEN_HELP)
     add("--methods", type=_names, metavar="A[,B...]", help=f"methods (default: {','.join(METHODS)})")
     add("--metrics", type=_names, metavar="A[,B...]", help=f"metrics (default: {','.join(FAITHFULNESS)})")
     add(
@@ -70,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     Values are kept in the output folder as they come: the same command goes on where an interrupted one was.
     """
-    loaded, preprocessing = load(arguments.model)
+    files = _files(arguments.photographs, Path(arguments.out))
     require("matplotlib.figure", "Drawing pictures")
-    files = [file for each in arguments.photographs for file in _files(Path(each), Path(arguments.out))]
     require_place(arguments.out, inputs=files)
+    loaded, preprocessing = load(arguments)
     try:
         found = _evaluated(arguments, loaded, preprocessing, files)
     except KeyboardInterrupt as error:
@@ -139,17 +140,20 @@ def _left_out(found: Evaluation) -> bool:
     )
 
 
-def _files(path: Path, out: Path) -> list[Path]:
-    """The photographs that are given by a path, without the pictures in the output folder, where it lies in there.
+def _files(given: Sequence[str], out: Path) -> list[Path]:
+    """The photographs that are given, without the pictures in the output folder, where it lies among them.
 
     Raises:
-        InvalidValueError: if that is the output folder itself.
+        InvalidValueError: if that is a folder of the photographs itself, or a photograph is not there.
     """
-    if not path.is_dir():
-        return [path]
-    if path.resolve() == out.resolve():
+    if any(Path(each).resolve() == out.resolve() for each in given if Path(each).is_dir()):
         raise InvalidValueError(
             f"--out {out} is the folder of the photographs: expected another one, so that no picture of ours is taken "
             "for one of them."
         )
-    return [file for file in photographs(path) if out.resolve() not in file.resolve().parents]
+    named = set(given)
+    return [
+        Path(path)
+        for path in photographs_given(given)
+        if path in named or out.resolve() not in Path(path).resolve().parents
+    ]

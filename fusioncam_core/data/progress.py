@@ -25,6 +25,9 @@ class Steps:
     def skip(self, steps: int) -> None:
         """So many need not be done: they are not in the rate, nor in what is left."""
 
+    def make_room(self) -> None:
+        """Something else is about to be written where a bar stands; the next step draws it again."""
+
 
 class _Bar(Steps):
     """Of tqdm."""
@@ -39,6 +42,9 @@ class _Bar(Steps):
         if self.bar.total is not None:
             self.bar.total -= steps
             self.bar.refresh()
+
+    def make_room(self) -> None:
+        self.bar.clear()
 
 
 class _Lines(Steps):

@@ -43,6 +43,20 @@ _FUSION_ROWS = {
 }
 
 
+_LEGEND = (
+    "  probability    how likely the class still is when the model sees no more than",
+    "                 the map of that row keeps; of the baseline: nothing at all",
+    "  contribution   that probability less the baseline's: what the region of the",
+    "                 map alone tells the model. Where it is near 0 or below, the",
+    "                 model does not recognise the class by that region, and the",
+    "                 map is not to be relied on",
+    "  union weight   the shares of the two maps in their sum, the union: as their",
+    "                 contributions are",
+    "  fusion weight  the shares of the union and of Score-CAM in the final map",
+    "A contribution tells what the model uses, not whether it is right to use it.",
+)
+
+
 def photograph_report(
     path: str, explanation: Explanation, class_names: Sequence[str] | None, written: Sequence[Path]
 ) -> Iterator[str]:
@@ -75,22 +89,31 @@ def photograph_report(
     yield f"  wrote {visible(', '.join([str(written[0]), *endings]))}"
 
 
-def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iterator[str]:
+def layer_table(layers: Sequence[LayerInfo], default: str | None = None, last: int | None = None) -> Iterator[str]:
     """The lines about a model's layers, in the order given, the default one marked.
 
     Args:
         layers: any number.
         default: the name of the default layer where the model's loader chose it; otherwise the layers say it.
+        last: how many are shown, from the end; None shows all.
     """
-    cells = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:])), layer.finding) for layer in layers]
+    marked = [layer.default if default is None else layer.name == default for layer in layers]
+    shown, marks = (list(layers), marked) if last is None else (list(layers)[-last:], marked[-last:])
+    cells = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:])), layer.finding) for layer in shown]
     rows = [tuple(map(visible, row)) for row in cells]
     widths = [max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in range(3)]
-    marks = [layer.default if default is None else layer.name == default for layer in layers]
-    for mark, row in zip([" ", *("*" if marked else " " for marked in marks)], [_LAYER_HEADER, *rows], strict=True):
+    for mark, row in zip([" ", *("*" if each else " " for each in marks)], [_LAYER_HEADER, *rows], strict=True):
         padded = (f"{each:{width}}" for each, width in zip(row, [*widths, 0], strict=True))
         yield f"{mark} {'  '.join(padded)}".rstrip()
     yield ""
-    yield "* the layer that is explained by default" if any(marks) else "No layer has spatial extent."
+    if len(shown) < len(layers):
+        yield f"{len(layers) - len(shown)} more before them"
+    if any(marks):
+        yield "* the layer that is explained by default"
+    elif any(marked):
+        yield f"{visible(layers[marked.index(True)].name)} is the layer that is explained by default"
+    else:
+        yield "No layer has spatial extent."
 
 
 def _kind(layer: LayerInfo) -> str:
@@ -112,6 +135,19 @@ def _top_classes(probabilities: npt.NDArray[Any], class_names: Sequence[str] | N
     for index in np.argsort(-probabilities, kind="stable")[:_TOP].tolist():
         name = "" if class_names is None else _fit(class_names[index], _NAME_WIDTH)
         yield f"  {index:7d}  {name:{_NAME_WIDTH}}  {probabilities[index]:11.4f}"
+
+
+def table_legend(explanation: Explanation) -> Iterator[str]:
+    """What the numbers of `photograph_report` mean, in plain words; of weights where the method has any.
+
+    Args:
+        explanation: one of those that were reported.
+    """
+    yield "What the numbers mean"
+    yield "  p, logit       how likely the class is, says the model of the whole picture;"
+    yield "                 and its output before that was made a probability"
+    if any(cell in explanation.weights for cells in _FUSION_ROWS.values() for cell in cells):
+        yield from _LEGEND
 
 
 def _title(numbers: Mapping[str, Any]) -> str:

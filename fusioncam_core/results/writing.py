@@ -35,6 +35,13 @@ SOFTWARE = "Software"
 TABLE = ("image", "target", "probability", "method", "metric", "value")
 """The columns of an evaluation's table, by which it is recognised."""
 
+INDEX = (
+    "path", "class", "name", "probability", "score", "contribution_denoised", "contribution_region",
+    "contribution_union", "weight_denoised", "weight_region", "fusion_weight_union", "fusion_weight_region", "method",
+    "layer", "picture", "arrays", "numbers", "warnings", "error",
+)  # fmt: skip
+"""The columns of an index of explanations, by which it is recognised."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 _HEAD = 4096  # bytes at a file's beginning that tell what it is
@@ -271,7 +278,13 @@ def _are_our_numbers(file: IO[bytes], kind: Kind) -> bool:
 
 
 def _is_our_table(file: IO[bytes], kind: Kind) -> bool:
-    return kind == "evaluation" and file.readline(_HEAD).rstrip(b"\r\n") == ",".join(TABLE).encode()
+    columns = TABLE if kind == "evaluation" else INDEX
+    return file.readline(_HEAD).rstrip(b"\r\n") == ",".join(columns).encode()
+
+
+def _is_our_list(file: IO[bytes], kind: Kind) -> bool:
+    """Of an index; the kept values of an evaluation are never replaced."""
+    return kind == "explanation" and _are_our_numbers(file, kind)
 
 
 def _is_our_text(file: IO[bytes], kind: Kind) -> bool:
@@ -285,5 +298,6 @@ _RECOGNISED: dict[str, Callable[[IO[bytes], Kind], bool]] = {
     ".npz": _are_our_arrays,
     ".json": _are_our_numbers,
     ".csv": _is_our_table,
+    ".jsonl": _is_our_list,
     ".txt": _is_our_text,
 }
