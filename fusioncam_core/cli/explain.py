@@ -18,6 +18,7 @@ from fusioncam_core.cli.common import add_common, complain, in_words, load, say
 from fusioncam_core.cli.contrasts import with_contrasts
 from fusioncam_core.cli.drawing import Canvas, Seen, add_drawing, style_of
 from fusioncam_core.cli.quiet import in_words as warning_in_words
+from fusioncam_core.cli.report import CommandReport, add_report
 from fusioncam_core.data.preprocessing import prepared_photograph, read_photograph
 from fusioncam_core.errors import CannotWriteError, InvalidValueError, PhotographError
 from fusioncam_core.explainers.registry import find_method
@@ -66,6 +67,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--no-progress", action="store_true", help="no progress bar")
+    add_report(parser)
     add_drawing(parser)
     add_common(parser, run)
 
@@ -97,9 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
             lines = work.explain(path, name)
         except PhotographError as error:
             complain(str(error))
+            work.report.leave_out(str(error))
             broken += 1
         else:
             say("\n".join(lines) + "\n", sys.stdout)
+    work.report.write()
     return 1 if broken else 0
 
 
@@ -114,6 +118,7 @@ class _Work:
 
     Attributes:
         names: of the photographs, for the files.
+        report: of all of them.
 
     Raises:
         ValueError: the pictures cannot be drawn as the arguments say.
@@ -137,6 +142,7 @@ class _Work:
         self._kept: set[Identity] = set(identities(arguments.photographs))
         self._prepared_by = plain(loaded.preprocessing)
         self._works = False
+        self.report = CommandReport(arguments)
 
     def explain(self, path: str, name: str) -> list[str]:
         """Explain one photograph and write its files: the lines that report it.
@@ -203,7 +209,9 @@ class _Work:
         return True
 
     def _report(self, path: str, name: str, explanation: Explanation, photograph: Any) -> list[str]:
-        written, reason = self._written(name, explanation, self._canvas.of(photograph))
+        seen = self._canvas.of(photograph)
+        written, reason = self._written(name, explanation, seen)
+        self.report.add(name, explanation, seen, self._loaded.class_names)
         self._kept |= identities(written)
         *lines, files = photograph_report(path, explanation, self._loaded.class_names, written)
         return [*lines, files if reason is None else f"{files}; numbered, since {visible(reason.rstrip('.'))}"]
