@@ -25,7 +25,7 @@ from fusioncam_core.results.drawable import (
     panels_of,
 )
 from fusioncam_core.results.files import default_names
-from fusioncam_core.results.overlay import Map, require_map
+from fusioncam_core.results.overlay import Map
 from fusioncam_core.results.pictures import (
     Shown,
     Signs,
@@ -322,9 +322,16 @@ def _table(weights: Mapping[str, float], titles: Mapping[str, str]) -> dict[str,
 
 
 def _drawn(explanation: Explanation, index: int, style: Style, signed: Signs) -> dict[str, list[Map]]:
-    """The maps (h, w) of every stage, one a target, as they are drawn."""
+    """The maps (h, w) of every stage, one a target, as they are drawn.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    for name in signed:
+        if not np.isfinite(explanation.maps[index] if name == "maps" else explanation.parts[name][index]).all():
+            raise InvalidValueError(f"Expected maps of finite numbers in a report, got NaN or infinity in {name!r}.")
     stages = {name: scaled(explanation, name, index, style.scale, signed=below) for name, below in signed.items()}
-    return {name: [require_map(middle_of(each)) for each in maps] for name, maps in stages.items()}
+    return {name: [middle_of(each) for each in maps] for name, maps in stages.items()}
 
 
 def _pictures(
@@ -383,6 +390,7 @@ def _page(contents: _Contents, title: str | None, style: Style) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # and stages in their order
     css, script = _file("report.css"), _file("report.js")
     methods = list(dict.fromkeys(image["method"] for image in contents.images))
     index = [
