@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from absence import hide
+from code_blocks import python_blocks, run
 from fusioncam_core import Explanation, InvalidTypeError, InvalidValueError, MissingExtra, Preprocessing, write_report
 from fusioncam_core.results.overlay import overlay
 from fusioncam_core.results.provenance import Provenance
@@ -398,3 +399,14 @@ class TestRefused:
         hide(package, monkeypatch)
         with pytest.raises(MissingExtra, match=rf"Writing a report needs .*fusioncam\[{extra}\]"):
             ONE.report(tmp_path / "report.html")
+
+
+class TestDocument:
+    DOCUMENT = Path(__file__).parents[1] / "docs" / "report.md"
+
+    def test_the_code_runs_as_it_stands_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("torch")
+        monkeypatch.chdir(tmp_path)
+        run(self.DOCUMENT, python_blocks(self.DOCUMENT))
+        assert len(Page(tmp_path / "maps.html").data("index")["images"][0]["targets"]) == 2
+        assert len(Page(tmp_path / "many.html").data("index")["images"]) == 4

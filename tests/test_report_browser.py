@@ -158,7 +158,11 @@ def test_stages_and_classes_are_switched(page: Any) -> None:
     assert spread(picture(page, "#pane-first .sheet")).max() < 2
     said = page.text_content("#pane-first .said")
     assert said == f"Fusion-CAM: {CLASSES[2]}, p = 0.0010; contribution 0.5000; the map is 0 everywhere"
+    assert page.text_content("#pane-first .meaning").endswith(
+        "gives the class 0.5000 more probability than the baseline."
+    )
     page.select_option("#stage-first", label="Photograph alone")
+    assert page.text_content("#pane-first .meaning") == ""
     assert page.locator("#pane-first .map").count() == 0
 
 

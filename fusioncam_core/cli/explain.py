@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             lines = work.explain(path, name)
         except PhotographError as error:
             complain(str(error))
-            work.report.leave_out(str(error))
+            work.report.leave_out(path, name, str(error))
             broken += 1
         else:
             say("\n".join(lines) + "\n", sys.stdout)

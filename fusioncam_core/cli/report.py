@@ -49,12 +49,12 @@ class CommandReport:
             self._report.add(explanation, photographs, class_names, names=[name], preprocessing=preprocessing)
             self._taken += 1
 
-    def leave_out(self, reason: str) -> None:
-        """Say that a photograph is missing, and why."""
+    def leave_out(self, path: str, name: str, reason: str) -> None:
+        """Say that a photograph is missing, and why: with its name, since a path tells more than others need know."""
         if self._report is not None:
-            self._report.leave_out(reason)
+            self._report.leave_out(reason.replace(path, name))
 
     def write(self) -> None:
         """Write the file, if there is a photograph in it, and say where it is."""
         if self._report is not None and self._taken:
-            say(f"wrote {visible(self._report.write())}\n", sys.stdout)
+            say(f"wrote {visible(self._report.write())}", sys.stdout)

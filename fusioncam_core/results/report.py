@@ -58,7 +58,7 @@ _MEASURED = {
 }
 """Columns of the table of a target, by the beginnings of the weights' names; their ends are the stages."""
 
-_TO_SCRIPT = ("label", "value", "p", "c", "notes", "muted")
+_TO_SCRIPT = ("label", "value", "p", "c", "notes", "meanings", "muted")
 """Of a target, what cards are sorted, filtered and labelled by."""
 
 _ROWS = ("baseline", "gradient", "denoised", "region", "union")
@@ -213,7 +213,7 @@ def write_report(
 
     It opens in any browser of today without a network, and holds all that it shows: some 150 kB a photograph with the
     stages of Fusion-CAM. Photographs go into it at 640 pixels and without the data of their files, such as places and
-    names of cameras; the paths of files do not.
+    names of cameras; of their paths it has the images' names alone.
 
     Args:
         path: of the file, which ends in `.html`; folders are made.
@@ -292,6 +292,7 @@ def _targets(
                 "p": _finite(probability) if is_class else None,
                 "c": _finite(contribution_of("maps", numbers["weights"])),
                 "notes": {visible(stage): _noted(own, drawn[stage][k]) for stage, own in contributions.items()},
+                "meanings": {visible(stage): _meaning(stage, own) for stage, own in contributions.items()},
                 "muted": [visible(stage) for stage, own in contributions.items() if own is not None and own <= 0],
                 "table": _table(numbers["weights"], titles),
             }
@@ -307,6 +308,16 @@ def _noted(contribution: float | None, saliency: Map) -> str:
 def _finite(value: float | None) -> float | None:
     """A number that JSON has."""
     return value if value is not None and np.isfinite(value) else None
+
+
+def _meaning(stage: str, contribution: float | None) -> str:
+    """What a contribution says, in a sentence."""
+    if contribution is None:
+        return ""
+    kept = "the union this map is made of shows" if stage == "maps" else "the map shows"
+    if contribution <= 0:
+        return f"What {kept}, kept alone, gives the class no more probability than the baseline: no evidence for it."
+    return f"What {kept}, kept alone, gives the class {value_text(contribution)} more probability than the baseline."
 
 
 def _table(weights: Mapping[str, float], titles: Mapping[str, str]) -> dict[str, Any]:

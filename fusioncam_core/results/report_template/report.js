@@ -204,6 +204,7 @@
     const note = own !== PHOTOGRAPH && has(target.notes, own) ? target.notes[own] : "";
     const what = own === PHOTOGRAPH ? "Photograph alone" : title;
     holder.querySelector(".said").textContent = [`${what}: ${target.label}, ${target.value}`, note].filter(Boolean).join("; ");
+    holder.querySelector(".meaning").textContent = own !== PHOTOGRAPH && has(target.meanings, own) ? target.meanings[own] : "";
     holder.classList.toggle("muted", own !== PHOTOGRAPH && target.muted.includes(own));
   };
 
