@@ -211,8 +211,8 @@ def write_report(
 ) -> Path:
     """Write one HTML file with the maps of many explanations over their photographs; docs/report.md shows one.
 
-    It opens in any browser of today without a network, and holds all that it shows: some 150 kB a photograph with the
-    stages of Fusion-CAM. Photographs go into it at 640 pixels and without the data of their files, such as places and
+    It opens in any browser of today without a network, and holds all that it shows: some 160 kB a photograph with the
+    three stages of Fusion-CAM. Photographs go into it at 640 pixels and without the data of their files, such as places and
     names of cameras; of their paths it has the images' names alone.
 
     Args:
