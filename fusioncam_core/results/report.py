@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.extras import require
-from fusioncam_core.results.digits import probability_text, value_text
 from fusioncam_core.results.drawable import (
     check_class_names,
     check_drawable,
@@ -25,22 +21,10 @@ from fusioncam_core.results.drawable import (
     panels_of,
 )
 from fusioncam_core.results.files import default_names
-from fusioncam_core.results.overlay import Map
-from fusioncam_core.results.pictures import (
-    Shown,
-    Signs,
-    contribution_of,
-    method_title,
-    middle_of,
-    note_of,
-    shown_of,
-    signed_panels,
-    titles_of,
-)
-from fusioncam_core.results.report_images import THUMBNAIL, map_address, photograph_address, scale_address
-from fusioncam_core.results.scaling import scaled
+from fusioncam_core.results.pictures import method_title, shown_of, signed_panels, titles_of
+from fusioncam_core.results.report_contents import drawn_of, origin_of, pictures_of, targets_of
+from fusioncam_core.results.report_images import scale_address
 from fusioncam_core.results.style import DEFAULT_STYLE, Style
-from fusioncam_core.results.terminal import target_numbers
 from fusioncam_core.results.writing import Identity, identities, require_free, software, write_files
 from fusioncam_core.visible import visible
 
@@ -50,18 +34,8 @@ if TYPE_CHECKING:
 
 _TEMPLATE = "report_template"
 
-_MEASURED = {
-    "probability_": "Probability",
-    "contribution_": "Contribution",
-    "weight_": "Union weight",
-    "fusion_weight_": "Fusion weight",
-}
-"""Columns of the table of a target, by the beginnings of the weights' names; their ends are the stages."""
-
 _TO_SCRIPT = ("label", "value", "p", "c", "notes", "meanings", "muted")
 """Of a target, what cards are sorted, filtered and labelled by."""
-
-_ROWS = ("baseline", "gradient", "denoised", "region", "union")
 
 
 @dataclass
@@ -74,6 +48,7 @@ class _Contents:
         left_out: images that are not in it, and why.
         signed: of the maps there are, whether they have values below 0.
         stages: all that were drawn, by name, with their titles.
+        inputs: files that are not to be replaced.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -116,7 +91,7 @@ class Report:
         require("PIL.Image", "Writing a report")
         require("matplotlib", "Writing a report")
         self._title = title
-        self._style = style
+        self._style = replace(style, dpi=DEFAULT_STYLE.dpi)
         self._overwrite = overwrite
         self._contents = _Contents(inputs=set(inputs))
         require_free([self.path], "explanation", overwrite=overwrite, inputs=inputs)
@@ -159,8 +134,8 @@ class Report:
         origin = self._origin_of(explanation)
         for index, name in enumerate(names):
             photograph = None if photographs is None else photographs[index]
-            drawn = _drawn(explanation, index, self._style, signed)
-            targets = _targets(explanation, index, class_names, drawn)
+            drawn = drawn_of(explanation, index, self._style, signed)
+            targets = targets_of(explanation, index, class_names, drawn)
             shown = shown_of(explanation, index, photograph, preprocessing, self._style)
             self._contents.images.append(
                 {
@@ -169,7 +144,7 @@ class Report:
                     "origin": origin,
                     "stages": stages,
                     "targets": targets,
-                    "pictures": _pictures(shown, drawn, targets, self._style, signed),
+                    "pictures": pictures_of(shown, drawn, targets, self._style, signed),
                 }
             )
 
@@ -192,7 +167,7 @@ class Report:
 
     def _origin_of(self, explanation: Explanation) -> int:
         """The number, from 0, of how the explanation came to be."""
-        own = _origin(explanation)
+        own = origin_of(explanation)
         if own not in self._contents.origins:
             self._contents.origins.append(own)
         return self._contents.origins.index(own)
@@ -212,8 +187,8 @@ def write_report(
     """Write one HTML file with the maps of many explanations over their photographs; docs/report.md shows one.
 
     It opens in any browser of today without a network, and holds all that it shows: some 160 kB a photograph with the
-    three stages of Fusion-CAM. Photographs go into it at 640 pixels and without the data of their files, such as places and
-    names of cameras; of their paths it has the images' names alone.
+    three stages of Fusion-CAM. Photographs go into it at up to 640 pixels and without the data of their files, such as
+    places and names of cameras; of their paths it has the images' names alone.
 
     Args:
         path: of the file, which ends in `.html`; folders are made.
@@ -270,129 +245,6 @@ def _html_path(path: Any) -> Path:
     if Path(path).suffix != ".html":
         raise InvalidValueError(f"Expected the path of a report to end in .html, got {str(path)!r}.")
     return Path(path)
-
-
-def _targets(
-    explanation: Explanation, index: int, class_names: Sequence[str] | None, drawn: Mapping[str, Sequence[Map]]
-) -> list[dict[str, Any]]:
-    """Of every target of an image what is written down, and what it is sorted and filtered by."""
-    titles = dict(zip(explanation.parts, titles_of(explanation, list(explanation.parts)), strict=True))
-    found = []
-    for k, numbers in enumerate(target_numbers(explanation, index, class_names)):
-        is_class = numbers["class"] is not None
-        name = numbers["name"] if numbers["name"] is not None else f"class {numbers['class']}"
-        contributions = {stage: contribution_of(stage, numbers["weights"]) for stage in drawn}
-        probability, score = numbers["probability"], value_text(numbers["score"])
-        found.append(
-            {
-                "label": visible(name),
-                "class": numbers["class"],
-                "value": f"p = {probability_text(probability)}" if is_class else f"value {score}",
-                "logit": score if is_class else None,
-                "p": _finite(probability) if is_class else None,
-                "c": _finite(contribution_of("maps", numbers["weights"])),
-                "notes": {visible(stage): _noted(own, drawn[stage][k]) for stage, own in contributions.items()},
-                "meanings": {visible(stage): _meaning(stage, own) for stage, own in contributions.items()},
-                "muted": [visible(stage) for stage, own in contributions.items() if own is not None and own <= 0],
-                "table": _table(numbers["weights"], titles),
-            }
-        )
-    return found
-
-
-def _noted(contribution: float | None, saliency: Map) -> str:
-    """What stands beside a map: its contribution, and that there is nothing to see, where that is so."""
-    return "; ".join(filter(None, [note_of(contribution), "" if saliency.any() else "the map is 0 everywhere"]))
-
-
-def _finite(value: float | None) -> float | None:
-    """A number that JSON has."""
-    return value if value is not None and np.isfinite(value) else None
-
-
-def _meaning(stage: str, contribution: float | None) -> str:
-    """What a contribution says, in a sentence."""
-    if contribution is None:
-        return ""
-    kept = "the union this map is made of shows" if stage == "maps" else "the map shows"
-    if contribution <= 0:
-        return f"What {kept}, kept alone, gives the class no more probability than the baseline: no evidence for it."
-    return f"What {kept}, kept alone, gives the class {value_text(contribution)} more probability than the baseline."
-
-
-def _table(weights: Mapping[str, float], titles: Mapping[str, str]) -> dict[str, Any]:
-    """The rows of stages and the columns of what was measured of them, without those that are empty."""
-    columns = [each for each in _MEASURED if any(f"{each}{row}" in weights for row in _ROWS)]
-    rows = []
-    for row in _ROWS:
-        cells = [weights.get(f"{column}{row}") for column in columns]
-        if any(cell is not None for cell in cells):
-            texts = ["" if cell is None else value_text(cell) for cell in cells]
-            rows.append((visible(titles.get(row, row.capitalize())), texts))
-    return {"columns": [_MEASURED[each] for each in columns], "rows": rows}
-
-
-def _drawn(explanation: Explanation, index: int, style: Style, signed: Signs) -> dict[str, list[Map]]:
-    """The maps (h, w) of every stage, one a target, as they are drawn.
-
-    Raises:
-        ValueError: one is not finite.
-    """
-    for name in signed:
-        if not np.isfinite(explanation.maps[index] if name == "maps" else explanation.parts[name][index]).all():
-            raise InvalidValueError(f"Expected maps of finite numbers in a report, got NaN or infinity in {name!r}.")
-    stages = {name: scaled(explanation, name, index, style.scale, signed=below) for name, below in signed.items()}
-    return {name: [middle_of(each) for each in maps] for name, maps in stages.items()}
-
-
-def _pictures(
-    shown: Shown, drawn: Mapping[str, Sequence[Map]], targets: Sequence[Mapping[str, Any]], style: Style, signed: Signs
-) -> dict[str, Any]:
-    """The addresses of the photograph, of its thumbnail and of the maps, one a target for each stage."""
-    maps = {
-        visible(name): [
-            map_address(
-                each,
-                style.colour_map,
-                threshold=style.threshold,
-                signed=signed[name],
-                muted=visible(name) in target["muted"],
-            )
-            for each, target in zip(own, targets, strict=True)
-        ]
-        for name, own in drawn.items()
-    }
-    height, width = shown.pixels.shape[:2]
-    return {
-        "photograph": photograph_address(shown.pixels),
-        "thumbnail": photograph_address(shown.pixels, THUMBNAIL),
-        "size": [width, height],
-        "window": shown.window,
-        "maps": maps,
-    }
-
-
-def _origin(explanation: Explanation) -> dict[str, Any]:
-    """How an explanation came to be, as the foot of the page says it."""
-    own = explanation.provenance
-    facts = {
-        "Method": method_title(explanation),
-        "Model": explanation.model,
-        "Layer": ", ".join(own.layers) if own is not None and own.layers else explanation.layer,
-    }
-    if own is not None:
-        facts |= {
-            "fusioncam": own.version,
-            "Libraries": ", ".join(f"{name} {version}" for name, version in own.frameworks.items()),
-            "Device": own.device,
-            "Digest of the weights": own.weights_digest or "not asked for",
-            "Seed": "none" if own.seed is None else str(own.seed),
-        }
-    whole = None if own is None else json.dumps(own.to_json(), indent=2, ensure_ascii=False)
-    return {
-        "facts": {name: visible(fact) for name, fact in facts.items() if fact},
-        "whole": None if whole is None else "\n".join(map(visible, whole.split("\n"))),
-    }
 
 
 def _page(contents: _Contents, title: str | None, style: Style) -> str:
