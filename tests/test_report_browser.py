@@ -248,8 +248,10 @@ def test_by_keyboard_alone(page: Any) -> None:
     page.keyboard.press("Enter")
     assert page.text_content("#view-title") == "image-1"
     page.keyboard.press("Escape")
-    assert not page.is_visible("#view")
-    assert page.evaluate("document.activeElement.dataset.place") == "1"
+    page.wait_for_selector("#view", state="hidden")
+    page.wait_for_function(
+        "document.activeElement.dataset.place === '1'", timeout=5000
+    )  # once it is told of the closing
 
 
 def test_numbers_are_beside_the_large_view(page: Any) -> None:
