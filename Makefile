@@ -82,7 +82,10 @@ test-keras-jax: $(DEV)
 # at further sizes, every Keras model on JAX, environments of the wheel that are installed anew.
 test-all: export FUSIONCAM_TESTS := all
 test-all: KERAS_ON_JAX := not test_inputs or TestKeras
+# The report in a browser: skipped where there is no Chromium, such as Debian's package `chromium`.
 test-all: test  ## Run the slow and redundant variants as well, and test the wheel in fresh environments
+	$(INSTALL) playwright axe-playwright-python
+	$(CHECK) -rs tests/test_report_browser.py
 	$(CACHED) .ci/test-wheel --fresh
 
 wheel: $(DEV)  ## Test the wheel in environments of its own

@@ -82,6 +82,7 @@ from fusioncam_core.results.figures import FigureRow, figure
 from fusioncam_core.results.objects import Box, object_boxes, object_masks
 from fusioncam_core.results.overlay import overlay
 from fusioncam_core.results.provenance import Provenance
+from fusioncam_core.results.report import write_report
 
 if TYPE_CHECKING:
     from fusioncam_core.evaluation import Evaluation, evaluate
@@ -185,6 +186,7 @@ __all__ = [
     "softmax",
     "ss_cam",
     "union_cam",
+    "write_report",
     "xgrad_cam",
 ]
 

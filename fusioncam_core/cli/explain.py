@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
+from fusioncam_core.cli.report import add_report
 from fusioncam_core.cli.work import NO_INDEX, Work
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import CannotWriteError, InvalidValueError
@@ -63,6 +64,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
+    add_report(parser)
     add_drawing(parser)
     add_common(parser, run)
 
@@ -97,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             advance.make_room()
             complain(f"interrupted: {work.done} of {len(paths)} photographs are done{work.told(', listed in ')}")
             return 130
+    work.report.write()
     if arguments.explain_table and work.last is not None:
         say("\n".join(table_legend(work.last)) + "\n", sys.stdout)
     if work.index.path is not None:

@@ -18,6 +18,7 @@ from fusioncam_core.cli.common import complain, in_words, say
 from fusioncam_core.cli.contrasts import with_contrasts
 from fusioncam_core.cli.drawing import Canvas, Seen, style_of
 from fusioncam_core.cli.quiet import in_words as warning_in_words
+from fusioncam_core.cli.report import CommandReport
 from fusioncam_core.data.preprocessing import prepared_photograph, read_photograph
 from fusioncam_core.data.progress import Steps
 from fusioncam_core.errors import CannotWriteError, InvalidValueError, PhotographError
@@ -55,6 +56,7 @@ class Work:
     Attributes:
         names: of the photographs, for the files.
         index: the table of what was explained.
+        report: the page of it, if that is asked for.
         done: how many photographs were looked at.
         broken: how many of those have no explanation, or none that is written.
         last: the last explanation, if there is any.
@@ -85,6 +87,7 @@ class Work:
         self._kept: set[Identity] = set(identities(paths))
         form: IndexFormat = "csv" if arguments.index == NO_INDEX else arguments.index
         self.index = Index(arguments.out, form, overwrite=arguments.overwrite, inputs=frozenset(self._kept))
+        self.report = CommandReport(arguments, paths)
         self._prepared_by = plain(loaded.preprocessing)
         self._works = False
 
@@ -102,6 +105,7 @@ class Work:
         except PhotographError as error:
             advance.make_room()
             complain(str(error))
+            self.report.leave_out(path, name, str(error))
             self.broken += 1
             if self._arguments.index != NO_INDEX:
                 self.index.failed(path, str(error), told)
@@ -191,7 +195,9 @@ class Work:
     def _report(
         self, path: str, name: str, explanation: Explanation, photograph: Any
     ) -> tuple[list[str], Explanation, list[Path]]:
-        written, reason = self._written(name, explanation, self._canvas.of(photograph))
+        seen = self._canvas.of(photograph)
+        written, reason = self._written(name, explanation, seen)
+        self.report.add(name, explanation, seen, self._loaded.class_names)
         self._kept |= identities(written)
         *lines, files = photograph_report(path, explanation, self._loaded.class_names, written)
         last = files if reason is None else f"{files}; numbered, since {visible(reason.rstrip('.'))}"

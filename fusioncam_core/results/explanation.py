@@ -224,6 +224,47 @@ class Explanation:
         style = Style(scale, colour_map, alpha, contours, threshold, panels, dpi)
         return plotted(self.numpy(), photographs, class_names, style, preprocessing, most)
 
+    def report(
+        self,
+        path: str | Path,
+        photographs: Sequence[Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        preprocessing: Preprocessing | None = None,
+        panels: Sequence[str] | None = None,
+        title: str | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write one HTML file with the maps over the photographs, to look through in a browser: `write_report`.
+
+        Args:
+            path: of the file, which ends in `.html`.
+            photographs: one an image, Pillow images or (H, W, 3) uint8; None takes the inputs.
+            class_names: one per class, in the order of the model's outputs.
+            preprocessing: of the photographs, which are then shown whole, the map where the input was cut from.
+            panels: which stages are in it, names of `parts` and "maps"; None takes those of `titles`.
+            title: of the page; None says by which method.
+            overwrite: True replaces an earlier report of that name. Other files are never replaced.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            TypeError, ValueError, OSError, MissingExtra: as `write_report`.
+        """
+        from fusioncam_core.results.report import write_report
+
+        return write_report(
+            path,
+            self,
+            photographs,
+            class_names,
+            preprocessing=preprocessing,
+            panels=panels,
+            title=title,
+            overwrite=overwrite,
+        )
+
     def boxes(
         self,
         threshold: Threshold = THRESHOLD,

@@ -46,7 +46,7 @@ _UNION = "union"
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A photograph as it is drawn, and where in it the input lies.
 
     Attributes:
@@ -87,7 +87,7 @@ def plotted(
     targets = np.atleast_1d(explanation.targets[0]).size
     for index in images:
         photograph = None if photographs is None else photographs[index]
-        shown = _shown(explanation, index, photograph, preprocessing, style)
+        shown = shown_of(explanation, index, photograph, preprocessing, style)
         if not rows:
             fitting = rows_that_fit(shown.pixels.shape[:2])
             limit = fitting * across if most is None else min(most, fitting * across)
@@ -97,7 +97,7 @@ def plotted(
     first = input_title(explanation) if photographs is None else "Photograph"
     return drawn(
         rows,
-        [first, *_titles(explanation, panels_of(explanation, style))],
+        [first, *titles_of(explanation, panels_of(explanation, style))],
         style,
         _caption(explanation, style, rows, signed, _left_out(len(rows), len(images), targets)),
         signed=any(signed.values()),
@@ -141,7 +141,7 @@ def overlay_png(explanation: Explanation, class_names: Sequence[str] | None = No
 def _rows(
     explanation: Explanation,
     index: int,
-    shown: _Shown,
+    shown: Shown,
     class_names: Sequence[str] | None,
     style: Style,
     signed: Signs,
@@ -150,13 +150,13 @@ def _rows(
     panels = panels_of(explanation, style)
     stages = [scaled(explanation, name, index, style.scale, signed=signed[name]) for name in panels]
     for k, numbers in enumerate(target_numbers(explanation, index, class_names)):
-        contributions = [_contribution(name, numbers["weights"]) for name in panels]
+        contributions = [contribution_of(name, numbers["weights"]) for name in panels]
         maps = [middle_of(stage[k]) for stage in stages]
         yield FigureRow(
             shown.pixels,
             [_in_photograph(each, shown) for each in maps],
             label_of(numbers),
-            [_note(each) for each in contributions] if any(each is not None for each in contributions) else (),
+            [note_of(each) for each in contributions] if any(each is not None for each in contributions) else (),
             [each is not None and each <= 0 for each in contributions],
             shown.window,
         )
@@ -170,12 +170,13 @@ def label_of(numbers: Mapping[str, Any]) -> str:
     return f"{name}\np = {probability_text(numbers['probability'])}"
 
 
-def _contribution(panel: str, weights: Mapping[str, float]) -> float | None:
+def contribution_of(panel: str, weights: Mapping[str, float]) -> float | None:
     """What the map keeps of the class's probability above the baseline; None where it was not measured."""
     return weights.get(f"contribution_{_UNION if panel == 'maps' else panel}")
 
 
-def _note(contribution: float | None) -> str:
+def note_of(contribution: float | None) -> str:
+    """A contribution in words; nothing where none was measured."""
     if contribution is None:
         return ""
     text = value_text(contribution)
@@ -225,7 +226,7 @@ def _images(count: int) -> str:
     return f"{count} images" if count > 1 else "one image"
 
 
-def _titles(explanation: Explanation, panels: Sequence[str]) -> list[str]:
+def titles_of(explanation: Explanation, panels: Sequence[str]) -> list[str]:
     """Of the panels; a part of another name is a layer, which is called as it is."""
     own = {"maps": explanation.method, **{name: name.capitalize() for name in _STAGES}}
     return [explanation.titles.get(name, own.get(name, name)) for name in panels]
@@ -246,21 +247,22 @@ def middle_of(saliency: Map) -> Map:
     return saliency[len(saliency) // 2] if saliency.ndim == 3 else saliency
 
 
-def _shown(
+def shown_of(
     explanation: Explanation, index: int, photograph: Any, preprocessing: Preprocessing | None, style: Style
-) -> _Shown:
+) -> Shown:
+    """What the maps of an image are drawn on: the photograph, whole with a preprocessing, or else the input."""
     if photograph is None:
-        return _Shown(input_picture(explanation, index))
+        return Shown(input_picture(explanation, index))
     if preprocessing is None:
-        return _Shown(pixels_of(photograph, style))
+        return Shown(pixels_of(photograph, style))
     whole = preprocessing.whole(photograph)
     left, top, right, bottom = preprocessing.box(whole)
     width, height = whole.size
     window = (left / width, top / height, right / width, bottom / height)
-    return _Shown(pixels_of(whole, style), None if window == (0.0, 0.0, 1.0, 1.0) else window)
+    return Shown(pixels_of(whole, style), None if window == (0.0, 0.0, 1.0, 1.0) else window)
 
 
-def _in_photograph(saliency: Map, shown: _Shown) -> Map:
+def _in_photograph(saliency: Map, shown: Shown) -> Map:
     """The map of the input as one of the whole photograph, if that is drawn."""
     if shown.window is None:
         return saliency

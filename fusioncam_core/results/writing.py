@@ -265,6 +265,15 @@ def _is_our_drawing(file: IO[bytes], kind: Kind) -> bool:
     return re.search(creator, file.read(_HEAD)) is not None
 
 
+def _is_our_report(file: IO[bytes], kind: Kind) -> bool:
+    """Whether a report says so where each of ours begins: elsewhere in it, others might quote it."""
+    own = (
+        rb'<!doctype html>\s*<html lang="en">\s*<head>\s*<meta charset="utf-8">\s*'
+        rb'<meta name="generator" content="%b">'
+    )
+    return re.match(own % software(kind).encode(), file.read(_HEAD)) is not None
+
+
 def _are_our_arrays(file: IO[bytes], kind: Kind) -> bool:
     try:
         with zipfile.ZipFile(file) as entries:
@@ -295,6 +304,7 @@ _RECOGNISED: dict[str, Callable[[IO[bytes], Kind], bool]] = {
     ".png": _is_our_picture,
     ".pdf": _is_our_page,
     ".svg": _is_our_drawing,
+    ".html": _is_our_report,
     ".npz": _are_our_arrays,
     ".json": _are_our_numbers,
     ".csv": _is_our_table,
