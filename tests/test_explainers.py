@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
+import fusioncam_core
 from fusioncam_core import (
     EXPLAINERS,
     EigenCAM,
@@ -550,3 +552,29 @@ class TestSeveralLayers:
     def test_unknown_combination(self, model: Any) -> None:
         with pytest.raises(ValueError, match=r"combine is one of 'mean', 'max', 'product'.* 'sum'"):
             GradCAM(model, self.LAYERS, combine="sum")
+
+
+class TestWhatIsSaidToBeProbabilities:
+    @staticmethod
+    def model(ending: Any) -> Any:
+        torch.manual_seed(0)
+        conv, linear = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 3)
+        return torch.nn.Sequential(conv, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear, ending)
+
+    @pytest.mark.parametrize("method", [GradCAM, ScoreCAM])
+    @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+    def test_logits_are_refused(self, method: Any, task: Any) -> None:
+        model, images = self.model(torch.nn.Softplus()), 9 * torch.rand(2, 3, 8, 8)
+        with pytest.raises(ValueError, match=r"Expected probabilities, in \[0, 1\], .* got outputs .*'logits'"):
+            method(model, "0", output_kind="probabilities", task=task)(images * 9, 0)
+
+    def test_sigmoids_are_no_softmax(self) -> None:
+        model, images = self.model(torch.nn.Sigmoid()), torch.rand(2, 3, 8, 8)
+        with pytest.warns(
+            fusioncam_core.EmptyMapWarning, match="do not add up to 1: they are .* off.*task='multilabel'"
+        ):
+            GradCAM(model, "0", output_kind="probabilities")(images, 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ScoreCAM(model, "0", output_kind="probabilities", task="multilabel")(images, 0)
+            ScoreCAM(self.model(torch.nn.Softmax(1)), "0", output_kind="probabilities")(images, 0)

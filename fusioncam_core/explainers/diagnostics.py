@@ -25,9 +25,12 @@ EXTREMES = (0.0, 256.0, -256.0)
 ROUNDING = 1e-3
 """How far out of [0, 1] half precision may bring a probability."""
 
+FAR_FROM_ONE = 0.1
+"""How far the sum of an image's probabilities must be from 1 to be no matter of half precision."""
+
 
 class OutputCheck:
-    """Warns of outputs that look like probabilities where logits were expected.
+    """Warns of outputs that look like probabilities where logits were expected, and refuses what cannot be any.
 
     Of a softmax over classes the sum tells. Other probabilities lie in [0, 1], where logits may lie by chance: then the
     model is asked about multiples of the first image as well, once for each of its outputs.
@@ -43,8 +46,14 @@ class OutputCheck:
         self._stay: dict[int | str | None, bool] = {}
 
     def __call__(self, inputs: Inputs, outputs: Any, scores: Scores) -> None:
-        """Warn, if the outputs of the inputs, of which `scores` reads logits, look like probabilities."""
+        """Warn, if the outputs of the inputs, of which `scores` reads logits, look like probabilities.
+
+        Raises:
+            InvalidValueError: `scores` reads probabilities, and an output lies outside of [0, 1].
+        """
         if isinstance(scores, ClassScores):
+            if scores.output_kind == "probabilities":
+                self._require_probabilities(outputs, scores)
             if scores.output_kind == "logits" and self._are_suspect(inputs, outputs, scores):
                 seen, ending = (
                     ("none is negative, and an image's add up to one", "softmax")
@@ -61,6 +70,23 @@ class OutputCheck:
                 self._warn(
                     "they lie in [0, 1], far out of range as well. If they are, take the activation off the end of"
                 )
+
+    def _require_probabilities(self, outputs: Any, scores: ClassScores) -> None:
+        values = _values(outputs, scores.output)
+        if not _in_unit_interval(values):
+            raise InvalidValueError(
+                f"Expected probabilities, in [0, 1], of {self._adapter.model_name} with output_kind='probabilities': "
+                f"got outputs from {values.min():.4g} to {values.max():.4g}. Of logits "
+                "say output_kind='logits'."
+            )
+        furthest = float(np.abs(values.sum(axis=1) - 1).max()) if scores.task == "multiclass" else 0.0
+        if furthest > FAR_FROM_ONE:
+            warn(
+                f"The outputs of {self._adapter.model_name} are taken for probabilities of classes of which one is "
+                f"right, and those of an image do not add up to 1: they are {furthest:.3g} off. If each class has a "
+                "sigmoid of its own, say task='multilabel'.",
+                EmptyMapWarning,
+            )
 
     def _warn(self, what: str) -> None:
         warn(
