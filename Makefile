@@ -79,11 +79,13 @@ test-keras-jax: $(DEV)
 	  -k "$(KERAS_ON_JAX)"
 
 # What every change need not wait for: eager JAX everywhere, exact maps where others are approximate, compiled functions
-# at further sizes, every Keras model on JAX, environments of the wheel that are installed anew.
+# at further sizes, every Keras model on JAX, environments of the wheel that are installed anew, other versions of Python,
+# the oldest versions of what is required.
 test-all: export FUSIONCAM_TESTS := all
 test-all: KERAS_ON_JAX := not test_inputs or TestKeras
 test-all: test  ## Run the slow and redundant variants as well, and test the wheel in fresh environments
 	$(CACHED) .ci/test-wheel --fresh
+	PYTHON="$(PYTHON)" .ci/test-pythons
 
 wheel: $(DEV)  ## Test the wheel in environments of its own
 	$(CACHED) VENV="$(VENV)" .ci/test-wheel
