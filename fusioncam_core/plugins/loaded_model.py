@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.outputs import OutputKind, Task
 
 
@@ -30,3 +31,24 @@ class LoadedModel:
     name: str | None = None
     task: Task = "multiclass"
     output_kind: OutputKind = "logits"
+
+
+def as_loaded(given: Any, whence: str) -> LoadedModel:
+    """What a loader returned, or somebody holds: a model, `(model, preprocessing)` or a `LoadedModel`.
+
+    Args:
+        given: one of these.
+        whence: it came, for messages: "'python:zoo:load'".
+
+    Raises:
+        InvalidValueError: it is None, or a tuple of another length.
+    """
+    if isinstance(given, LoadedModel):
+        return given
+    if isinstance(given, tuple):
+        if len(given) != 2:
+            raise InvalidValueError(f"{whence} returned {len(given)} things; return (model, preprocessing).")
+        return LoadedModel(*given)
+    if given is None:
+        raise InvalidValueError(f"{whence} returned None; return a model, (model, preprocessing) or a LoadedModel.")
+    return LoadedModel(given)
