@@ -67,3 +67,10 @@ fusioncam_core.nothing
 def test_version() -> None:
     assert fusioncam_core.__version__ == version("fusioncam")
     assert fusioncam_core.__version__.count(".") == 2
+
+
+def test_the_citation_names_the_version() -> None:
+    citation = Path(__file__).parents[1] / "CITATION.cff"
+    if not citation.exists():
+        pytest.skip("the tests of a wheel lie without it")
+    assert f"\nversion: {fusioncam_core.__version__}\n" in citation.read_text(encoding="utf-8")
