@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -135,6 +136,7 @@ class TestPipeline:
             load_model(pipe)
 
     def test_with_what_the_user_says(self) -> None:
+        assert load_model(LoadedModel(pipeline(named()), task="multilabel")).task == "multilabel"
         own = Preprocessing((32, 32))
         loaded = load_model(LoadedModel(pipeline(named()), own, ["Katze", "Hund", "Eule"], name="pets"))
         assert loaded.preprocessing is own
@@ -232,14 +234,16 @@ class TestModelsAndProcessors:
         with pytest.raises(TypeError, match=r"Expected a Pillow image, got a list\."):
             preprocessing([1, 2])
 
-    def test_it_is_written_down(self) -> None:
-        loaded = load_model((named(), squashing()))
-        images = [photograph(61, 43)]
-        (explanation,) = GradCAM(loaded.model).explain_many(
-            [np.stack([loaded.preprocessing(each) for each in images])], preprocessing=None, progress=False
-        )
-        assert explanation.maps.shape == (1, 32, 32)
-        assert "ViTImageProcessor" in repr(loaded.preprocessing)
+    def test_it_is_written_down(self, tmp_path: Path) -> None:
+        loaded, photo = load_model((named(), squashing())), photograph(61, 43)
+        photo.save(tmp_path / "animal.png")
+        cam = GradCAM(loaded.model)
+        (explanation,) = cam.explain_many(tmp_path, preprocessing=loaded.preprocessing, progress=False)
+        written = explanation.provenance.preprocessing
+        assert written["kind"] == "fusioncam_core.data.processors.ProcessorPreprocessing"
+        assert (written["size"], written["crop_fraction"]) == ([32, 32], None)
+        assert written["processor"].startswith("ViTImageProcessor {")
+        torch.testing.assert_close(explanation.maps, cam(loaded.preprocessing(photo)[np.newaxis]).maps)
 
 
 @pytest.fixture(scope="module")
@@ -289,9 +293,11 @@ class TestTimm:
 
 
 def test_what_is_no_model() -> None:
-    with pytest.raises(InvalidValueError, match="load_model returned None; return a model"):
+    with pytest.raises(InvalidValueError, match=r"^load_model was given None; expected a model"):
         load_model(None)
-    with pytest.raises(InvalidValueError, match="load_model returned 3 things"):
+    with pytest.raises(InvalidValueError, match=r"^load_model was given 3 things; expected"):
         load_model((1, 2, 3))
+    with pytest.raises(InvalidTypeError, match=r"such as 'keras:some/model\.keras', got a path alone"):
+        load_model(Path("some/model.keras"))
     plain = torch.nn.Identity()
     assert load_model(plain) == LoadedModel(plain)

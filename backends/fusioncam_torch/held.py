@@ -31,7 +31,8 @@ def complete(loaded: LoadedModel) -> LoadedModel | None:
     model, preprocessing, task = loaded.model, loaded.preprocessing, loaded.task
     if _is_a(model, PIPELINE, "ImageClassificationPipeline"):
         preprocessing = preprocessing if preprocessing is not None else model.image_processor
-        task, model = task_of(model), inside(model)
+        task = task_of(model) if task == "multiclass" else task
+        model = inside(model)
     if not isinstance(model, torch.nn.Module):
         return None
     preprocessing = _preprocessing(model, preprocessing)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.plugins.guarded import OWN_ANSWERS, expect
 from fusioncam_core.plugins.loaded_model import LoadedModel, as_loaded
 from fusioncam_core.plugins.manager import left_out, plugin_manager
@@ -23,9 +24,11 @@ def load_model(spec: Any) -> LoadedModel:
     Raises:
         InvalidValueError: no plugin knows such a text, or it names something that does not load; or what is held
             cannot be used.
-        InvalidTypeError: a plugin says that what is held is none of the models it knows.
+        InvalidTypeError: a path without the kind of its file, or a plugin says that it does not read what is held.
     """
-    held = _loaded(spec) if isinstance(spec, str) else as_loaded(spec, "load_model")
+    if isinstance(spec, os.PathLike):
+        raise InvalidTypeError(f"expected a text with the kind of the file, such as 'keras:{spec}', got a path alone.")
+    held = _loaded(spec) if isinstance(spec, str) else as_loaded(spec, "load_model was given")
     return _first("fusioncam_complete_model", loaded=held) or held
 
 

@@ -38,7 +38,7 @@ def fusioncam_load_model(spec: str) -> LoadedModel | None:
         raise InvalidValueError(f"{spec!r} is incomplete; write python:package.module:function.")
     with _current_directory_on_path(), foreign_code(repr(spec)):
         answer = _answer(_function(_import(module_name, spec), function_name, spec), spec)
-    return as_loaded(answer, repr(spec))
+    return as_loaded(answer, f"{spec!r} returned")
 
 
 def _answer(function: Callable[[], Any], spec: str) -> Any:
