@@ -292,6 +292,16 @@ class TestTimm:
         assert np.load(tmp_path / "out" / "animal.npz")["maps"].shape[-2:] == (176, 176)
 
 
+def test_a_pair_in_place_of_a_model() -> None:
+    with pytest.raises(
+        InvalidTypeError, match=r"(?s)type builtins\.tuple.*\nThe first of these two can be read: give that"
+    ):
+        FusionCAM((named(), squashing()))
+    with pytest.raises(InvalidTypeError) as caught:
+        FusionCAM((squashing(), named()))
+    assert "The first of" not in str(caught.value)
+
+
 def test_what_is_no_model() -> None:
     with pytest.raises(InvalidValueError, match=r"^load_model was given None; expected a model"):
         load_model(None)
