@@ -492,7 +492,7 @@ class TestNotebook:
         panel = 2.1 * 4 / 6 + 0.15  # with its contribution
         caption = 0.125 * (2 if batch > 1 else 3)
         inches = 0.24 + lines * panel + (lines - 1) * 0.06 + 0.08 + 0.06 + caption
-        assert height == pytest.approx(200 * inches, abs=1)  # by matplotlib's version it is rounded one way or another
+        assert height == pytest.approx(200 * inches, abs=2)  # matplotlib 3.8 draws a pixel less than newer ones
         assert width == int(200 * (0.08 + min(batch, 2) * (0.36 + 2 * (2.1 + 0.06)) + 0.1 + 0.42))
 
     @pytest.mark.parametrize(("batch", "targets", "lines"), [(8, None, 4), (20, None, 4), (3, 3, 4), (2, 3, 3)])
