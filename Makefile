@@ -79,7 +79,8 @@ test-keras-jax: $(DEV)
 	  -k "$(KERAS_ON_JAX)"
 
 # What every change need not wait for: eager JAX everywhere, exact maps where others are approximate, compiled functions
-# at further sizes, every Keras model on JAX, environments of the wheel that are installed anew.
+# at further sizes, every Keras model on JAX, environments of the wheel that are installed anew, other versions of Python,
+# the oldest versions of what is required.
 test-all: export FUSIONCAM_TESTS := all
 test-all: KERAS_ON_JAX := not test_inputs or TestKeras
 # The report in a browser: skipped where there is no Chromium, such as Debian's package `chromium`.
@@ -87,6 +88,7 @@ test-all: test  ## Run the slow and redundant variants as well, and test the whe
 	$(INSTALL) playwright axe-playwright-python
 	$(CHECK) -rs tests/test_report_browser.py
 	$(CACHED) .ci/test-wheel --fresh
+	PYTHON="$(PYTHON)" .ci/test-pythons
 
 wheel: $(DEV)  ## Test the wheel in environments of its own
 	$(CACHED) VENV="$(VENV)" .ci/test-wheel

@@ -5,6 +5,7 @@ one's own: `grad_cam`, `score_cam`, `fusion_cam` and so on. Importing this packa
 compares methods, `evaluate`, only when it is asked for.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from fusioncam_core.arrays.namespaces import array_namespace
@@ -85,6 +86,7 @@ from fusioncam_core.results.provenance import Provenance
 from fusioncam_core.results.report import write_report
 
 if TYPE_CHECKING:
+    from fusioncam_core import metrics as metrics
     from fusioncam_core.evaluation import Evaluation, evaluate
 
 __version__ = "0.1.0"
@@ -195,6 +197,8 @@ _OF_EVALUATION = ("Evaluation", "evaluate")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return importlib.import_module("fusioncam_core.metrics")
     if name not in _OF_EVALUATION:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from fusioncam_core import evaluation
@@ -204,4 +208,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_OF_EVALUATION})
+    return sorted({*globals(), *_OF_EVALUATION, "metrics"})

@@ -40,6 +40,7 @@ SLOWEST_FILES = (
     "test_evaluation.py",
     "test_input_shapes.py",
     "test_explainers.py",
+    "test_held_models.py",
     "test_default_layer.py",
     "test_ensembles.py",
     "test_metrics_imputation.py",

@@ -10,7 +10,7 @@ import pytest
 from fusioncam_core import ISCAM, SSCAM, FusionCAM, GradCAM, ScoreCAM, UnionCAM, score_cam
 from fusioncam_core.approximation.budget import Limits, require_limits, score_channels
 from fusioncam_core.approximation.gaussian_process import NOISE, GaussianProcess
-from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.methods.score import formula
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk
@@ -108,7 +108,7 @@ class Masks:
             limits=Limits(**limits),
             formula=formula("softmax"),
             batching=Batching(8),
-            xp=np,
+            xp=array_namespace(self.maps),
         )
 
 

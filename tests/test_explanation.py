@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core import Explanation, FusionCamError, InvalidIndexError, Provenance
+from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.results.explanation import join
 
 GENERATOR = np.random.default_rng(0)
@@ -92,7 +93,7 @@ class TestImages:
         assert [each.evaluations for each in singles] == [4, 3, 3]
         assert singles[1].parts["union"].tolist() == given.parts["union"][1:2].tolist()
         assert singles[1].weights["file"].tolist() == given.weights["file"][1:2].tolist()
-        assert join(singles, np) == given
+        assert join(singles, array_namespace(given.maps)) == given
 
     @pytest.mark.parametrize(
         ("place", "rows"),

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from absence import hide
-from fusioncam_core import FusionCAM, FusionCamWarning, MissingExtra, load_model
+from fusioncam_core import (
+    Explanation,
+    FusionCAM,
+    FusionCamWarning,
+    LoadedModel,
+    MissingExtra,
+    Preprocessing,
+    load_model,
+)
 from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.cli import main
 from libraries import framework
 
 keras = framework("keras")
 from keras import layers  # noqa: E402
 
 import keras_models as models  # noqa: E402 - needs Keras
+from fusioncam_keras import held  # noqa: E402
 
 pytestmark = [
     # TensorFlow's variables have no `copy` argument yet that NumPy 2 asks for.
@@ -125,6 +138,68 @@ class TestRefusals:
         (tmp_path / "model.weights.h5").rename(tmp_path / "model.h5")
         with pytest.raises(ValueError, match="No model config found"):
             load_model(f"keras:{tmp_path / 'model.h5'}")
+
+
+class TestPreprocessInput:
+    """`(model, preprocess_input)`: the function of an application, which takes arrays."""
+
+    PHOTOGRAPH = Image.new("RGB", (31, 27), (255, 0, 51))
+    CAFFE = (51 - 103.939, 0 - 116.779, 255 - 123.68)  # blue before red, less ImageNet's mean
+
+    def test_values(self) -> None:
+        for application, expected in (
+            (keras.applications.resnet50, self.CAFFE),
+            (keras.applications.mobilenet_v2, (1.0, -1.0, 51 / 127.5 - 1)),
+            (keras.applications.efficientnet, (255.0, 0.0, 51.0)),
+        ):
+            loaded = load_model((classifier(), application.preprocess_input))
+            array = loaded.preprocessing(self.PHOTOGRAPH)
+            assert (array.shape, array.dtype) == ((8, 9, 3), np.float32)
+            np.testing.assert_allclose(array[4, 4], expected, rtol=0, atol=1e-4)
+
+    def test_channels_first(self) -> None:
+        model = SimpleNamespace(inputs=[SimpleNamespace(shape=(None, 3, 8, 9))])
+        loaded = held.complete(LoadedModel(model, keras.applications.resnet50.preprocess_input))
+        assert loaded is not None
+        array = loaded.preprocessing(self.PHOTOGRAPH)
+        assert array.shape == (3, 8, 9)
+        np.testing.assert_allclose(array[:, 4, 4], self.CAFFE, rtol=0, atol=1e-4)
+
+    def test_what_it_looks_at_is_known(self) -> None:
+        loaded = load_model((classifier(), keras.applications.resnet50.preprocess_input))
+        assert isinstance(loaded.preprocessing, Preprocessing)
+        assert loaded.preprocessing.box(self.PHOTOGRAPH) == (0, 0, 30, 27)  # 31 x 27 cropped to 9 : 8
+        assert "resnet" in repr(loaded.preprocessing)
+        left = Image.new("RGB", (31, 27))
+        left.paste((255, 255, 255), (0, 0, 10, 27))
+        array = loaded.preprocessing(left)[..., 0] + 103.939
+        np.testing.assert_allclose(array[4, [0, 1, 4, 8]], [255, 255, 0, 0], atol=8)  # of a bicubic filter
+
+    def test_size_that_is_left_open(self) -> None:
+        loaded = load_model((classifier(size=(None, None, 3)), keras.applications.resnet50.preprocess_input))
+        assert loaded.preprocessing.size == (224, 224)
+
+    def test_a_model_of_anything_else(self) -> None:
+        model = keras.Sequential([keras.Input((8,)), layers.Dense(2)])
+        with pytest.raises(ValueError, match=r"channels beside preprocess_input, got .* input_shape is \(None, 8\)"):
+            load_model((model, keras.applications.resnet50.preprocess_input))
+
+    def test_somebody_s_own(self) -> None:
+        def preprocess_input(photograph: Any) -> Any:
+            return np.asarray(photograph)
+
+        assert load_model((classifier(), preprocess_input)).preprocessing is preprocess_input
+
+    @pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
+    def test_on_the_command_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        module: Any = ModuleType("held_keras")
+        module.load = lambda: (classifier(), keras.applications.resnet50.preprocess_input)
+        monkeypatch.setitem(sys.modules, "held_keras", module)
+        self.PHOTOGRAPH.save(tmp_path / "red.png")
+        arguments = [str(tmp_path / "red.png"), "--out", str(tmp_path / "out"), "--method", "hires-cam"]
+        assert main(["explain", *arguments, "--model", "python:held_keras:load"]) == 0
+        found = Explanation.load(tmp_path / "out" / "red.npz")
+        np.testing.assert_allclose(found.images[0, 4, 4], self.CAFFE, rtol=0, atol=1e-4)
 
 
 class TestMissing:

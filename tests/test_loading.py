@@ -119,7 +119,7 @@ class TestPythonSpecs:
 
     def test_function_that_returns_nothing(self, module):
         module("def load():\n    pass\n")
-        with pytest.raises(ValueError, match=r"returned None; return a model, \(model, preprocessing\)"):
+        with pytest.raises(ValueError, match=r"returned None; expected a model, \(model, preprocessing\)"):
             load_model("python:zoo_under_test:load")
 
     def test_function_that_returns_three_things(self, module):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from code_blocks import python_blocks, run
 from fusioncam_core import Explanation, FigureRow, Preprocessing, figure, overlay
+from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.cli.drawing import add_drawing
 from fusioncam_core.results.digits import probability_text, value_text
 from fusioncam_core.results.explanation import join
@@ -68,6 +69,7 @@ RAMP = np.linspace(0, 1, 6)[None, None, None] * np.ones((1, 1, 4, 1))
 """One map (1, 1, 4, 6) from 0 on its left to 1."""
 
 TWO = np.concatenate([RAMP, RAMP], axis=1)
+NUMPY = array_namespace(TWO)
 """Two targets with one and the same normalised map, as those of a binary model often are."""
 
 
@@ -224,7 +226,7 @@ class TestScale:
         assert "Fusion-CAM: one scale for the rows of an image" in caption(drawn)
 
     def test_images_have_scales_of_their_own(self) -> None:
-        both = join([explanation(TWO, raw_range=self.RANGES), explanation(TWO, raw_range=[(0, 1), (0, 10)])], np)
+        both = join([explanation(TWO, raw_range=self.RANGES), explanation(TWO, raw_range=[(0, 1), (0, 10)])], NUMPY)
         tops = [scaled(both, "maps", index, "image").max(axis=(1, 2)).tolist() for index in (0, 1)]
         assert tops == [[1.0, 0.25], [0.1, 1.0]]
 
@@ -591,7 +593,7 @@ class TestNamedTargets:
         np.testing.assert_allclose(both.weights["contribution_union"], [[0.5, 0.1, -1.0]], rtol=1e-6)
         assert both.raw_range.tolist() == [[[0, 1], [0, 2], [0, 3]]]
         assert both.target_names == (("", "", "why cat and not dog"),)
-        assert join([both, both], np).target_names == both.target_names * 2
+        assert join([both, both], NUMPY).target_names == both.target_names * 2
 
     def test_beside_one_class_without_an_axis(self) -> None:
         one = explanation(RAMP)

@@ -22,7 +22,7 @@ from fusioncam_core import (
     evaluate,
     plugin_manager,
 )
-from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.explainers.base import Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.registry import find_method
@@ -43,7 +43,7 @@ class Brightness:
 class BrightnessAdapter(ModelAdapter):
     """The layer is the image itself, and its gradient is known."""
 
-    namespace = np
+    namespace = array_namespace(np.empty(0))
     model_name = "Brightness"
 
     def as_array(self, values: Any) -> Any:
@@ -165,6 +165,7 @@ def test_every_hook_is_documented_and_answered(registered: None) -> None:
     assert set(hooks) == {
         "fusioncam_adapt_model",
         "fusioncam_array_namespace",
+        "fusioncam_complete_model",
         "fusioncam_load_model",
         "fusioncam_describe_models",
         "fusioncam_methods",

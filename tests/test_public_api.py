@@ -22,7 +22,7 @@ def test_all_is_sorted_and_there() -> None:
 
 def test_all_holds_every_public_name() -> None:
     submodules = {module.name for module in pkgutil.iter_modules(fusioncam_core.__path__)}
-    helpers = {"TYPE_CHECKING", "Any"}
+    helpers = {"TYPE_CHECKING", "Any", "importlib"}
     public = {name for name in dir(fusioncam_core) if not name.startswith("_")} - submodules - helpers
     assert public | {"__version__"} == set(fusioncam_core.__all__)
 
@@ -54,9 +54,10 @@ def test_evaluation_is_imported_when_it_is_asked_for() -> None:
 import sys
 import fusioncam_core
 assert not {"fusioncam_core.evaluation", "fusioncam_core.metrics", "importlib.metadata"} & set(sys.modules)
-assert {"evaluate", "Evaluation"} <= set(dir(fusioncam_core))
+assert {"evaluate", "Evaluation", "metrics"} <= set(dir(fusioncam_core))
 from fusioncam_core import *
 assert evaluate is fusioncam_core.evaluate is sys.modules["fusioncam_core.evaluation"].evaluate
+assert fusioncam_core.metrics is sys.modules["fusioncam_core.metrics"]
 fusioncam_core.nothing
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -66,3 +67,10 @@ fusioncam_core.nothing
 def test_version() -> None:
     assert fusioncam_core.__version__ == version("fusioncam")
     assert fusioncam_core.__version__.count(".") == 2
+
+
+def test_the_citation_names_the_version() -> None:
+    citation = Path(__file__).parents[1] / "CITATION.cff"
+    if not citation.exists():
+        pytest.skip("the tests of a wheel lie without it")
+    assert f"\nversion: {fusioncam_core.__version__}\n" in citation.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import stat
 import zipfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,13 +105,25 @@ def _input_shape(model: Any) -> tuple[int | None, ...] | None:
     return tuple(inputs[0].shape) if len(inputs) == 1 else None
 
 
-def _preprocessing(model: Any, path: str) -> Preprocessing | None:
-    """For photographs; None for a model of anything else."""
+def photograph_size(model: Any) -> tuple[tuple[int | None, int | None], Literal["first", "last"]] | None:
+    """Height and width of the photographs that a model takes, None where they are open, and where their channels are.
+
+    None for a model of anything else.
+    """
     shape = _input_shape(model)
     channel_axis = None if shape is None or len(shape) != 4 else 1 if shape[1] == 3 else -1 if shape[-1] == 3 else None
     if shape is None or channel_axis is None:
         return None
     height, width = shape[2:] if channel_axis == 1 else shape[1:-1]
+    return (height, width), "first" if channel_axis == 1 else "last"
+
+
+def _preprocessing(model: Any, path: str) -> Preprocessing | None:
+    """For photographs; None for a model of anything else."""
+    found = photograph_size(model)
+    if found is None:
+        return None
+    (height, width), channels = found
     from fusioncam_keras.taps import parts, rescales
 
     scales = rescales(parts(model))
@@ -123,7 +135,6 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
             "as python:package.module:function.",
             PreprocessingWarning,
         )
-    channels = "first" if channel_axis == 1 else "last"
     return Preprocessing((height or 224, width or 224), mean=0.0, std=1.0 if scales else 255.0, channels=channels)
 
 

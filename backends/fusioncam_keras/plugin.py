@@ -44,6 +44,17 @@ def fusioncam_load_model(spec: str) -> LoadedModel | None:
 
 
 @hookimpl
+def fusioncam_complete_model(loaded: LoadedModel) -> LoadedModel | None:
+    """Of a Keras model with the `preprocess_input` of an application."""
+    keras = sys.modules.get("keras")
+    if keras is None or not isinstance(loaded.model, getattr(keras, "Layer", ())):
+        return None
+    from fusioncam_keras.held import complete
+
+    return complete(loaded)
+
+
+@hookimpl
 def fusioncam_describe_models() -> str:
     """Keras 3 models."""
     return 'keras.Model (Keras 3, on TensorFlow, PyTorch or JAX): pip install "fusioncam[keras]"'

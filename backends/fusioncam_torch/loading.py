@@ -48,11 +48,13 @@ def _load_timm(timm: Any, name: str, spec: str) -> LoadedModel:
         raise _unknown(spec, name, {*timm.list_models(), *timm.list_pretrained()})
     model = _with_weights(lambda: timm.create_model(name, pretrained=True), spec)
     config = timm.data.resolve_model_data_config(model)
-    return LoadedModel(model.eval(), _timm_preprocessing(timm, config), _timm_names(timm, model), name=name)
+    return LoadedModel(model.eval(), timm_preprocessing(timm, config), _timm_names(timm, model), name=name)
 
 
-def _timm_preprocessing(timm: Any, config: dict[str, Any]) -> Callable[[Any], Any]:
-    """timm resizes first and crops then; the window is the same."""
+def timm_preprocessing(timm: Any, config: dict[str, Any]) -> Callable[[Any], Any]:
+    """The preprocessing of a data configuration that timm has resolved. It resizes first and crops then; the window is
+    the same.
+    """
     _, height, width = config["input_size"]
     squashed = config["crop_mode"] == "squash"
     if config["crop_mode"] == "border" or (squashed and config["crop_pct"] != 1):

@@ -16,12 +16,14 @@ hookimpl = pluggy.HookimplMarker("fusioncam")
 
 @hookimpl
 def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
-    """A `TorchAdapter` for any `torch.nn.Module`."""
+    """A `TorchAdapter` for any `torch.nn.Module`, and for the one that a pipeline of transformers classifies with."""
     torch = sys.modules.get("torch")
     if torch is None:
         return None
+    from fusioncam_torch.held import in_pipeline
     from fusioncam_torch.reach import holds_a_model
 
+    model = in_pipeline(model)
     if error := holds_a_model(model):
         raise error
     if not isinstance(model, torch.nn.Module):
@@ -51,6 +53,16 @@ def fusioncam_load_model(spec: str) -> LoadedModel | None:
     from fusioncam_torch.loading import load
 
     return load(library, name)
+
+
+@hookimpl
+def fusioncam_complete_model(loaded: LoadedModel) -> LoadedModel | None:
+    """Of a pipeline or an image processor of transformers, or a model of timm."""
+    if "torch" not in sys.modules:
+        return None
+    from fusioncam_torch.held import complete
+
+    return complete(loaded)
 
 
 @hookimpl

@@ -77,6 +77,22 @@ def fusioncam_load_model(spec: str) -> LoadedModel | None:
     """
 
 
+@hookspec(firstresult=True)
+def fusioncam_complete_model(loaded: LoadedModel) -> LoadedModel | None:
+    """What people hold, as a model and what belongs to it, or None when it is not yours or has all there is to know.
+
+    Args:
+        loaded: what was given in place of a model, such as a pipeline, or a model whose `preprocessing` is an image
+            processor or a data configuration of its library. What the user has said besides stays: class names, say.
+
+    Returns:
+        A `LoadedModel` whose model a plugin adapts, and whose preprocessing can be called with a Pillow image.
+
+    Raises:
+        InvalidValueError, InvalidTypeError: if it is yours, and cannot be used.
+    """
+
+
 @hookspec
 def fusioncam_describe_models() -> str:
     """The models you adapt and how to install what they need, in a few words for an error message."""

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import functools
+import os
+from typing import Any
 
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.plugins.guarded import OWN_ANSWERS, expect
-from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_core.plugins.loaded_model import LoadedModel, as_loaded
 from fusioncam_core.plugins.manager import left_out, plugin_manager
 
 
-def load_model(spec: str) -> LoadedModel:
-    """Load the model that `spec` names, with the first plugin that knows this kind of spec.
+def load_model(spec: Any) -> LoadedModel:
+    """A model and what belongs to it, from a line of text, or from what people hold.
 
     Args:
-        spec: such as `python:package.module:function`, a function that takes no arguments and returns a
-            model, `(model, preprocessing)` or a `LoadedModel`.
+        spec: a text such as `python:package.module:function`, a function that takes no arguments and returns one of the
+            following; or, itself, a model, `(model, preprocessing)` or a `LoadedModel`. The model can be a pipeline of
+            transformers, and the preprocessing an image processor of theirs, a data configuration of timm or a
+            `preprocess_input` of Keras: plugins know what is in them.
 
     Raises:
-        InvalidValueError: no plugin knows such a spec, or it names something that does not load.
+        InvalidValueError: no plugin knows such a text, or it names something that does not load; or what is held
+            cannot be used.
+        InvalidTypeError: a path without the kind of its file, or a plugin says that it does not read what is held.
     """
-    check = functools.partial(expect, LoadedModel)
-    answers = plugin_manager().answers("fusioncam_load_model", check, own=OWN_ANSWERS, spec=spec)
-    loaded: LoadedModel | None = next((answer for _, answer in answers), None)
+    if isinstance(spec, os.PathLike):
+        raise InvalidTypeError(f"expected a text with the kind of the file, such as 'keras:{spec}', got a path alone.")
+    held = _loaded(spec) if isinstance(spec, str) else as_loaded(spec, "load_model was given")
+    return _first("fusioncam_complete_model", loaded=held) or held
+
+
+def _loaded(spec: str) -> LoadedModel:
+    loaded = _first("fusioncam_load_model", spec=spec)
     if loaded is None:
         raise InvalidValueError(
             f"No plugin can load {spec!r}{left_out()}. A spec starts with its kind, as in "
@@ -30,3 +41,10 @@ def load_model(spec: str) -> LoadedModel:
             "keras:model.keras or timm:NAME."
         )
     return loaded
+
+
+def _first(hook: str, **arguments: Any) -> LoadedModel | None:
+    """The first plugin's answer."""
+    check = functools.partial(expect, LoadedModel)
+    answers = plugin_manager().answers(hook, check, own=OWN_ANSWERS, **arguments)
+    return next((answer for _, answer in answers), None)

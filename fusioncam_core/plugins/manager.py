@@ -152,11 +152,18 @@ def left_out() -> str:
 
 
 def _held_by(model: object) -> str:
-    """Which attribute of an object holds a model, as trainers and pipelines do; "" if none is known to."""
+    """Where in an object a model is, as in trainers, pipelines and pairs; "" if it is nowhere known."""
     for name in ("model", "module"):
         with suppress(Exception):  # an attribute of a foreign object may raise anything, and this is only a hint
             inner = getattr(model, name, None)
             if inner is not None and _ask_for_adapter(inner, {}) is not None:
                 kind = f"{type(inner).__module__}.{type(inner).__qualname__}"
                 return f"\nThe .{name} of this {type(model).__qualname__} is a {kind}, which can be read: give that."
+    if isinstance(model, tuple) and len(model) == 2:
+        with suppress(Exception):  # as above
+            if _ask_for_adapter(model[0], {}) is not None:
+                return (
+                    "\nThe first of these two can be read: give that. load_model takes both, and its answer has the "
+                    "model and a preprocessing, which makes inputs of photographs."
+                )
     return ""

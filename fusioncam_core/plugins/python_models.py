@@ -16,7 +16,7 @@ import pluggy
 
 from fusioncam_core.errors import FusionCamError, InvalidValueError
 from fusioncam_core.plugins.foreign import foreign_code
-from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_core.plugins.loaded_model import LoadedModel, as_loaded
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
 
@@ -38,7 +38,7 @@ def fusioncam_load_model(spec: str) -> LoadedModel | None:
         raise InvalidValueError(f"{spec!r} is incomplete; write python:package.module:function.")
     with _current_directory_on_path(), foreign_code(repr(spec)):
         answer = _answer(_function(_import(module_name, spec), function_name, spec), spec)
-    return _wrap(answer, spec)
+    return as_loaded(answer, f"{spec!r} returned")
 
 
 def _answer(function: Callable[[], Any], spec: str) -> Any:
@@ -105,15 +105,3 @@ def _function(module: ModuleType, name: str, spec: str) -> Callable[[], Any]:
     except TypeError as error:
         raise InvalidValueError(f"{spec!r}: {name} must work without arguments: {error}.") from error
     return function
-
-
-def _wrap(answer: Any, spec: str) -> LoadedModel:
-    if isinstance(answer, LoadedModel):
-        return answer
-    if isinstance(answer, tuple):
-        if len(answer) != 2:
-            raise InvalidValueError(f"{spec!r} returned {len(answer)} things; return (model, preprocessing).")
-        return LoadedModel(*answer)
-    if answer is None:
-        raise InvalidValueError(f"{spec!r} returned None; return a model, (model, preprocessing) or a LoadedModel.")
-    return LoadedModel(answer)

@@ -445,7 +445,7 @@ def _rows(place: Any, count: int) -> range:
 
 
 def _integer(place: Any) -> int | None:
-    if isinstance(place, bool):
+    if isinstance(place, bool | np.bool_):
         return None
     try:
         return index(place)

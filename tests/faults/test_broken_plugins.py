@@ -79,6 +79,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "fusioncam_methods": lambda: find_method("grad-cam"),
     "fusioncam_metrics": lambda: find_metric("complexity"),
     "fusioncam_load_model": lambda: refused(lambda: load_model("python:no_such_module:load"), "no module 'no_such"),
+    "fusioncam_complete_model": lambda: load_model(network()),
     "fusioncam_describe_models": lambda: refused(
         lambda: adapt_model(object()), r"No plugin adapts .*torch\.nn\.Module"
     ),
@@ -121,6 +122,7 @@ GARBAGE = {
     "fusioncam_methods": [3, "garbage", object(), [3], [None], [object], [dict], [type("Odd", (), {"name": "odd"})]],
     "fusioncam_metrics": [3, "garbage", object(), [3], [None], [object], [GradCAM], {"odd": 3}],
     "fusioncam_load_model": [3, "garbage", object(), (1, 2), []],
+    "fusioncam_complete_model": [3, "garbage", object(), (1, 2), []],
     "fusioncam_describe_models": [3, object(), ["text"], b"text"],
 }
 
@@ -144,12 +146,19 @@ def test_an_interrupt_passes(hook: str) -> None:
         CALLS[hook]()
 
 
+OWN_CALLS: dict[str, Callable[[], Any]] = {
+    "fusioncam_adapt_model": lambda: adapt_model(network()),
+    "fusioncam_load_model": lambda: load_model("mine:model"),
+    "fusioncam_complete_model": lambda: load_model(network()),
+}
+
+
 @pytest.mark.parametrize("error", [InvalidValueError("ours"), InvalidTypeError("ours"), MissingExtra("ours")])
-@pytest.mark.parametrize("hook", ["fusioncam_adapt_model", "fusioncam_load_model"])
+@pytest.mark.parametrize("hook", OWN_CALLS)
 def test_what_a_plugin_says_of_its_own_model_reaches_the_user(hook: str, error: Exception) -> None:
     registered(hook, raising(error))
     with pytest.raises(type(error), match=r"^ours$"):
-        adapt_model(network()) if hook == "fusioncam_adapt_model" else load_model("mine:model")
+        OWN_CALLS[hook]()
 
 
 def test_what_was_wrong_is_in_the_error_that_follows() -> None:

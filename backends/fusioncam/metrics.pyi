@@ -1,0 +1,1 @@
+from fusioncam_core.metrics import *

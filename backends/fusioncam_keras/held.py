@@ -1,0 +1,63 @@
+"""What people hold beside a Keras model: the `preprocess_input` of the application that it comes from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.data.preprocessing import Preprocessing
+from fusioncam_core.data.processors import ProcessorPreprocessing
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_keras.loading import photograph_size
+
+
+def complete(loaded: LoadedModel) -> LoadedModel | None:
+    """The model with a preprocessing of photographs where it came with one of arrays; None where it did not.
+
+    Photographs are cropped to the model's input, as those for models from files are.
+
+    Raises:
+        ValueError: the model's input is no picture in colour.
+    """
+    function: Any = loaded.preprocessing
+    if not (inspect.isfunction(function) and function.__name__ == "preprocess_input" and _is_of_keras(function)):
+        return None
+    found = photograph_size(loaded.model)
+    if found is None:
+        seen = getattr(loaded.model, "input_shape", None)
+        raise InvalidValueError(
+            f"expected a model of pictures with three channels beside preprocess_input, got one whose input_shape is "
+            f"{seen}. Give a function from a Pillow image to one input in its place."
+        )
+    (height, width), channels = found
+    window = Preprocessing((height or 224, width or 224), mean=0.0, std=1.0, channels=channels)
+    settings = {name: getattr(window, name) for name in Preprocessing.__dataclass_fields__}
+    made = ProcessorPreprocessing(**settings, processor=_OfPhotographs(function, window))
+    return replace(loaded, preprocessing=made)
+
+
+def _is_of_keras(function: Any) -> bool:
+    """Whether Keras defines it: somebody's own of the same name may well take photographs."""
+    return str(function.__module__).partition(".")[0] == "keras"
+
+
+class _OfPhotographs:
+    """Crops and resizes a photograph, and hands its values 0..255 to the function."""
+
+    def __init__(self, function: Callable[..., Any], window: Preprocessing) -> None:
+        self._function = function
+        self._window = window
+
+    def __call__(self, photograph: Any) -> Any:
+        values = self._window(photograph)[np.newaxis]
+        takes_channels = "data_format" in inspect.signature(self._function).parameters
+        format_ = {"data_format": f"channels_{self._window.channels}"} if takes_channels else {}
+        return self._function(values, **format_)[0]
+
+    def __repr__(self) -> str:
+        return f"{self._function.__module__}.{self._function.__qualname__}"
