@@ -136,6 +136,7 @@ OTHERS = {
     "randomisation_check",
     "rank_correlation",
     "removal_counts",
+    "write_report",
 }
 """Public functions that take no arrays of a library, or give none back."""
 
