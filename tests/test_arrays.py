@@ -115,6 +115,13 @@ class TestPercentile:
 
 
 class TestResize:
+    def test_stays_in_range_between_the_smallest_numbers_and_large_ones(self) -> None:
+        smallest = np.finfo(np.float32).smallest_subnormal
+        maps = np.asarray([[[smallest, 2 * smallest], [2.0, smallest]]], dtype=np.float32)
+        resized = resize(maps, (5, 3))
+        assert resized.min() >= smallest
+        assert resized.max() <= 2
+
     def test_doubling_by_hand(self, eager: Library) -> None:
         maps = eager.asarray(np.array([[0, 4]], dtype=np.float32))
         # Centres of the new pixels lie at -1/4, 1/4, 3/4 and 5/4 of the old ones; the ends are clamped.

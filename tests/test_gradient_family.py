@@ -533,3 +533,14 @@ def captured(model: Any, image: np.ndarray, target: int) -> tuple[np.ndarray, np
     logits = model.fc(model.features[5:](activations).mean(dim=(2, 3)))
     (gradients,) = torch.autograd.grad(logits[0, target], activations)
     return activations.detach().numpy(), gradients.numpy()
+
+
+def test_a_denominator_that_almost_vanishes() -> None:
+    """Of `2 + g sum(A)` a few bits are left, or of a sum almost nothing: as where it is zero, the weight is none."""
+    activations = np.asarray([[[1e38, 0.0, 0.0], [0.1, 0.0, 0.0]]], dtype=np.float32)
+    gradients = np.asarray([[[1e10, -2.0, 5.0], [1e10, 3.0, 1.0]]], dtype=np.float32)
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        maps = grad_cam_plus_plus(activations, gradients)
+        raw = grad_cam_plus_plus(activations, gradients, normalised=False)
+    assert np.isfinite(maps).all()
+    assert np.isfinite(raw).all()

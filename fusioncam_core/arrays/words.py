@@ -153,7 +153,8 @@ def _within(maps: Array, spatial_ndim: int, averaged: Callable[[Array], Array], 
     large = xp.maximum(xp.abs(low), xp.abs(high)) > 1
     quarter = xp.where(large, xp.full_like(low, 0.25), xp.ones_like(low))
     within = xp.minimum(xp.maximum(averaged(maps * quarter), low * quarter), high * quarter)
-    return within / quarter
+    # A quarter of the smallest numbers is none of them.
+    return xp.minimum(xp.maximum(within / quarter, low), high)
 
 
 def _resize(maps: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
@@ -282,8 +283,9 @@ def relu(values: Array, *, xp: Namespace) -> Array:
 
 
 def _ratio(numerators: Array, denominators: Array, *, xp: Namespace) -> Array:
-    """The quotients, 0 where the denominator is zero."""
-    zero = denominators == 0
+    """The quotients, 0 where the denominator is zero, or so near to it that the quotient's square were no number."""
+    largest = math.sqrt(float(xp.finfo(denominators.dtype).max))
+    zero = xp.abs(denominators) <= xp.abs(numerators) / largest
     quotients = numerators / xp.where(zero, xp.ones_like(denominators), denominators)
     return xp.where(zero, xp.zeros_like(quotients), quotients)
 
