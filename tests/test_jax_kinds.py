@@ -631,6 +631,29 @@ class TestBatchAxis:
         assert alone.maps.shape == (1, 5, 12, 10)
         np.testing.assert_allclose(alone.maps, explainer(clips, 1).maps[:1], atol=1e-6)
 
+    @pytest.mark.parametrize("error", [ValueError, IndexError])
+    def test_a_target_that_fails_makes_no_clip_of_images(self, error: type[Exception]) -> None:
+        """The network takes any number of axes in front, so that all images would run as one."""
+
+        class Anything(nnx.Module):
+            def __init__(self) -> None:
+                self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+
+            def __call__(self, images: Any) -> Any:
+                return self.conv(images).mean(axis=(-3, -2))
+
+        calls: list[int] = []
+
+        def target(outputs: Any) -> Any:
+            calls.append(outputs.ndim)
+            if outputs.ndim == 2:
+                raise error("a fault of the target")
+            return outputs[..., 1].mean(axis=-1)
+
+        with pytest.raises(error, match="a fault of the target"):
+            GradCAM(Anything(), "conv")(np.random.default_rng(0).random((2, 12, 10, 3), dtype=np.float32), target)
+        assert set(calls) == {2}
+
     @pytest.mark.parametrize("system", ["linen", "nnx"])
     def test_images_that_the_model_maps_over_itself(self, system: str) -> None:
         """Each of its convolutions gets an image alone."""

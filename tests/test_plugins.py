@@ -23,9 +23,9 @@ from fusioncam_core import (
     plugin_manager,
 )
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
-from fusioncam_core.explainers.base import Result
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.registry import find_method
+from fusioncam_core.explainers.result import Result
 from fusioncam_core.metrics import METRICS, Measured, Metric
 from fusioncam_core.models.adapter import LayerCapture, unknown_layer
 from fusioncam_core.plugins import hookspecs

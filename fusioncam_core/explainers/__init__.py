@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from fusioncam_core.explainers.base import Explainer, Result
+from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.ensembles import FusionCAM, UnionCAM
 from fusioncam_core.explainers.gradient import (
@@ -18,6 +18,7 @@ from fusioncam_core.explainers.gradient import (
 )
 from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
 from fusioncam_core.explainers.registry import EXPLAINERS
+from fusioncam_core.explainers.result import Result
 from fusioncam_core.methods.form import Combined
 
 __all__ = [

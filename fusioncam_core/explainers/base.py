@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
 from fusioncam_core.arrays.checks import require_finite, require_scores, require_size_of, require_switch
@@ -12,7 +12,6 @@ from fusioncam_core.arrays.namespaces import Array, indices_like
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import (
     CannotRunError,
-    FusionCamError,
     InvalidTypeError,
     InvalidValueError,
     NotRunError,
@@ -28,6 +27,7 @@ from fusioncam_core.explainers.diagnostics import (
     warn_of_empty_maps,
     warn_of_zero_gradients,
 )
+from fusioncam_core.explainers.model_inputs import ModelInputs
 from fusioncam_core.explainers.options import (
     BUDGET,
     COMBINES,
@@ -37,15 +37,15 @@ from fusioncam_core.explainers.options import (
     require_map_size,
 )
 from fusioncam_core.explainers.provenance import provenance_of
-from fusioncam_core.methods.form import Combined, Form, finished, normalised
+from fusioncam_core.explainers.result import Result, checked, require_one_size, united
+from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.batch_size import Span, require_batch_size
-from fusioncam_core.models.channels import measured_channel_axis, warn_of_other_channels
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.models.fixed_batch import with_fixed_batch
 from fusioncam_core.models.function_scores import Functions, FunctionScores, Scores, function_scores, target_name
-from fusioncam_core.models.inputs import Inputs, batch_length, expected_ndim, leaf, prepare, require_paths, rows_of
+from fusioncam_core.models.inputs import Inputs, batch_length, leaf, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.models.measurements import MeasuredCall, Measurements
 from fusioncam_core.models.outputs import ClassScores, require_rows
@@ -59,36 +59,8 @@ Family = Literal["gradient", "region", "ensemble"]
 
 Work = TypeVar("Work")
 
-ARRAY_WORDS = {"mean": "mean", "max": "max", "product": "prod"}
-"""How the maps of several layers become one: the word, and the array API's name for it."""
-
-LEAST_AXES = 3
-"""Of a batch: with channels or without, there is at least one of space, and one more of either."""
-
-OF_SHAPES = (ValueError, IndexError)
-"""What models that take shapes apart raise of inputs that they do not take; `CannotRunError` is one of them."""
-
 NO_LAYER = MeasuredCall("none", None)
 """What an explanation names as its layer if its method needs none."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A method's maps (B, K, *size), with the stages and the numbers (B, K) it has, and titles of stages to show.
-
-    Of a region map with channels that may be left out: how many masks of each image were run, `masks_run` (B,), and how
-    far each map may still move, `uncertainty` (B, K). Of normalised maps the lowest and highest value of each before,
-    `raw_range` (B, K, 2), and what all of it was made of, `combined`, as `Explainer.finish` gives them.
-    """
-
-    maps: Array
-    parts: dict[str, Array] = field(default_factory=dict)
-    weights: dict[str, Array] = field(default_factory=dict)
-    titles: dict[str, str] = field(default_factory=dict)
-    masks_run: Array | None = None
-    uncertainty: Array | None = None
-    raw_range: Array | None = None
-    combined: Combined | None = None
 
 
 class Explainer(Value, ABC):
@@ -188,9 +160,8 @@ class Explainer(Value, ABC):
         self._steps = MaskedSteps(self.adapter, self.masked_input, self.batch_size)
         self._check_outputs = OutputCheck(self.adapter, self.masked_input)
         self._own_rows: set[Any] = set()
-        self._input_ndim: int | None = None
-        self._channels_told = "channels" in (chosen["backend_options"] or {})
-        self._channel_axes: dict[tuple[int, ...], int | None] = {}
+        told = "channels" in (chosen["backend_options"] or {})
+        self._inputs = ModelInputs(self.adapter, self.masked_input, self.shared, self.scores.output, channels_told=told)
 
     @property
     def layer_names(self) -> tuple[str, ...] | None:
@@ -285,20 +256,10 @@ class Explainer(Value, ABC):
 
     def channel_axis_of(self, images: Array) -> int | None:
         """Where such images (B, ...), the explained input, have their channels; None if they have none."""
-        return self._channel_axes.get(tuple(images.shape[1:]), self.adapter.input_channel_axis)
+        return self._inputs.channel_axis_of(images)
 
     def _find_channels(self, inputs: Inputs) -> None:
-        """Measure where the channels are if the shape leaves several readings; the user's word holds, and may warn."""
-        shape = tuple(leaf(inputs, self.masked_input).shape[1:])
-        if shape in self._channel_axes:
-            return
-        first = rows_of(inputs, 0, 1)
-        looked_at = self.adapter, first, self.masked_input, self.scores.output
-        if self._channels_told:
-            self._channel_axes[shape] = self.adapter.input_channel_axis
-            self.fitting(lambda: warn_of_other_channels(*looked_at), first)
-        else:
-            self._channel_axes[shape] = self.fitting(lambda: measured_channel_axis(*looked_at), first)
+        self._inputs.find_channels(inputs, self.fitting)
 
     def size_of(self, images: Array) -> tuple[int, ...]:
         """The spatial size of such images (B, ...)."""
@@ -310,14 +271,7 @@ class Explainer(Value, ABC):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        return prepare(
-            self.adapter,
-            images,
-            self.masked_input,
-            self.shared,
-            channel_axis=self.adapter.input_channel_axis,
-            input_ndim=self._input_ndim,
-        )
+        return self._inputs.prepared(images)
 
     # --- the layers as they run
 
@@ -328,7 +282,7 @@ class Explainer(Value, ABC):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        return self._of_what_runs(images, self.prepared(images), self._described)
+        return self._inputs.of_what_runs(images, self.prepared(images), self._described)
 
     def _described(self, inputs: Inputs) -> list[LayerInfo]:
         first = rows_of(inputs, 0, 1)
@@ -445,73 +399,8 @@ class Explainer(Value, ABC):
 
     @in_session
     def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
-        inputs = self.prepared(images)
-        as_given = self._with_the_axes_given(images, inputs)
-        if as_given is not None:
-            inputs = self._that_runs(inputs, as_given)
-        return self._of_what_runs(images, inputs, lambda given: self._explain(given, targets, progress))
-
-    def _of_what_runs(self, images: Any, inputs: Inputs, work: Callable[[Inputs], Work]) -> Work:
-        """The work with the inputs, or, if the model runs only so, with all of them as one image: a clip, for example.
-
-        Raises:
-            CannotRunError, ValueError, IndexError: if it runs on neither; what it said of the inputs as they are.
-        """
-        try:
-            return work(inputs)
-        except OF_SHAPES as error:
-            refused = isinstance(error, FusionCamError) and not isinstance(error, CannotRunError)
-            as_one = None if refused else self._as_one_image(images, inputs)
-            if as_one is None:
-                if isinstance(error, CannotRunError):
-                    self._tell_of_too_many_axes(inputs, error)
-                raise
-        return work(as_one)
-
-    def _as_one_image(self, images: Any, inputs: Inputs) -> Array | None:
-        """The array with one more axis, for a batch of one, if the model runs on that; no layer tells how many axes.
-
-        A model that takes frames apart by itself has layers that expect an axis less than it does.
-        """
-        open_question = self._input_ndim is None and not self.adapter.input_ndim_is_declared
-        if not open_question or self.masked_input is not None or inputs.ndim != images.ndim:
-            return None
-        as_one = self.adapter.namespace.expand_dims(inputs, axis=0)
-        try:
-            self.adapter.output_shapes(as_one)
-        except OF_SHAPES:
-            return None
-        self._input_ndim = as_one.ndim
-        return as_one
-
-    def _that_runs(self, inputs: Inputs, as_given: Array) -> Inputs:
-        """Of the images with an axis for the batch and without, those on which the model runs; with it, if on none."""
-        for each in (inputs, as_given):
-            try:
-                self.adapter.output_shapes(rows_of(each, 0, 1))
-            except CannotRunError:
-                continue
-            self._input_ndim = each.ndim
-            return each
-        return inputs
-
-    def _with_the_axes_given(self, images: Any, inputs: Inputs) -> Array | None:
-        """The array without the axis of a batch that a layer of the model suggested; None if it did not."""
-        suggested = self._input_ndim is None and not self.adapter.input_ndim_is_declared
-        if not suggested or self.masked_input is not None or inputs.ndim == images.ndim or images.ndim < LEAST_AXES:
-            return None
-        return self.adapter.as_array(images)
-
-    def _tell_of_too_many_axes(self, inputs: Inputs, error: CannotRunError) -> None:
-        """Raise the error with what a layer of the model says of its inputs, if these have more axes."""
-        if self.masked_input is not None:
-            return
-        expected = expected_ndim(self.adapter, self.channel_axis_of(inputs), inputs)
-        if expected is not None and inputs.ndim > expected:
-            raise CannotRunError(
-                f"As far as its layers tell, {self.adapter.model_name} takes a batch of images with {expected} axes "
-                f"(or {expected - 1} for one image): got an array of shape {tuple(inputs.shape)}. {error}"
-            ) from error
+        inputs = self._inputs.that_run(images)
+        return self._inputs.of_what_runs(images, inputs, lambda given: self._explain(given, targets, progress))
 
     def _explain(self, inputs: Inputs, targets: Any, progress: bool | None) -> Explanation:
         self._find_channels(inputs)
@@ -570,40 +459,19 @@ class Explainer(Value, ABC):
 
     def _use(self, adapter: ModelAdapter) -> None:
         """Go on with another adapter of the same model."""
-        self.adapter = adapter
+        self.adapter = self._inputs.adapter = adapter
         self._steps = MaskedSteps(adapter, self.masked_input, self.batch_size)
         self._check_outputs = OutputCheck(adapter, self.masked_input)
 
     def _run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         results, batches = [], self.see(inputs, targets)
-        self._require_one_size(batches)
+        require_one_size({batch.layer: self.map_size(batch) for batch in batches})
         for batch in batches:
             watched = progress if self.needs_masks else False
             with progress_bar(self.mask_count(batch), self.title, watched) as batch.advance:
-                results.append(self._checked(self.explain(batch), batch))
-        return results[0] if len(results) == 1 else self._combined(results, batches), batches
-
-    def _require_one_size(self, batches: list[Batch]) -> None:
-        """Refuse to make one map of maps of several sizes, before any is made."""
-        sizes = {batch.layer: self.map_size(batch) for batch in batches}
-        if len(set(sizes.values())) > 1:
-            named = ", ".join(f"{size} of {layer!r}" for layer, size in sizes.items())
-            raise InvalidValueError(
-                f"Expected layers of one size, to make one map of theirs with size='layer', got {named}: say "
-                "size='input', or one size for all of them, or explain them one by one."
-            )
-
-    def _checked(self, result: Any, batch: Batch) -> Result:
-        """The result of a method, if it has a map for each image and target, of the size that was asked for."""
-        expected = (*(int(length) for length in batch.targets.shape), *self.map_size(batch))
-        if not isinstance(result, Result) or tuple(result.maps.shape) != expected:
-            shaped = isinstance(result, Result)
-            what = f"maps of shape {tuple(result.maps.shape)}" if shaped else type(result).__qualname__
-            raise InvalidValueError(
-                f"{type(self).__name__}.explain must return a Result with maps of shape {expected} (images, targets, "
-                f"*size): got {what}."
-            )
-        return result
+                expected = (*map(int, batch.targets.shape), *self.map_size(batch))
+                results.append(checked(self.explain(batch), expected, type(self).__name__))
+        return united(results, batches, self.combine, self.form), batches
 
     def see(self, inputs: Inputs, targets: Targets) -> list[Batch]:
         """The batch at each of the layers: one forward pass, and one backward pass if the method needs it."""
@@ -728,19 +596,6 @@ class Explainer(Value, ABC):
             raw_range=None if result.raw_range is None else shaped(result.raw_range),
             form=self.form.name,
         )
-
-    def _combined(self, results: list[Result], batches: list[Batch]) -> Result:
-        """The maps of several layers as one, and each as a part."""
-        xp, spatial_ndim = batches[0].xp, len(batches[0].size)
-        maps = xp.stack([result.maps for result in results], axis=0)
-        united = getattr(xp, ARRAY_WORDS[self.combine])(maps, axis=0)
-        united = normalised(united, self.form, spatial_ndim, xp=xp)[0] if self.form.normalised else united
-        parts = {batch.layer: result.maps for batch, result in zip(batches, results, strict=True)}
-        if results[0].masks_run is None or results[0].uncertainty is None:
-            return Result(united, parts)
-        masks_run = xp.sum(xp.stack([result.masks_run for result in results]), axis=0)
-        largest = xp.max(xp.stack([result.uncertainty for result in results]), axis=0)
-        return Result(united, parts, masks_run=masks_run, uncertainty=largest)
 
 
 def _target_names(batch: Batch) -> tuple[tuple[str, ...], ...]:

@@ -10,11 +10,12 @@ from fusioncam_core.arrays.checks import require_percentage, require_word
 from fusioncam_core.arrays.namespaces import Array, to_numpy
 from fusioncam_core.arrays.words import _resize
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.explainers.base import Explainer, Family, Result
+from fusioncam_core.explainers.base import Explainer, Family
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import BUDGET, DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
 from fusioncam_core.explainers.region import ScoreCAM
 from fusioncam_core.explainers.registry import find_method, methods
+from fusioncam_core.explainers.result import Result
 from fusioncam_core.methods.form import USUAL, finished
 from fusioncam_core.methods.fusion import Contributions, Fusion, Variant, _fusion_cam
 from fusioncam_core.methods.union import _denoised_cam, _union_cam

@@ -16,9 +16,10 @@ import numpy as np
 from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.arrays.namespaces import Array, constant_like
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.explainers.base import Explainer, Result
+from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import ExplainerOptions
+from fusioncam_core.explainers.result import Result
 from fusioncam_core.methods.eigen import _eigen_cam, _eigengrad_cam
 from fusioncam_core.methods.form import Combined
 from fusioncam_core.methods.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam

@@ -14,9 +14,10 @@ from fusioncam_core.approximation.budget import Scored, score_channels
 from fusioncam_core.arrays.checks import require_count, require_finite, require_word
 from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like, to_numpy
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.explainers.base import Explainer, Result
+from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
+from fusioncam_core.explainers.result import Result
 from fusioncam_core.methods.ablation import _ablation_cam
 from fusioncam_core.methods.form import Combined
 from fusioncam_core.methods.groups import PERCENTILE, Grouping, _group_cam, check_groups, group_maps

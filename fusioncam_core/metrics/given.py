@@ -11,9 +11,10 @@ import numpy.typing as npt
 from fusioncam_core.arrays.checks import require_map, widened
 from fusioncam_core.arrays.namespaces import array_namespace, constant_like, to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.explainers.base import Explainer, Result
+from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import ExplainerOptions
+from fusioncam_core.explainers.result import Result
 from fusioncam_core.metrics.explained_batch import ExplainedBatch, require_map_size
 from fusioncam_core.metrics.metric import Measured, Metric, find_metric
 from fusioncam_core.models.batch_size import Span
