@@ -292,3 +292,8 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     if hasattr(array, "detach"):
         array = array.detach().cpu()
     return np.asarray(array)
+
+
+def dtype_name(dtype: Any) -> str:
+    """What a dtype of any library is called: "float32"."""
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]

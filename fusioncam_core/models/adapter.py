@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like
+from fusioncam_core.arrays.namespaces import Array, Namespace, dtype_name, indices_like
 from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
 from fusioncam_core.models.memory import MEMORY_ERRORS, memory_is_full
@@ -461,14 +461,10 @@ def not_an_array(values: object, expected: str) -> InvalidTypeError:
 def cannot_run(model_name: str, inputs: Inputs, reason: str, advice: str = "") -> CannotRunError:
     """The error for inputs on which the model does not run, with the first line of what it said itself."""
     arrays = [each.array if isinstance(each, Shared) else each for _, each in found(inputs)]
-    shapes = ", ".join(f"{tuple(each.shape)} ({_dtype_name(each.dtype)})" for each in arrays)
+    shapes = ", ".join(f"{tuple(each.shape)} ({dtype_name(each.dtype)})" for each in arrays)
     first_line = next(iter(reason.splitlines()), "")
     ending = f"{'' if first_line.endswith('.') else '.'} {advice}" if advice else ""
     return CannotRunError(f"{model_name} cannot run on inputs of shape {shapes}: {first_line}{ending}")
-
-
-def _dtype_name(dtype: Any) -> str:
-    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
 
 
 def channel_axis(channels: object, default: int | None) -> int | None:

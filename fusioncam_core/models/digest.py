@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, to_numpy
+from fusioncam_core.arrays.namespaces import Array, dtype_name, to_numpy
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import HasState, HasWeights, ModelAdapter
 
@@ -33,7 +33,7 @@ def weights_digest(adapter: ModelAdapter) -> str:
     none = True
     for array in _arrays(adapter):
         none = False
-        found.update(f"{tuple(array.shape)} {_dtype(array)}\n".encode())
+        found.update(f"{tuple(array.shape)} {dtype_name(array.dtype)}\n".encode())
         found.update(np.ascontiguousarray(to_numpy(array)).reshape(-1).view(np.uint8).data)
     if none:
         raise InvalidTypeError(
@@ -48,7 +48,3 @@ def _arrays(adapter: ModelAdapter) -> Iterator[Array]:
         yield from adapter.weights().values()
     state = adapter.state() if isinstance(adapter, HasState) else {}
     yield from (each for each in state.values() if hasattr(each, "shape") and hasattr(each, "dtype"))
-
-
-def _dtype(array: Array) -> str:
-    return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")
