@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import numpy as np
@@ -509,9 +510,12 @@ class TestChannelsOfTheInput:
         model = nn.Sequential(nn.Conv3d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
         assert GradCAM(model)(image(1, 3, 4, 20, 16), 0).maps.shape == (1, 4, 20, 16)
 
-    @pytest.mark.parametrize("first", [nn.Identity(), nn.Conv2d(6, 6, 1, groups=6), nn.BatchNorm2d(6)])
-    def test_layers_that_keep_channels_apart_say_nothing(self, first: nn.Module) -> None:
+    @pytest.mark.parametrize(
+        "make", [nn.Identity, functools.partial(nn.Conv2d, 6, 6, 1, groups=6), functools.partial(nn.BatchNorm2d, 6)]
+    )
+    def test_layers_that_keep_channels_apart_say_nothing(self, make: Any) -> None:
         """Six channels of 8 x 3: as many channels as rows, and as few columns as colours."""
+        first = make()
         model = nn.Sequential(first, nn.Conv2d(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         assert EigenCAM(model)(image(1, 6, 8, 3), 1).maps.shape == (1, 8, 3)
         alone = nn.Sequential(first, nn.Flatten(), nn.Linear(6 * 8 * 3, 2))
