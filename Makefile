@@ -27,7 +27,7 @@ ifeq ($(filter $(FRAMEWORK),$(FRAMEWORKS)),)
 $(error FRAMEWORK=$(FRAMEWORK) is not one of the demo's frameworks: $(FRAMEWORKS))
 endif
 
-KERAS_ON_JAX := test_keras_contract and (Subclassed or Functional and (stage or default or before or capture)) \
+KERAS_ON_JAX := test_keras_contract and (Functional or Subclassed) \
   or test_keras_kinds and (sigmoid_is_seen and squeeze or first-underflow-mixed or frame_replaced or runs_twice or until) \
   or test_inputs and TestKeras and (not fixed_batch or True-2)
 
