@@ -36,10 +36,12 @@ MODELS: dict[ModuleType, list[str]] = {
     of_timm: [
         "byobnet",  # channels first throughout
         "cait",  # a class token that joins late
+        "coat",  # rows of tokens and maps in turn
         "convnext",
         "efficientnet",
         "mambaout",  # channels last throughout
         "maxxvit",
+        "pit",  # rows behind more maps than are looked at in one round
         "pvt_v2",
         "resnet",
         "vision_transformer",  # a class token
@@ -66,6 +68,7 @@ def test_model(package: ModuleType, name: str) -> None:
     assert row["expected"], row
     assert row["informative"] > 0.1, row
     assert row["corners"] != "not found", row
+    assert row["passes"] <= 8, row
 
 
 # --- its own parts

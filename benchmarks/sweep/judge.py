@@ -90,13 +90,15 @@ def _explained(
         warnings.simplefilter("always")
         try:
             explainer = GradCAM(model, **subject.options)
-            explanation = explainer(images, _target(subject, 0))
+            with framework.passes(model) as passes:
+                explanation = explainer(images, _target(subject, 0))
         except FusionCamError as error:
             return {"status": "refused", "sentence": str(error)}
         except Exception as error:  # noqa: BLE001 - an error that is not the library's own is what the row reports
             return {"status": "raw error", "sentence": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     layer = explanation.layer
     found: dict[str, Any] = {"layer": layer, **_named(subject, layer)}
+    found |= {"passes": len(passes) - 1} if whole and passes else {}  # the last one is the explanation's
     said = {each.category.__name__: str(each.message) for each in caught if issubclass(each.category, FusionCamWarning)}
     try:
         best = _best(subject, framework, model, layer, size, images)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,17 @@ def tensor(images: Values) -> torch.Tensor:
 def outputs(model: torch.nn.Module, images: Values) -> Any:
     with torch.no_grad():
         return model(tensor(images))
+
+
+@contextlib.contextmanager
+def passes(model: torch.nn.Module) -> Iterator[list[int]]:
+    """A number for each pass of the model in the context."""
+    counted: list[int] = []
+    handle = model.register_forward_pre_hook(lambda *_: counted.append(len(counted)))
+    try:
+        yield counted
+    finally:
+        handle.remove()
 
 
 def parameters(model: torch.nn.Module) -> int:

@@ -73,8 +73,9 @@ def _versions(info: dict[str, Any]) -> Iterator[str]:
 
 
 def _summary(packages: dict[str, list[Row]]) -> Iterator[str]:
-    yield "| package | models | right | within 1e-4 | refused | wrong | errors | default layer named | corners found |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    columns = "package, models, right, within 1e-4, refused, wrong, errors, default layer named, corners found, most passes"
+    yield f"| {columns.replace(', ', ' | ')} |"
+    yield "|" + " --- |" * (columns.count(",") + 1)
     totals = [row for rows in packages.values() for row in rows]
     for title, rows in [*((TITLES[name], rows) for name, rows in packages.items()), ("**all**", totals)]:
         yield f"| {title} | " + " | ".join(_counts([row for row in rows if row["status"] in JUDGED])) + " |"
@@ -91,6 +92,7 @@ def _counts(rows: list[Row]) -> Iterator[str]:
     yield f"{_number(classifiers, 'expected', True)} of {len(classifiers)}"
     cornered = [row for row in rows if row.get("corners") in ("found", "not found")]
     yield f"{_number(cornered, 'corners', 'found')} of {len(cornered)}"
+    yield str(max((row["passes"] for row in rows if "passes" in row), default="–"))
 
 
 def _number(rows: Iterable[Row], key: str, value: Any) -> int:

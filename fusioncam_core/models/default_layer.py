@@ -22,7 +22,7 @@ from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.layout import Layout, Reshape, is_attention, may_have_space
 from fusioncam_core.models.measurements import Measurements
 from fusioncam_core.models.outputs import scores_in, unpack
-from fusioncam_core.models.probe import is_row_shape
+from fusioncam_core.models.probe import HALVES, is_row_shape
 
 LOOKED_AT = 32
 """The most calls of one kind, from the last one back, that are measured at once."""
@@ -30,8 +30,12 @@ LOOKED_AT = 32
 ROUNDS = 4
 """How often calls are measured at most. Most models take one round; those that have maps and rows of tokens two."""
 
-DIFFERENTIATED = 6
-"""How many calls, from the last one back, are differentiated first; the others at once if none of these matters."""
+DIFFERENTIATED, DIFFERENTIATED_ROWS = 6, 12
+"""How many calls, maps or rows of tokens, from the last one back, are differentiated first; the others, and all of the
+other kind, in one pass if none of these matters."""
+
+PASSES = 8
+"""How many passes of the model the search takes, if it has found a layer within them."""
 
 FEW = 20
 """With fewer calls than these no layer is far from the input."""
@@ -139,19 +143,44 @@ class _Search:
         left = [call for call in self._calls if self._may_be(call)]
         best: Call | None = None
         fallback: Call | None = None
-        for _ in range(ROUNDS):
+        waiting: list[tuple[Call, Layout]] = []  # to be differentiated with those of the other kind
+        rows, passes = False, 1  # in which the layers were listed
+        for turn in range(ROUNDS):
             if not left:
                 break
-            tried = self._tried(left)
+            rows = not rows if turn == 1 and self._of_kind(not rows, left) else self._is_row(left[-1])
+            passes += self._passes_for(rows)
+            if best is not None and passes > PASSES:
+                break
+            tried = self._tried(left, rows)
+            seen = {call.name for call in tried}
             usable = self._with_layouts(tried)
-            found = self._that_matters(usable)
-            if found is not None and (best is None or found.run.place > best.run.place):
-                best = found
             fallback = fallback or (usable[-1][0] if usable else None)
-            rows, seen = self._is_row(tried[-1]), {call.name for call in tried}
-            left = [call for call in left if call.name not in seen and (best is None or self._is_row(call) != rows)]
-            left = [call for call in left if best is None or call.run.place > best.run.place]
+            left = [call for call in left if call.name not in seen]
+            first = DIFFERENTIATED_ROWS if rows else DIFFERENTIATED
+            now, waiting = (usable[-first:], usable[:-first]) if turn == 0 else ([*waiting, *usable], [])
+            best = self._later(best, self._that_matters(now))
+            if best is None and not self._of_kind(not rows, left):
+                best, waiting = self._that_matters(waiting), []
+            if best is not None:
+                place = best.run.place
+                left = [call for call in self._of_kind(not rows, left) if call.run.place > place]
+                waiting = [each for each in waiting if each[0].run.place > place]
         return best or fallback or self._where_nothing_changes()
+
+    def _of_kind(self, rows: bool, calls: Sequence[Call]) -> list[Call]:
+        """Those that return rows of tokens, or those that return maps."""
+        return [call for call in calls if self._is_row(call) == rows]
+
+    def _passes_for(self, rows: bool) -> int:
+        """How many passes it takes to measure calls of a kind, and to differentiate them."""
+        axes = len(self._measurements.size)
+        return axes + 2 if rows else len(HALVES.get(axes, ())) + 1
+
+    @staticmethod
+    def _later(one: Call | None, other: Call | None) -> Call | None:
+        """The one that ran later, of those that there are."""
+        return max(filter(None, (one, other)), key=lambda call: call.run.place, default=None)
 
     def _where_nothing_changes(self) -> Call | None:
         """The last layer whose shape has space, of a model in which the image changes nothing by more than rounding."""
@@ -167,10 +196,9 @@ class _Search:
             )
         return by_shape[-1] if by_shape else None
 
-    def _tried(self, calls: Sequence[Call]) -> list[Call]:
-        """Of maps or rows of tokens, whichever are last, the last ones."""
-        rows = self._is_row(calls[-1])
-        group = [call for call in calls if self._is_row(call) == rows]
+    def _tried(self, calls: Sequence[Call], rows: bool) -> list[Call]:
+        """Of maps or rows of tokens the last ones."""
+        group = self._of_kind(rows, calls)
         return (_last_rows(group) if rows else group)[-LOOKED_AT:]
 
     def _may_be(self, call: Call) -> bool:
@@ -214,18 +242,16 @@ class _Search:
 
     def _that_matters(self, usable: Sequence[tuple[Call, Layout]]) -> Call | None:
         """The last one at whose positions the score has a gradient, and that is no map of a head's outputs."""
-        for group in (usable[-DIFFERENTIATED:], usable[:-DIFFERENTIATED]):
-            if not group:
-                continue
-            if callable(self._reshape):  # which of the layers it is made for is the user's to say
-                return group[-1][0]
-            try:
-                gradients = self._gradients([call for call, _ in group])
-            except GradientsUnavailableError:
-                return usable[-1][0]
-            for call, layout in reversed(group):
-                if gradients[call.name] is not None and self._matters(gradients[call.name], layout):
-                    return call
+        in_order = sorted(usable, key=lambda each: each[0].run.place)
+        if not in_order or callable(self._reshape):  # which of the layers it is made for is the user's to say
+            return in_order[-1][0] if in_order else None
+        try:
+            gradients = self._gradients([call for call, _ in in_order])
+        except GradientsUnavailableError:
+            return in_order[-1][0]
+        for call, layout in reversed(in_order):
+            if gradients[call.name] is not None and self._matters(gradients[call.name], layout):
+                return call
         return None
 
     def _gradients(self, calls: Sequence[Call]) -> dict[str, Array | None]:
