@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
+from fusioncam_core import FusionCAM, GradCAM, ScoreCAM, adapt_model
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
+from fusioncam_torch import switches  # noqa: E402
 from torch_by_hand import grad_cam, image, seeded  # noqa: E402
 
 
@@ -268,3 +271,63 @@ def test_a_faked_quantisation_has_the_range_seen_in_training() -> None:
     assert model.training
     model(images)
     assert not all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+
+
+def test_of_many_buffers_the_written_one_comes_back() -> None:
+    """Small ones are copied and compared as one array; each has its own place in it."""
+
+    def use(module: Any) -> None:
+        module.second.add_(1)
+        module.third.data = torch.full((4,), 9.0)
+
+    model = net(torch.tensor([0.5, math.nan]), use)
+    model.register_buffer("second", torch.arange(6.0).reshape(2, 3))
+    model.register_buffer("third", torch.tensor([7.0, 8.0]))
+    model.register_buffer("count", torch.tensor(3))
+    model.register_buffer("large", torch.ones(1 << 17))
+    memory = model.third.data_ptr()
+    GradCAM(model.eval(), "conv")(image(1, 3, 8, 8), 1)
+    torch.testing.assert_close(model.extra, torch.tensor([0.5, math.nan]), equal_nan=True)
+    assert model.second.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert (model.third.tolist(), model.third.data_ptr()) == ([7, 8], memory)
+    assert (int(model.count), float(model.large.sum())) == (3, 1 << 17)
+
+
+def test_a_lock_that_an_interrupt_left_does_not_keep_others_waiting() -> None:
+    switch = switches.Switch(lambda mine, steps_back: None)
+    switch.need("interrupted")
+    switch._lock.acquire()  # as on the way out of a `with` that was interrupted
+    switch.done("interrupted")
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(switch._lock.acquire, timeout=5).result()
+
+
+def test_capture_runs_again_only_where_a_model_switched_gradients_off() -> None:
+    """A layer without a gradient may lie in front of a no_grad; a dead end is not worth a second pass."""
+
+    class DeadEnd(nn.Module):
+        def __init__(self, *, frozen: bool) -> None:
+            super().__init__()
+            self.conv, self.side, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+            self.frozen = frozen
+
+        def forward(self, images: Any) -> Any:
+            with torch.no_grad() if self.frozen else contextlib.nullcontext():
+                features = self.conv(images)
+            self.side(features)
+            return self.fc(features.mean(dim=(2, 3)))
+
+    def one_class(outputs: Any, targets: Any) -> Any:
+        return outputs[:, 1:2]
+
+    for frozen, passes in ((False, 1), (True, 2)):
+        model = seeded(lambda frozen=frozen: DeadEnd(frozen=frozen))
+        adapter = adapt_model(model)
+        counted: list[int] = []
+        model.register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
+        layers = adapter.capture(image(1, 3, 8, 8), ["conv", "side"], one_class, None).layers
+        assert len(counted) == passes
+        assert layers["side"].gradients is None
+        # The mean over 6 x 6 positions of the weights of class 1.
+        expected = (model.fc.weight[1] / 36).reshape(1, 4, 1, 1).expand(1, 4, 6, 6)
+        torch.testing.assert_close(layers["conv"].gradients[0], expected)

@@ -46,7 +46,7 @@ from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.layouts import Layouts
 from fusioncam_torch.signatures import about_inputs
 from fusioncam_torch.state import begin_inference, exchange, plain_attributes
-from fusioncam_torch.switches import EAGER, NO_CUDNN, STAYING_ON, Switch, is_compiled
+from fusioncam_torch.switches import EAGER, GRADIENTS, NO_CUDNN, Gradients, Switch, is_compiled
 from fusioncam_torch.taps import Replacement, Tap
 
 CPU_BATCH, GPU_BATCH = 4, 64
@@ -103,13 +103,15 @@ class TorchAdapter(ModelAdapter):
         return self._module
 
     def begin(self) -> None:
-        begin_inference(list(self._module.modules()), self.touch)
+        begin_inference(reach.modules(self._module), self.touch)
         self.touch(self._layouts.reset)
 
     def as_array(self, values: Any) -> torch.Tensor:
-        if error := reach.not_initialised(self._module, self.model_name):
-            raise error
-        like = dtypes.like_inputs(self._module, getattr(values, "ndim", 0))
+        modules = reach.modules(self._module)
+        parameters = reach.parameters(modules)
+        if any(map(torch.nn.parameter.is_lazy, parameters)):
+            raise reach.not_initialised(self._module, self.model_name)
+        like = dtypes.like_inputs(modules, parameters, getattr(values, "ndim", 0))
         return as_tensor(values, like.device, like.dtype)
 
     def input_ndim(self, which: Which) -> int | None:
@@ -202,7 +204,7 @@ class TorchAdapter(ModelAdapter):
             for handle in handles:
                 handle.remove()
 
-        with self._needing(EAGER, is_compiled(self._module.modules())), self.touching(remove):
+        with self._needing(EAGER, is_compiled(functools.partial(reach.modules, self._module))), self.touching(remove):
             for name, hook in hooks.items():
                 handles.append(reach.hook(self._modules[name], hook))
             yield
@@ -228,15 +230,21 @@ class TorchAdapter(ModelAdapter):
         with self._without_cudnn():
             frozen = tuple(layers)
             if not self._frozen.get(frozen, False):
-                capture = self._capture(inputs, layers, score, targets)
-                if frozen in self._frozen or all(each.gradients is not None for each in capture.layers.values()):
+                gradients = Gradients(stay_on=False)
+                capture = self._watched(inputs, layers, score, targets, gradients)
+                connected = all(each.gradients is not None for each in capture.layers.values())
+                if connected or frozen in self._frozen or not gradients.went_off:
                     return capture
             # What looks unconnected may be a frozen part under no_grad, on which the scores do depend.
-            who = object()
-            with torch.no_grad(), self.touching(functools.partial(STAYING_ON.done, who)):
-                within = self._capture(inputs, layers, score, targets, functools.partial(STAYING_ON.need, who))
+            within = self._watched(inputs, layers, score, targets, Gradients(stay_on=True))
             self._frozen[frozen] = any(each.gradients is not None for each in within.layers.values())
             return within
+
+    def _watched(
+        self, inputs: Inputs, layers: Sequence[str], score: Score, targets: torch.Tensor | None, gradients: Gradients
+    ) -> Capture:
+        with torch.no_grad(), self.touching(functools.partial(GRADIENTS.done, gradients)):
+            return self._capture(inputs, layers, score, targets, functools.partial(GRADIENTS.need, gradients))
 
     def _capture(
         self,

@@ -19,23 +19,25 @@ to 6e-5 only.
 """
 
 
-def like_inputs(module: torch.nn.Module, axes: int) -> torch.Tensor:
-    """A parameter of the dtype and on the device that an input of so many axes is to have.
+def like_inputs(
+    modules: Iterable[torch.nn.Module], parameters: Iterable[torch.nn.Parameter], axes: int
+) -> torch.Tensor:
+    """Of a model's parameters one of the dtype and on the device that an input of so many axes is to have.
 
     Where the parameters are of several dtypes (a tower in half precision, a scale in double) the first convolution over
     as many axes decides; without one, the dtype of the most numbers. A tensor of no numbers for a model without
     parameters.
     """
-    parameters = [each for each in module.parameters() if each.dtype in COMPUTED_IN]
-    if len({each.dtype for each in parameters}) > 1:
-        weights = [part.weight for part in module.modules() if isinstance(part, _ConvNd)]
+    floating = [each for each in parameters if each.dtype in COMPUTED_IN]
+    if len({each.dtype for each in floating}) > 1:
+        weights = [part.weight for part in modules if isinstance(part, _ConvNd)]
         weights = [each for each in weights if each.dtype in COMPUTED_IN]
         of_a_batch, of_one = ([each for each in weights if each.ndim == count] for count in (axes, axes + 1))
-        parameters = of_a_batch or of_one or _of_the_most(parameters)
-    return next(iter(parameters), torch.empty(0))
+        floating = of_a_batch or of_one or _of_the_most(floating)
+    return next(iter(floating), torch.empty(0))
 
 
-def _of_the_most(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _of_the_most(parameters: Sequence[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
     numbers: Counter[torch.dtype] = Counter()
     for each in parameters:
         numbers[each.dtype] += each.numel()

@@ -12,7 +12,10 @@ import torch
 
 from fusioncam_torch.switches import WHOLE_GRAPHS
 
-CONTAINERS = (dict, OrderedDict, list, set)
+CONTAINERS = frozenset((dict, OrderedDict, list, set))
+
+SMALL = 1 << 16
+"""Buffers of no more numbers are copied, and compared, as one array: most models have a hundred of a few."""
 
 Touch = Callable[[Callable[[], object]], None]
 """Registers a step back, before what it undoes is done."""
@@ -23,7 +26,7 @@ class _Buffer(NamedTuple):
 
     Attributes:
         lying: the same memory, as it lay: a model may resize its buffer, or give it other memory.
-        copy: its values; None if it has none, on the meta device.
+        copy: its values, if they were copied alone.
         version: how often it had been written to, if PyTorch counts that.
     """
 
@@ -31,6 +34,20 @@ class _Buffer(NamedTuple):
     lying: torch.Tensor
     copy: torch.Tensor | None
     version: int | None
+
+
+class _Pool(NamedTuple):
+    """Buffers of one dtype on one device, and their values one behind the other."""
+
+    buffers: list[_Buffer]
+    copy: torch.Tensor
+
+
+class _Buffers(NamedTuple):
+    """All buffers; of those that are in no pool and have values, each has its own copy."""
+
+    single: list[_Buffer]
+    pools: list[_Pool]
 
 
 def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
@@ -110,22 +127,18 @@ def _entries(modules: list[torch.nn.Module]) -> _Entries:
     entries = _Entries([], [])
     for module in modules:
         attributes = vars(module)
+        containers = [value for value in attributes.values() if type(value) in CONTAINERS]
         entries.filled.append((attributes, attributes.copy()))
-        for value in attributes.values():
-            if type(value) in CONTAINERS:
-                if value:
-                    entries.filled.append((value, value.copy()))
-                else:
-                    entries.empty.append(value)
+        entries.filled.extend([(value, value.copy()) for value in containers if value])
+        entries.empty.extend([value for value in containers if not value])
         if isinstance(module, torch.jit.ScriptModule):
             entries.filled.append((module._buffers, dict(module._buffers)))
     return entries
 
 
 def _put_back_entries(entries: _Entries) -> None:
-    for now in entries.empty:
-        if now:
-            now.clear()
+    for now in filter(None, entries.empty):
+        now.clear()
     for now, before in entries.filled:
         if isinstance(now, list):
             if len(now) != len(before) or not all(map(operator.is_, now, before)):
@@ -149,37 +162,64 @@ def _put_back_mapping(now: Any, before: dict[Any, Any]) -> None:
         now.update(before)
 
 
-def _buffers(modules: list[torch.nn.Module]) -> list[_Buffer]:
+def _buffers(modules: list[torch.nn.Module]) -> _Buffers:
     tensors = [tensor for module in modules for tensor in module._buffers.values() if tensor is not None]
-    return [
-        _Buffer(each, each.detach() if _is_plain(each) else each, *_values(each))
-        for each in {id(tensor): tensor for tensor in tensors}.values()
-    ]
+    single: list[_Buffer] = []
+    pooled: dict[Any, list[_Buffer]] = {}
+    for each in {id(tensor): tensor for tensor in tensors}.values():
+        if not _is_plain(each):
+            single.append(_Buffer(each, each, *_values(each)))
+        elif each.numel() > SMALL or each.is_inference() or each.is_complex():
+            single.append(_Buffer(each, each.detach(), *_values(each)))
+        else:
+            pooled.setdefault((each.dtype, each.device), []).append(_Buffer(each, each.detach(), None, None))
+    return _Buffers(single, [_Pool(each, _joined(each)) for each in pooled.values()])
 
 
 def _values(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int | None]:
+    """None of them on the meta device."""
     copy = None if tensor.is_meta else tensor.detach().clone()
     return copy, None if tensor.is_inference() else tensor._version
 
 
-def _put_back_values(buffers: list[_Buffer]) -> None:
+def _joined(buffers: list[_Buffer]) -> torch.Tensor:
+    return torch.cat([each.lying.reshape(-1) for each in buffers])
+
+
+def _put_back_values(buffers: _Buffers) -> None:
     """The same tensor objects with the same values; untouched if they never changed."""
-    for buffer in buffers:
-        if buffer.copy is None:
-            continue
-        if _was_written_to(buffer):
-            with torch.inference_mode():  # in which tensors that were made in it may be written to
-                buffer.lying.copy_(buffer.copy)
-        if _lies_elsewhere(buffer.tensor, buffer.lying):
-            buffer.tensor.data = buffer.lying
+    for pool in buffers.pools:
+        alone = pool.buffers
+        if _differ(_joined(pool.buffers), pool.copy):
+            copies = pool.copy.split([each.lying.numel() for each in pool.buffers])
+            alone = [
+                each._replace(copy=copy.view(each.lying.shape)) for each, copy in zip(pool.buffers, copies, strict=True)
+            ]
+        for each in alone:
+            _put_back_buffer(each)
+    for each in buffers.single:
+        if each.copy is not None:
+            _put_back_buffer(each)
 
 
-def _was_written_to(buffer: _Buffer) -> bool:
+def _put_back_buffer(buffer: _Buffer) -> None:
+    if buffer.copy is not None and _was_written_to(buffer, buffer.copy):
+        with torch.inference_mode():  # in which tensors that were made in it may be written to
+            buffer.lying.copy_(buffer.copy)
+    if _lies_elsewhere(buffer.tensor, buffer.lying):
+        buffer.tensor.data = buffer.lying
+
+
+def _was_written_to(buffer: _Buffer, before: torch.Tensor) -> bool:
     """By the values, which show what was written through `.data`, too; of what has no plain ones by PyTorch's count."""
     if _is_plain(buffer.lying):
-        quick = buffer.lying.dtype in COMPARED and torch.equal(buffer.lying, buffer.copy)
-        return not quick and not torch.equal(_bits(buffer.lying), _bits(buffer.copy))
+        return _differ(buffer.lying, before)
     return buffer.version is None or buffer.tensor._version != buffer.version
+
+
+def _differ(now: torch.Tensor, before: torch.Tensor) -> bool:
+    quick = now.dtype in COMPARED and torch.equal(now, before)
+    return not quick and not torch.equal(_bits(now), _bits(before))
 
 
 def _lies_elsewhere(tensor: torch.Tensor, before: torch.Tensor) -> bool:
