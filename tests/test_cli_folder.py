@@ -17,6 +17,7 @@ from fusioncam_core.cli import explain, main, work
 from fusioncam_core.cli.photographs import photographs_given
 from fusioncam_core.cli.preprocess import PRESETS, preprocess_parts, preprocessing_of
 from fusioncam_core.data.class_names import read_class_names
+from fusioncam_core.data.processors import ProcessorPreprocessing
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.results.index import Index
 from fusioncam_core.results.writing import INDEX, is_ours
@@ -472,7 +473,31 @@ class TestPreprocess:
             np.testing.assert_allclose(values, expected, atol=1e-5)
 
     def test_every_preset_is_complete(self):
-        assert all(set(preprocess_parts(name)) == {"scale", "mean", "std"} for name in PRESETS)
+        assert all(set(preprocess_parts(name)) == {"scale", "mean", "std", "colours"} for name in PRESETS)
+
+    def test_caffe(self):
+        """Blue before red, less the mean that Caffe's networks were trained with, in the range 0..255."""
+        pixels = np.array([[[255, 0, 51], [1, 2, 3]]], dtype=np.uint8)
+        expected = np.array([[[51 - 103.939, 0 - 116.779, 255 - 123.68], [3 - 103.939, 2 - 116.779, 1 - 123.68]]])
+        photograph = Image.fromarray(pixels)
+        prepared = self.made("caffe,size=1x2,crop=none", axis=-1)
+        np.testing.assert_allclose(prepared(photograph), expected, atol=1e-4)
+        first = self.made("caffe,size=1x2,crop=none")
+        np.testing.assert_allclose(first(photograph), np.moveaxis(expected, -1, 0), atol=1e-4)
+        assert prepared == Preprocessing((1, 2), None, "bicubic", (123.68, 116.779, 103.939), 1.0, "last", "bgr")
+
+    def test_a_preset_takes_the_place_of_the_loaders_colours(self):
+        own = Preprocessing((4, 4), colours="bgr")
+        assert self.made("imagenet", own).colours == "rgb"
+        assert self.made("size=5", own).colours == "bgr"
+        assert self.made("colours=rgb", own) == Preprocessing((4, 4))
+
+    def test_a_processor_does_not_stay_behind_what_is_said(self):
+        """It would go on with its own values and size."""
+        own = ProcessorPreprocessing((4, 4), 1.0, "bicubic", 0.0, 1.0, "first", processor=lambda photograph: 0)
+        made = self.made("zero-to-one,size=2", own)
+        assert made == Preprocessing((2, 2), 1.0, "bicubic", 0.0, 255.0, "first")
+        np.testing.assert_allclose(made(Image.new("RGB", (8, 8), "white")), np.ones((3, 2, 2)), atol=1e-6)
 
     def test_place(self):
         made = self.made("zero-to-one,size=224,resize=256,interpolation=bilinear,channels=last")
@@ -494,6 +519,9 @@ class TestPreprocess:
             ("sclae=1", "; did you mean scale?"),
             ("imagenet_", "; did you mean imagenet?"),
             ("mean=0.5,imagenet", "'imagenet' comes first, with parts that change it behind it"),
+            ("colours=bgr,imagenet", "'imagenet' comes first, with parts that change it behind it"),
+            ("caffee", "; did you mean caffe?"),
+            ("colours=gbr", "colours is 'gbr'; choose one of rgb, bgr"),
             ("mean=0.5,std=0.5", "mean and std up to 1 are usually of values in [0, 1]: add scale=1/255"),
             ("scale=x", "scale is a number such as 0.5 or 1/255: got 'x'"),
             ("scale=1/0", "scale is a number such as 0.5 or 1/255: got '1/0'"),
