@@ -691,7 +691,7 @@ class TestTargetsByName:
 
     @pytest.mark.parametrize("text", ['"cup', 'cu"p" ,"mug', '"cup"s', ",", ""])
     def test_what_is_no_list(self, text):
-        with pytest.raises(argparse.ArgumentTypeError, match="quote|is not a list of classes"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"quote|is not a list of classes"):
             targets_given(text)
 
     def test_no_files_for_a_name_that_there_is_not(self, workplace, capsys):
@@ -770,7 +770,10 @@ class TestFormOfTheMaps:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--raw"], "--raw: Fusion-CAM fuses maps in [0, 1], with which it masks the image. Choose a method of the"),
+            (
+                ["--raw"],
+                "--raw: Fusion-CAM fuses maps in [0, 1], with which it masks the image. Choose a method of the",
+            ),
             (["--signed"], "--signed: Fusion-CAM fuses maps in [0, 1]"),
             (["--method", "union-cam", "--signed"], "--signed: Union-CAM fuses maps in [0, 1]"),
             (["--size", "layer"], "--size layer: Fusion-CAM fuses maps at the input's size: expected --size input,"),

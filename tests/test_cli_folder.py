@@ -19,7 +19,9 @@ from fusioncam_core.cli.preprocess import PRESETS, preprocess_parts, preprocessi
 from fusioncam_core.data.class_names import read_class_names
 from fusioncam_core.data.processors import ProcessorPreprocessing
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.adapter import LayerInfo
 from fusioncam_core.results.index import Index
+from fusioncam_core.results.terminal import grouped_table
 from fusioncam_core.results.writing import INDEX, is_ours
 
 pytest.importorskip("torch")
@@ -610,6 +612,60 @@ class TestWhatIsSaid:
             file.write("\n\ndef first():\n    return LoadedModel(net(), preprocessing, layer='0')\n")
         assert main(["layers", *model("first"), "--last", "1"]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == "0 is the layer that is explained by default"
+
+    def grouped(self, names, last=99, default=None, kinds=None):
+        """The first and last columns of the rows, and the lines under them."""
+        kinds = kinds or {}
+        layers = [LayerInfo(each, kinds.get(each, "Conv"), (1, 8, 4, 4), spatial=True) for each in names]
+        lines = list(grouped_table(layers, default, last))
+        empty = lines.index("")
+        rows = [(line[2:].split()[0], line[len(lines[0].rstrip()) - 6 :].strip()) for line in lines[1:empty]]
+        return rows, lines[empty + 1 :]
+
+    def test_a_block_in_one_row(self):
+        """As a ViT runs: the parts of a block before the block, and the sequence of blocks behind them."""
+        names = ["patch", "blocks.0.norm", "blocks.0.attn.qkv", "blocks.0.attn", "blocks.0"]
+        names += ["blocks.1.norm", "blocks.1.attn.qkv", "blocks.1.attn", "blocks.1", "blocks", "norm"]
+        rows, below = self.grouped(names, default="norm", kinds={"blocks": "Sequential"})
+        assert rows == [("patch", ""), ("blocks.0", "3"), ("blocks.1", "3"), ("blocks", ""), ("norm", "")]
+        assert below == [
+            "inside: further layers of the block; without --last each has a row",
+            "* the layer that is explained by default",
+        ]
+        rows, below = self.grouped(names, last=4, default="norm", kinds={"blocks": "Sequential"})
+        assert rows == [("blocks.0", "3"), ("blocks.1", "3"), ("blocks", ""), ("norm", "")]
+        assert below[0] == "1 more before them"
+
+    def test_the_default_layer_has_a_row_of_its_own(self):
+        names = ["blocks.0.a", "blocks.0.b", "blocks.0.c", "blocks.0"]
+        rows, _ = self.grouped(names, default="blocks.0.b")
+        assert rows == [("blocks.0.a", ""), ("blocks.0.b", ""), ("blocks.0", "1")]
+
+    @pytest.mark.parametrize(
+        ("names", "kinds", "expected"),
+        [
+            # A sequence in a sequence, as in torchvision's ResNet; and a model that is one sequence.
+            (["layer1.0.conv", "layer1.0", "layer1.1.conv", "layer1.1", "layer1"], {"layer1": "Sequential"}, [1, 1, 0]),
+            (["0.0", "0.1", "0", "1"], {"0": "Sequential"}, [0, 0, 0, 0]),
+            # Paths as NNX and Linen write them, and the flat names of Keras' applications.
+            (["blocks[3].conv", "blocks[3].norm", "blocks[3]"], {}, [2]),
+            (["Block_3/Conv_0", "Block_3/Dense_0", "Block_3"], {}, [2]),
+            (["conv5_block3_1_conv", "conv5_block3_add", "conv5_block3_out", "avg"], {}, [2, 0]),
+            (["block1a_dwconv", "block1a_project_conv", "block2a_dwconv", "top_conv"], {}, [1, 0, 0]),
+            (["conv1", "conv2", "relu"], {}, [0, 0, 0]),
+        ],
+    )
+    def test_what_a_block_is(self, names, kinds, expected):
+        rows, _ = self.grouped(names, kinds=kinds)
+        assert [int(inside or 0) for _, inside in rows] == expected
+
+    def test_eighty_columns(self):
+        """Kinds are cut for it, names never."""
+        name = "a_long.path_to_a_layer.in_some_block.conv"
+        kinds = {name: "AKindOfALayerWithALongName"}
+        lines = list(grouped_table([LayerInfo(name, kinds[name], (1, 8, 4, 4), spatial=True)], None, 5))
+        assert max(map(len, lines)) <= 80
+        assert lines[1].split() == [name, "AKindOfALayerWi…", "8", "x", "4", "x", "4"]
 
     @pytest.mark.parametrize("number", ["0", "-1"])
     def test_no_layers(self, capsys, number):

@@ -161,7 +161,12 @@ class TestTorch:
         torch = pytest.importorskip("torch")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3))
+            layers = (
+                torch.nn.Conv2d(3, 4, 3),
+                torch.nn.AdaptiveAvgPool2d(1),
+                torch.nn.Flatten(),
+                torch.nn.Linear(4, 3),
+            )
             return torch.nn.Sequential(*layers)
 
     def test_cpu(self, network: Any) -> None:
@@ -291,7 +296,9 @@ class TestCommands:
         assert capsys.readouterr().err == ""
         assert main([*command, *model, "--device", "meta"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("fusioncam: error: --device meta: PyTorch has no device 'meta' here: expected one of cpu")
+        assert line.startswith(
+            "fusioncam: error: --device meta: PyTorch has no device 'meta' here: expected one of cpu"
+        )
 
     def test_a_model_that_nobody_places(self, capsys: pytest.CaptureFixture[str]) -> None:
         model = ["--model", "python:device_models:black_box"]

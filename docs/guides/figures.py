@@ -1,4 +1,4 @@
-"""Draws the pictures of the guides, and writes their numbers into the pages: `python docs/guides/figures.py`.
+"""Draws the pictures of the guides, and fills in their numbers: `python docs/guides/figures.py [PART ...]`.
 
 EfficientNet-Lite0 in PyTorch with its published weights, and scikit-image's photograph of a cup of coffee. It takes a
 minute on two cores.
@@ -19,9 +19,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from examples.zoo import efficientnet_lite0_torch  # noqa: E402
+from examples.zoo import efficientnet_lite0_torch, resnet8_torch  # noqa: E402
 from examples.zoo.photographs import photograph  # noqa: E402
-from fusioncam_core import EigenCAM, GradCAM, LayerCAM, LoadedModel, Preprocessing  # noqa: E402
+from fusioncam_core import EXPLAINERS, EigenCAM, GradCAM, LayerCAM, LoadedModel, Preprocessing  # noqa: E402
+from fusioncam_core.explainers.registry import capabilities  # noqa: E402
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion, measure_maps, randomisation_check  # noqa: E402
 from fusioncam_core.results.figures import FigureRow, figure  # noqa: E402
 
@@ -40,14 +41,27 @@ WRONG: dict[str, dict[str, Any]] = {
 """What `Preprocessing` has in place of `(x - 127) / 128`."""
 
 
-def main() -> None:
-    """Draw and write everything."""
+def main(parts: Sequence[str]) -> None:
+    """Draw and write the parts that are named, or everything."""
     loaded = efficientnet_lite0_torch.load()
     with Image.open(photograph("coffee")) as picture:
         coffee = picture.convert("RGB")
-    depths(loaded, coffee)
-    wrong_preprocessing(loaded, coffee)
-    randomised(loaded, coffee)
+    every = {"passes": passes, "depths": depths, "preprocessing": wrong_preprocessing, "randomised": randomised}
+    for name in parts or every:
+        every[name](loaded, coffee)
+
+
+def passes(_: LoadedModel, coffee: Image.Image) -> None:
+    """How often each method ran ResNet8, whose last layer has 64 channels, for one and for three classes."""
+    small = resnet8_torch.load()
+    image = small.preprocessing(coffee)[np.newaxis]
+    rows = []
+    for each in capabilities():
+        explainer = EXPLAINERS[each.name](small.model)
+        counts = (explainer(image, targets).numpy().evaluations for targets in ("top1", "top3"))
+        needs = [word for word, need in (("gradients", each.needs_gradients), ("a layer", each.needs_layer)) if need]
+        rows.append((f"`{each.name}`", each.family, ", ".join(needs) or "outputs alone", *map(str, counts)))
+    fill("which_method.md", "passes", table(("method", "family", "needs", "one class", "three classes"), rows))
 
 
 def depths(loaded: LoadedModel, coffee: Image.Image) -> None:
@@ -102,7 +116,9 @@ def wrong_preprocessing(loaded: LoadedModel, coffee: Image.Image) -> None:
 def randomised(loaded: LoadedModel, coffee: Image.Image) -> None:
     """How much of two methods' maps is left while the weights are shuffled, from the last layer on."""
     image = loaded.preprocessing(coffee)[np.newaxis]
-    checks = {each.title: randomisation_check(each(loaded.model), image, ESPRESSO, stages=4) for each in (GradCAM, EigenCAM)}
+    checks = {
+        each.title: randomisation_check(each(loaded.model), image, ESPRESSO, stages=4) for each in (GradCAM, EigenCAM)
+    }
     layers = next(iter(checks.values())).layers
     rows = [
         (f"`{layer}`", *(f"{float(check.similarities[place].mean()):.3f}" for check in checks.values()))
@@ -118,23 +134,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write(page: Any, name: str) -> None:
-    """Of few colours, so that the repository stays small."""
+    """As JPEG, so that the repository stays small."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    path = PICTURES / f"{name}.png"
-    page.savefig(path, dpi=110)
-    with Image.open(path) as picture:
-        picture.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+    page.savefig(PICTURES / f"{name}.jpg", dpi=110, pil_kwargs={"quality": 88, "optimize": True})
 
 
 def fill(page: str, mark: str, text: str) -> None:
     """Replace what stands between a page's marks."""
     path = GUIDES / page
     before = path.read_text(encoding="utf-8")
-    after, count = re.subn(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", lambda found: f"{found[1]}\n{text}\n\n{found[2]}", before, flags=re.S)
+    after, count = re.subn(
+        rf"(<!-- {mark} -->\n).*?(<!-- end -->)", lambda found: f"{found[1]}\n{text}\n\n{found[2]}", before, flags=re.S
+    )
     if count != 1:
         raise ValueError(f"{page} has {count} places called {mark}; expected one.")
     path.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -98,7 +98,9 @@ def class_of(name: str, class_names: Sequence[str] | None, option: str) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        raise InvalidValueError(f"{option}: {name!r} is the name of the classes {_listed(found, names)}: say the number.")
+        raise InvalidValueError(
+            f"{option}: {name!r} is the name of the classes {_listed(found, names)}: say the number."
+        )
     near = difflib.get_close_matches(name, names, n=3)
     raise InvalidValueError(
         f"{option}: the model has no class {name!r}"

@@ -33,7 +33,7 @@ def add_common(
     """The arguments that every command about a model has; `named` if it says the names of classes."""
     add = parser.add_argument_group("the model").add_argument
     add("--model", required=True, metavar="SPEC", help=SPEC_HELP)
-    devices = "where it runs: cpu, cuda, cuda:1, gpu for the first of any kind (default: where its loader puts it)"
+    devices = "where it runs: cpu, cuda:1, gpu for the first of any kind (default: where its loader puts it)"
     add("--device", metavar="NAME", help=devices)
     add("--task", choices=list(get_args(Task)), help="of the model (default: as its loader says)")
     kinds = "what the model returns (default: as its loader says)"
@@ -56,7 +56,8 @@ def _class_names(path: str) -> tuple[str, ...]:
 def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Callable[[Any], Any]]:
     """The model that the arguments name, and its preprocessing, whose answers are checked.
 
-    `--device` says where the model runs. What `--task`, `--outputs`, `--class-names` and `--preprocess` say takes the place of what the loader says.
+    `--device` says where the model runs. What `--task`, `--outputs`, `--class-names` and `--preprocess` say takes the
+    place of what the loader says.
 
     Raises:
         InvalidValueError: neither the spec nor `--preprocess` gives a preprocessing.

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from fusioncam_core.cli.classes import targets_given
 from fusioncam_core.cli.common import add_common, complain, load, say
@@ -19,7 +19,6 @@ from fusioncam_core.cli.report import add_report
 from fusioncam_core.cli.work import NO_INDEX, Work
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import CannotWriteError, InvalidValueError
-from fusioncam_core.explainers.options import Size
 from fusioncam_core.explainers.registry import EXPLAINERS, find_method
 from fusioncam_core.extras import require
 from fusioncam_core.models.digest import shows_weights
@@ -31,6 +30,7 @@ from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
+    from fusioncam_core.explainers.options import Size
 
 
 _FUSION_OPTIONS = ("percentile", "contributions", "variant")
@@ -85,7 +85,7 @@ def _add_form(parser: argparse.ArgumentParser) -> None:
 
 def _size(text: str) -> Size:
     if text in ("input", "layer"):
-        return text
+        return cast("Size", text)
     sides = text.split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is none of input, layer and sizes such as 56x56")

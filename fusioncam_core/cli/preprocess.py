@@ -21,7 +21,7 @@ PRESETS = MappingProxyType({
     "caffe": "scale=1,mean=123.68,116.779,103.939,std=1,colours=bgr",
 })  # fmt: skip
 """What is done to the values 0..255, as the field names it. Keras' applications have three of them: `imagenet` as
-mode="torch", `minus-one-to-one` as mode="tf", and `caffe`, the mean in the order red, green, blue as everywhere here."""
+mode="torch", `minus-one-to-one` as mode="tf", and `caffe`, its mean in the order red, green, blue as all means here."""
 
 VALUES = ("scale", "mean", "std")
 PLACE = ("size", "crop", "resize", "interpolation", "channels", "colours")

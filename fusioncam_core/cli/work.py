@@ -63,7 +63,7 @@ class Work:
         last: the last explanation, if there is any.
 
     Raises:
-        ValueError: the pictures cannot be drawn as the arguments say, or a target is the name of no class, or of several.
+        ValueError: the pictures cannot be drawn as the arguments say, or a target is no class's name, or several's.
     """
 
     def __init__(

@@ -36,9 +36,6 @@ _LAYER_HEADER = ("layer", "kind", "output", "measured")
 _GROUP_HEADER = ("layer", "kind", "output", "inside")
 
 
-_KIND_WIDTH = 24
-
-
 _SCREEN = 80
 
 
@@ -135,15 +132,15 @@ def grouped_table(layers: Sequence[LayerInfo], default: str | None, last: int) -
     """
     marks = _marks(layers, default)
     groups = list(_groups(layers, marks))[-last:]
-    rows = [_group_row([layers[place] for place in group]) for group in groups]
+    rows = _narrowed([_group_row([layers[place] for place in group]) for group in groups])
     shown = [marks[group[-1]] for group in groups]
-    yield from (line[:_SCREEN] for line in _marked_rows(_GROUP_HEADER, rows, shown))
+    yield from _marked_rows(_GROUP_HEADER, rows, shown)
     yield ""
     listed = sum(map(len, groups))
     if listed < len(layers):
         yield f"{len(layers) - listed} more before them"
     if any(len(group) > 1 for group in groups):
-        yield "inside: layers of the block besides; without --last all are listed"
+        yield "inside: further layers of the block; without --last each has a row"
     yield from _about_the_mark(layers, marks, shown)
 
 
@@ -151,9 +148,7 @@ def _marks(layers: Sequence[LayerInfo], default: str | None) -> list[bool]:
     return [layer.default if default is None else layer.name == default for layer in layers]
 
 
-def _marked_rows(
-    header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[bool]
-) -> Iterator[str]:
+def _marked_rows(header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[bool]) -> Iterator[str]:
     cells = [header, *(tuple(map(visible, row)) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header) - 1)]
     for mark, row in zip([" ", *("*" if each else " " for each in marks)], cells, strict=True):
@@ -203,8 +198,14 @@ def _prefixes(name: str) -> list[str]:
 
 def _group_row(group: Sequence[LayerInfo]) -> tuple[str, str, str, str]:
     *inside, layer = group
-    kind = _kind(layer) if len(_kind(layer)) <= _KIND_WIDTH else f"{_kind(layer)[: _KIND_WIDTH - 1]}…"
-    return layer.name, kind, _lengths(layer), f"{len(inside)}" if inside else ""
+    return layer.name, _kind(layer), _lengths(layer), f"{len(inside)}" if inside else ""
+
+
+def _narrowed(rows: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+    """The rows with kinds so short that 80 columns hold them; names stay whole, since `--layer` takes them."""
+    taken = sum(max(map(len, column)) for column in list(zip(_GROUP_HEADER, *rows, strict=True))[::2])
+    left = max(_SCREEN - taken - len(_GROUP_HEADER[-1]) - len("* ") - 3 * len("  "), len(_GROUP_HEADER[1]))
+    return [(name, _fit(kind, left), output, inside) for name, kind, output, inside in rows]
 
 
 def _lengths(layer: LayerInfo) -> str:
