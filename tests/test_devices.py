@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,33 @@ class TestKeras:
     def test_devices_that_are_not_there(self, model: Any) -> None:
         with pytest.raises(ValueError, match=r"has no device 'tpu' here: expected one of cpu"):
             place_model(LoadedModel(model), "tpu")
+
+
+class TestKerasOnTorch:
+    """Keras takes everything to one device there: whatever Keras runs on here, the way for PyTorch is tried."""
+
+    @pytest.fixture
+    def model(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        torch = pytest.importorskip("torch")
+        pytest.importorskip("keras")
+        from fusioncam_torch import placing
+
+        monkeypatch.setattr(placing, "there", lambda: ["cpu", "cuda:0", "cuda:1"])
+        return SimpleNamespace(name="net", variables=[SimpleNamespace(value=torch.zeros(2))])
+
+    def test_where_it_is(self, model: Any) -> None:
+        from fusioncam_keras import placing
+
+        for device in ("cpu", "CPU:0"):
+            placing._on_torch(model, device)
+
+    @pytest.mark.parametrize(("wanted", "target", "visible"), [("gpu", "cuda:0", "0"), ("cuda:1", "cuda:1", "1")])
+    def test_another_device(self, model: Any, wanted: str, target: str, visible: str) -> None:
+        from fusioncam_keras import placing
+
+        expected = rf"^net is on cpu, .* `with keras\.device\('{target}'\):` .* CUDA_VISIBLE_DEVICES={visible}\.$"
+        with pytest.raises(ValueError, match=expected):
+            placing._on_torch(model, wanted)
 
 
 MODEL = """

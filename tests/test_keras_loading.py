@@ -204,6 +204,22 @@ class TestPreprocessInput:
         assert array.shape == (5, 6, 3)
         np.testing.assert_allclose(array[2, 3], self.CAFFE, rtol=0, atol=1e-3)
 
+    @pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
+    def test_another_size_on_the_command_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The function no longer makes the arrays, which is said; what it does to the values stays."""
+        module: Any = ModuleType("held_keras")
+        module.load = lambda: (classifier(size=(None, None, 3)), keras.applications.resnet50.preprocess_input)
+        monkeypatch.setitem(sys.modules, "held_keras", module)
+        self.PHOTOGRAPH.save(tmp_path / "red.png")
+        arguments = [str(tmp_path / "red.png"), "--out", str(tmp_path / "out"), "--method", "hires-cam", "--maps-only"]
+        assert main(["explain", *arguments, "--model", "python:held_keras:load", "--preprocess", "size=6x7"]) == 0
+        assert "--preprocess takes the place of the preprocessing that 'python:held_keras:load'" in capsys.readouterr().err
+        found = Explanation.load(tmp_path / "out" / "red.npz")
+        assert found.images.shape == (1, 6, 7, 3)
+        np.testing.assert_allclose(found.images[0, 3, 3], self.CAFFE, rtol=0, atol=1e-3)
+
     def test_size_that_is_left_open(self) -> None:
         loaded = load_model((classifier(size=(None, None, 3)), keras.applications.resnet50.preprocess_input))
         assert loaded.preprocessing.size == (224, 224)

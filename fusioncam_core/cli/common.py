@@ -16,6 +16,7 @@ import numpy as np
 from fusioncam_core.cli.preprocess import HELP, preprocess_parts, preprocessing_of
 from fusioncam_core.data.class_names import read_class_names
 from fusioncam_core.data.preprocessing import Preprocessing
+from fusioncam_core.data.processors import ProcessorPreprocessing
 from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError, PreprocessingWarning
 from fusioncam_core.models.outputs import OutputKind, Task
 from fusioncam_core.plugins.foreign import described, foreign_code
@@ -97,7 +98,7 @@ def _loaded(arguments: argparse.Namespace) -> LoadedModel:
     if not said:
         return loaded
     own = loaded.preprocessing
-    if own is not None and not isinstance(own, Preprocessing):
+    if own is not None and (isinstance(own, ProcessorPreprocessing) or not isinstance(own, Preprocessing)):
         complain(f"warning: --preprocess takes the place of the preprocessing that {arguments.model!r} brings")
     axis = None if isinstance(own, Preprocessing) else adapt_model(loaded.model).input_channel_axis
     return replace(loaded, preprocessing=preprocessing_of(arguments.preprocess, own, axis))
