@@ -27,8 +27,9 @@ class TestGuide:
         names = code_blocks.run(guide, blocks)
         if guide.stem == "which_layer":
             assert names["late"].layer == "4"
-            assert names["raw"].maps.shape == (2, 32, 32)
-            assert names["early"].maps.shape == names["both"].maps.shape == (2, 32, 32)
+            assert names["small"].maps.shape == (2, 16, 16)
+            assert names["early"].layer == "1"
+            assert set(names["both"].parts) == {"1", "4"}
         if guide.stem == "is_my_map_right":
             assert names["check"].similarities.shape == (2, 2), "two layers, two images"
 

@@ -215,7 +215,9 @@ class TestPreprocessInput:
         self.PHOTOGRAPH.save(tmp_path / "red.png")
         arguments = [str(tmp_path / "red.png"), "--out", str(tmp_path / "out"), "--method", "hires-cam", "--maps-only"]
         assert main(["explain", *arguments, "--model", "python:held_keras:load", "--preprocess", "size=6x7"]) == 0
-        assert "--preprocess takes the place of the preprocessing that 'python:held_keras:load'" in capsys.readouterr().err
+        assert (
+            "--preprocess takes the place of the preprocessing that 'python:held_keras:load'" in capsys.readouterr().err
+        )
         found = Explanation.load(tmp_path / "out" / "red.npz")
         assert found.images.shape == (1, 6, 7, 3)
         np.testing.assert_allclose(found.images[0, 3, 3], self.CAFFE, rtol=0, atol=1e-3)

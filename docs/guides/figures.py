@@ -30,6 +30,9 @@ PICTURES = ROOT / "docs" / "images" / "guides"
 GUIDES = ROOT / "docs" / "guides"
 ESPRESSO = 967
 DEPTHS = ("_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_swish")
+DRAWN = ("_blocks.0", "_blocks.4", "_blocks.10", "_swish")
+"""Of these, those in the picture, which is to be seen on a page's width."""
+
 STEPS = 32
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -65,15 +68,16 @@ def passes(_: LoadedModel, coffee: Image.Image) -> None:
 
 
 def depths(loaded: LoadedModel, coffee: Image.Image) -> None:
-    """One photograph at six layers, the first to the last, and what the metrics say of each map."""
+    """One photograph at layers from the first to the last, and what the metrics say of each map."""
     image = loaded.preprocessing(coffee)[np.newaxis]
     view = np.asarray(loaded.preprocessing.view(coffee))
     drawn, rows = [], []
     for method in (GradCAM, LayerCAM):
         maps = [method(loaded.model, layer)(image, ESPRESSO).numpy() for layer in DEPTHS]
-        drawn.append(FigureRow(view, [each.maps[0] for each in maps], method.title))
+        shown = [each.maps[0] for layer, each in zip(DEPTHS, maps, strict=True) if layer in DRAWN]
+        drawn.append(FigureRow(view, shown, method.title))
         rows += [row_of(loaded, image, method.title, layer, each) for layer, each in zip(DEPTHS, maps, strict=True)]
-    write(figure(drawn, ["Photograph", *DEPTHS], caption="Class espresso."), "depths")
+    write(figure(drawn, ["Photograph", *DRAWN], caption="Class espresso."), "depths")
     head = ("method", "layer", "positions", "drop (↓)", "insertion (↑)", "deletion (↓)")
     fill("which_layer.md", "depths", table(head, rows))
 
