@@ -88,7 +88,7 @@ import jax
 import numpy as np
 
 import jax_models
-from fusioncam_core import FusionCAM, FusionCamError
+from fusioncam_core import FusionCamError, GradCAM
 from fusioncam_core.plugins.loading import place_model
 
 warnings.simplefilter("ignore")
@@ -96,9 +96,9 @@ for name in sys.argv[1:]:
     make = getattr(jax_models, name)
     shape = (2, 3, 12, 16) if name == "equinox" else (2, 12, 16, 3)
     images = np.random.default_rng(0).random(shape, dtype=np.float32)
-    usual = FusionCAM(make().model)(images, 1)
+    usual = GradCAM(make().model)(images, 1)
     try:
-        placed = FusionCAM(place_model(make(), "cpu:1").model)(images, 1)
+        placed = GradCAM(place_model(make(), "cpu:1").model)(images, 1)
     except FusionCamError as error:
         print(name, error)
         continue
@@ -125,18 +125,20 @@ def on_two_devices(folder: Path, *arguments: str, code: str = ON_TWO_DEVICES) ->
 
 
 class TestJax:
-    @pytest.mark.parametrize(
-        ("library", "name"), [("flax", "nnx"), ("flax", "linen"), ("equinox", "equinox"), ("keras", "keras")]
-    )
-    def test_the_map_is_made_there(self, tmp_path: Path, library: str, name: str) -> None:
-        pytest.importorskip("jax")
-        pytest.importorskip(library)
-        assert on_two_devices(tmp_path, name).strip() == f"{name} {{1}} cpu:1 {{0}} True"
+    """In as few processes as can be: each imports JAX anew."""
 
-    def test_arrays_that_cannot_be_seen(self, tmp_path: Path) -> None:
-        pytest.importorskip("jax")
-        said = on_two_devices(tmp_path, "closures")
-        assert said.startswith("closures (<lambda>, <lambda>) holds its arrays where they cannot be seen")
+    def test_the_map_is_made_there(self, tmp_path: Path) -> None:
+        for library in ("jax", "flax", "equinox"):
+            pytest.importorskip(library)
+        names = ("nnx", "linen", "equinox")
+        *moved, refused = on_two_devices(tmp_path, *names, "closures").splitlines()
+        assert moved == [f"{name} {{1}} cpu:1 {{0}} True" for name in names]
+        assert refused.startswith("closures (<lambda>, <lambda>) holds its arrays where they cannot be seen")
+
+    def test_of_keras(self, tmp_path: Path) -> None:
+        for library in ("jax", "keras"):
+            pytest.importorskip(library)
+        assert on_two_devices(tmp_path, "keras").strip() == "keras {1} cpu:1 {0} True"
 
     def test_on_the_command_line(self, tmp_path: Path) -> None:
         pytest.importorskip("jax")
