@@ -28,6 +28,6 @@ def chosen_device(wanted: str, there: Sequence[str], framework: str) -> str:
         if its_kind in (kind, *_SAME.get(kind, ())) and number in ("", its_number or "0"):
             return device
     raise InvalidValueError(
-        f"{framework} has no device {wanted!r} here: expected one of {', '.join(there)}. "
-        "One that is there and not seen may lack its driver, or a build of the framework for it."
+        f"{framework} has no device {wanted!r} here: expected one of {', '.join(there)}. If the machine has it, its "
+        f"driver is missing, or {framework} was installed without support for it."
     )
