@@ -41,6 +41,7 @@ SLOWEST_FILES = (
     "test_input_shapes.py",
     "test_explainers.py",
     "test_held_models.py",
+    "test_devices.py",
     "test_default_layer.py",
     "test_ensembles.py",
     "test_metrics_imputation.py",

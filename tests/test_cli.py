@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from PIL import Image
 from absence import hide
 from fusioncam_core import Contrast, Explanation
 from fusioncam_core.cli import main
+from fusioncam_core.cli.classes import numbered, targets_given
 from fusioncam_core.cli.drawing import add_drawing, style_of
 from fusioncam_core.explainers import EXPLAINERS
 from fusioncam_core.metrics import Deletion
@@ -27,7 +29,7 @@ from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.style import Style
 from fusioncam_core.results.writing import is_ours
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 MODELS = """
 import numpy as np
@@ -531,7 +533,7 @@ class TestPictures:
     def test_a_row_of_contrast(self, workplace, capsys):
         command = ["explain", "noise.png", *model(), *self.GRADIENT, "--targets", "5", "--contrast", "D", "1"]
         assert main(command) == 0
-        assert "  why d and not b: " in capsys.readouterr().out
+        assert "  why d and not b: value " in capsys.readouterr().out
         loaded = load_model(model()[1])
         image = loaded.preprocessing(Image.open("noise.png"))[None]
         found = self.arrays("maps/noise.npz")
@@ -541,6 +543,22 @@ class TestPictures:
             np.testing.assert_allclose(found["maps"][number], expected.maps[0], atol=1e-6)
         numbers = json.loads((workplace / "maps" / "noise.json").read_text())["targets"]
         assert [(each["class"], each["name"]) for each in numbers] == [(5, "f"), (None, "why d and not b")]
+
+    def test_the_table_of_a_contrast_has_values_and_no_probabilities(self, workplace, capsys):
+        command = ["explain", "noise.png", *model(), "--contrast", "a", "b", "--explain-table"]
+        assert main(command) == 0
+        lines = capsys.readouterr().out.splitlines()
+        of_class, of_contrast = (line for line in lines if line.endswith("union weight  fusion weight"))
+        assert of_class.split()[0] == "probability"
+        assert of_contrast.split()[0] == "value"
+        assert len(of_class) == len(of_contrast)
+        baseline = lines[lines.index(of_contrast) + 1].split()
+        # The logits of a black picture, which the bias of the last layer has alone where the others see zeros.
+        loaded = load_model(model()[1])
+        black = loaded.model(torch.zeros(1, 3, 12, 16)).detach()[0]
+        assert float(baseline[1]) == pytest.approx(float(black[0] - black[1]), abs=6e-5)
+        assert "  value          of a contrast or another function of the outputs, which has" in lines
+        assert max(map(len, lines)) <= 80
 
     def test_two_contrasts_of_a_model_without_names(self, workplace, capsys):
         assert main(["explain", "noise.png", *model("pair"), "--contrast", "0", "1", "--contrast", "1", "0"]) == 0
@@ -588,11 +606,11 @@ class TestPictures:
         ("function", "arguments", "message"),
         [
             ("pair", ["--frame", "photograph"], "--frame photograph needs a model with a fusioncam_core.Prep"),
-            ("pair", ["--contrast", "a", "b"], "--contrast: expected two numbers of classes, got 'a'"),
+            ("pair", ["--contrast", "a", "b"], "--contrast: expected numbers of classes, got 'a'"),
             (
                 "twins",
                 ["--contrast", "twin", "0"],
-                "--contrast: 'twin' is the name of the classes 1, 2: say the number",
+                "--contrast: 'twin' is the name of the classes 1 (twin), 2 (Twin): say the number",
             ),
         ],
     )
@@ -600,6 +618,175 @@ class TestPictures:
         assert main(["explain", "noise.png", *model(function), "--method", "grad-cam", *arguments]) == 2
         (line,) = errors(capsys)
         assert line.startswith(f"fusioncam: error: {message}")
+
+
+class TestTargetsByName:
+    def targets(self, text, function="named"):
+        """The classes that were explained, in their order."""
+        command = ["explain", "noise.png", *model(function), "--method", "eigen-cam", "--maps-only", "--overwrite"]
+        assert main([*command, "--targets", text]) == 0
+        with np.load("fusioncam-out/noise.npz") as found:
+            return found["targets"].reshape(-1).tolist()
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("c", [2]),
+            ("E, b,3", [4, 1, 3]),
+            ('"c",0', [2, 0]),
+        ],
+    )
+    def test_names_beside_numbers(self, text, expected):
+        assert self.targets(text) == expected
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("white shark", [0]),
+            ("Great White Shark", [0]),
+            ('"great white shark, white shark"', [0]),
+            ('"404",404', [1, 404]),
+            ("404", [404]),
+            ('"say ""a""",top5', [2, 3]),
+            ("top", [4]),
+            ("cat", [5]),
+        ],
+    )
+    def test_names_that_are_numbers_or_have_commas_or_quotes(self, text, expected):
+        names = ("great white shark, white shark", "404", 'say "a"', "top5", "top", "cat", "cat, kitten")
+        assert numbered(targets_given(text), names) == expected
+
+    def test_what_is_explained_is_that_class(self):
+        """And no other row: the map is the explainer's of the number."""
+        assert main(["explain", "noise.png", *model(), "--method", "grad-cam", "--targets", "f"]) == 0
+        loaded = load_model(model()[1])
+        image = loaded.preprocessing(Image.open("noise.png"))[None]
+        expected = EXPLAINERS["grad-cam"](loaded.model)(image, 5).numpy()
+        with np.load("fusioncam-out/noise.npz") as found:
+            np.testing.assert_allclose(found["maps"], expected.maps[0], atol=1e-6)
+
+    def test_by_the_names_of_a_file(self, workplace):
+        (workplace / "names.txt").write_text("\n".join(["ant", "bee", "cow", "dog", "elk", "fox", "gnu"]))
+        command = ["explain", "noise.png", *model("bare"), "--preprocess", "zero-to-one,size=12x16", "--maps-only"]
+        named = ["--class-names", "names.txt", "--method", "grad-cam", "--targets", "fox"]
+        assert main([*command, *named]) == 0
+        with np.load("fusioncam-out/noise.npz") as found:
+            assert found["targets"].item() == 5
+
+    @pytest.mark.parametrize(
+        ("text", "names", "message"),
+        [
+            ("expresso", ("espresso", "cup"), "the model has no class 'expresso'; did you mean 'espresso'?"),
+            ("x", ("espresso", "cup"), "the model has no class 'x'; say its number, from 0."),
+            ("crane", ("crane", "cup", "crane"), "'crane' is the name of the classes 0 (crane), 2 (crane): say the"),
+            ("bass", ("sea, bass", "bass, sound"), "'bass' is the name of the classes 0 (sea, bass), 1 (bass, sound)"),
+            ("cup", ("cup",) * 12, "9 (cup) and 2 more: say the number."),
+            ("cup", None, "expected numbers of classes, got 'cup': the model's loader brings no names of classes. "),
+        ],
+    )
+    def test_names_that_there_are_not_or_several_times(self, text, names, message):
+        with pytest.raises(ValueError, match=r"^--targets: ") as caught:
+            numbered(targets_given(text), names)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("text", ['"cup', 'cu"p" ,"mug', '"cup"s', ",", ""])
+    def test_what_is_no_list(self, text):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"quote|is not a list of classes"):
+            targets_given(text)
+
+    def test_no_files_for_a_name_that_there_is_not(self, workplace, capsys):
+        assert main(["explain", "noise.png", *model(), "--targets", "aa"]) == 2
+        assert errors(capsys) == ["fusioncam: error: --targets: the model has no class 'aa'; did you mean 'a'?"]
+        assert not (workplace / "fusioncam-out").exists()
+
+
+class TestFormOfTheMaps:
+    GRADIENT = ("--method", "grad-cam", "--targets", "5")
+
+    def explained(self, *options, method="grad-cam"):
+        command = ["explain", "noise.png", *model(), "--method", method, "--targets", "5", "--overwrite"]
+        assert main([*command, *options]) == 0
+        return Explanation.load("fusioncam-out/noise.npz")
+
+    def expected(self, **options):
+        loaded = load_model(model()[1])
+        image = loaded.preprocessing(Image.open("noise.png"))[None]
+        return EXPLAINERS["grad-cam"](loaded.model, **options)(image, 5).numpy()
+
+    @pytest.mark.parametrize(
+        ("given", "options", "form"),
+        [
+            (("--signed",), {"relu": False}, "signed"),
+            (("--no-relu",), {"relu": False}, "signed"),
+            (("--raw",), {"normalised": False}, "raw"),
+            (("--signed", "--raw"), {"relu": False, "normalised": False}, "raw"),
+            (("--size", "layer"), {"size": "layer"}, "normalised"),
+            (("--size", "5x7", "--signed"), {"size": (5, 7), "relu": False}, "signed"),
+            (("--size", "6"), {"size": (6, 6)}, "normalised"),
+            (("--size", "input"), {}, "normalised"),
+        ],
+    )
+    def test_is_the_explainers(self, given, options, form):
+        found, expected = self.explained(*given), self.expected(**options)
+        assert found.form == expected.form == form
+        np.testing.assert_allclose(found.maps, expected.maps, atol=1e-6)
+        assert found.raw_range is None if form == "raw" else found.raw_range.shape == (1, 2)
+
+    def test_values(self):
+        """The layer's maps are 4 x 6; the raw map of the signed sum is Grad-CAM's by hand."""
+        signed, raw = self.explained("--signed", "--size", "layer"), self.explained("--raw", "--signed", "--size=layer")
+        assert signed.maps.shape == raw.maps.shape == (1, 4, 6)
+        network = load_model(model()[1])
+        image = torch.as_tensor(network.preprocessing(Image.open("noise.png"))[None])
+        activations = network.model[:2](image).detach()
+        # Behind the layer there are the mean over the positions and a linear layer: the gradient is its weight / 24.
+        by_hand = torch.einsum("k,bkij->bij", network.model[4].weight[5] / 24, activations).detach().numpy()
+        np.testing.assert_allclose(raw.maps, by_hand, atol=1e-6)
+        np.testing.assert_allclose(signed.maps, by_hand / np.abs(by_hand).max(), atol=1e-5)
+
+    def test_of_fusion_cam(self):
+        assert self.explained("--size", "5x7", method="fusion-cam").maps.shape == (1, 5, 7)
+
+    def test_a_picture_of_signed_maps(self):
+        """Where the map is largest by its magnitude, it covers the photograph with the end of its colours."""
+        ends = {"coolwarm": (180, 4, 38), "inferno": (252, 255, 164)}
+        dull = np.random.default_rng(0).integers(96, 160, (24, 40, 3), dtype=np.uint8)
+        Image.fromarray(dull).save("noise.png")
+        for options, there, absent in (((), "inferno", "coolwarm"), (("--signed",), "coolwarm", "inferno")):
+            found = self.explained(*options, "--alpha", "1", "--frame", "window", "--colour-map", there)
+            assert found.maps.max() == pytest.approx(1.0), "the end is the upper one"
+            with Image.open("fusioncam-out/noise.png") as picture:
+                pixels = np.asarray(picture.convert("RGB"), dtype=int)[:, : picture.width * 4 // 5]
+            distances = {name: np.abs(pixels - ends[name]).max(axis=-1).min() for name in (there, absent)}
+            assert distances[there] <= 12 < distances[absent]
+
+    def test_the_index(self):
+        self.explained("--raw", "--size", "layer")
+        with open("fusioncam-out/index.csv", encoding="utf-8", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert (row["class"], row["method"], row["picture"], row["warnings"]) == ("5", "grad-cam", "noise.png", "")
+        assert float(row["score"]) == pytest.approx(float(self.expected().scores[0]), abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ["--raw"],
+                "--raw: Fusion-CAM fuses maps in [0, 1], with which it masks the image. Choose a method of the",
+            ),
+            (["--signed"], "--signed: Fusion-CAM fuses maps in [0, 1]"),
+            (["--method", "union-cam", "--signed"], "--signed: Union-CAM fuses maps in [0, 1]"),
+            (["--size", "layer"], "--size layer: Fusion-CAM fuses maps at the input's size: expected --size input,"),
+            (["--size", "layer", "--method", "rise"], "--size layer: RISE looks at no layer"),
+            (["--size", "big"], "argument --size: 'big' is none of input, layer and sizes such as 56x56"),
+            (["--size", "0x4"], "argument --size: '0x4' is none of input, layer and sizes"),
+            (["--size", "1x2x3"], "argument --size: '1x2x3' is none of input, layer and sizes"),
+        ],
+    )
+    def test_what_a_method_has_not(self, workplace, capsys, arguments, message):
+        assert main(["explain", "noise.png", "--model", "python:nothing:never", *arguments]) == 2
+        (line,) = errors(capsys)
+        assert line.startswith(f"fusioncam: error: {message}"), "before the model is looked for"
 
 
 class TestBrokenPhotographs:
@@ -698,8 +885,8 @@ class TestErrors:
             (["explain", "noise.png"], "error: the following arguments are required: --model"),
             (["explain", *model()], "error: the following arguments are required: PHOTO"),
             (
-                ["explain", "noise.png", *model(), "--targets", "cat"],
-                "error: argument --targets: 'cat' is not a list of class numbers such as 281 or 281,285",
+                ["explain", "noise.png", *model(), "--targets", "281,,285"],
+                "error: argument --targets: '281,,285' is not a list of classes such as 281 or 281,cup, nor a word",
             ),
             (["explain", "noise.png", *model(), "--method", "cam"], "error: --method is one of '"),
             (

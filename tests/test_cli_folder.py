@@ -17,8 +17,11 @@ from fusioncam_core.cli import explain, main, work
 from fusioncam_core.cli.photographs import photographs_given
 from fusioncam_core.cli.preprocess import PRESETS, preprocess_parts, preprocessing_of
 from fusioncam_core.data.class_names import read_class_names
+from fusioncam_core.data.processors import ProcessorPreprocessing
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.adapter import LayerInfo
 from fusioncam_core.results.index import Index
+from fusioncam_core.results.terminal import grouped_table
 from fusioncam_core.results.writing import INDEX, is_ours
 
 pytest.importorskip("torch")
@@ -472,7 +475,31 @@ class TestPreprocess:
             np.testing.assert_allclose(values, expected, atol=1e-5)
 
     def test_every_preset_is_complete(self):
-        assert all(set(preprocess_parts(name)) == {"scale", "mean", "std"} for name in PRESETS)
+        assert all(set(preprocess_parts(name)) == {"scale", "mean", "std", "colours"} for name in PRESETS)
+
+    def test_caffe(self):
+        """Blue before red, less the mean that Caffe's networks were trained with, in the range 0..255."""
+        pixels = np.array([[[255, 0, 51], [1, 2, 3]]], dtype=np.uint8)
+        expected = np.array([[[51 - 103.939, 0 - 116.779, 255 - 123.68], [3 - 103.939, 2 - 116.779, 1 - 123.68]]])
+        photograph = Image.fromarray(pixels)
+        prepared = self.made("caffe,size=1x2,crop=none", axis=-1)
+        np.testing.assert_allclose(prepared(photograph), expected, atol=1e-4)
+        first = self.made("caffe,size=1x2,crop=none")
+        np.testing.assert_allclose(first(photograph), np.moveaxis(expected, -1, 0), atol=1e-4)
+        assert prepared == Preprocessing((1, 2), None, "bicubic", (123.68, 116.779, 103.939), 1.0, "last", "bgr")
+
+    def test_a_preset_takes_the_place_of_the_loaders_colours(self):
+        own = Preprocessing((4, 4), colours="bgr")
+        assert self.made("imagenet", own).colours == "rgb"
+        assert self.made("size=5", own).colours == "bgr"
+        assert self.made("colours=rgb", own) == Preprocessing((4, 4))
+
+    def test_a_processor_does_not_stay_behind_what_is_said(self):
+        """It would go on with its own values and size."""
+        own = ProcessorPreprocessing((4, 4), 1.0, "bicubic", 0.0, 1.0, "first", processor=lambda photograph: 0)
+        made = self.made("zero-to-one,size=2", own)
+        assert made == Preprocessing((2, 2), 1.0, "bicubic", 0.0, 255.0, "first")
+        np.testing.assert_allclose(made(Image.new("RGB", (8, 8), "white")), np.ones((3, 2, 2)), atol=1e-6)
 
     def test_place(self):
         made = self.made("zero-to-one,size=224,resize=256,interpolation=bilinear,channels=last")
@@ -494,6 +521,9 @@ class TestPreprocess:
             ("sclae=1", "; did you mean scale?"),
             ("imagenet_", "; did you mean imagenet?"),
             ("mean=0.5,imagenet", "'imagenet' comes first, with parts that change it behind it"),
+            ("colours=bgr,imagenet", "'imagenet' comes first, with parts that change it behind it"),
+            ("caffee", "; did you mean caffe?"),
+            ("colours=gbr", "colours is 'gbr'; choose one of rgb, bgr"),
             ("mean=0.5,std=0.5", "mean and std up to 1 are usually of values in [0, 1]: add scale=1/255"),
             ("scale=x", "scale is a number such as 0.5 or 1/255: got 'x'"),
             ("scale=1/0", "scale is a number such as 0.5 or 1/255: got '1/0'"),
@@ -582,6 +612,60 @@ class TestWhatIsSaid:
             file.write("\n\ndef first():\n    return LoadedModel(net(), preprocessing, layer='0')\n")
         assert main(["layers", *model("first"), "--last", "1"]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == "0 is the layer that is explained by default"
+
+    def grouped(self, names, last=99, default=None, kinds=None):
+        """The first and last columns of the rows, and the lines under them."""
+        kinds = kinds or {}
+        layers = [LayerInfo(each, kinds.get(each, "Conv"), (1, 8, 4, 4), spatial=True) for each in names]
+        lines = list(grouped_table(layers, default, last))
+        empty = lines.index("")
+        rows = [(line[2:].split()[0], line[len(lines[0].rstrip()) - 6 :].strip()) for line in lines[1:empty]]
+        return rows, lines[empty + 1 :]
+
+    def test_a_block_in_one_row(self):
+        """As a ViT runs: the parts of a block before the block, and the sequence of blocks behind them."""
+        names = ["patch", "blocks.0.norm", "blocks.0.attn.qkv", "blocks.0.attn", "blocks.0"]
+        names += ["blocks.1.norm", "blocks.1.attn.qkv", "blocks.1.attn", "blocks.1", "blocks", "norm"]
+        rows, below = self.grouped(names, default="norm", kinds={"blocks": "Sequential"})
+        assert rows == [("patch", ""), ("blocks.0", "3"), ("blocks.1", "3"), ("blocks", ""), ("norm", "")]
+        assert below == [
+            "inside: further layers of the block; without --last each has a row",
+            "* the layer that is explained by default",
+        ]
+        rows, below = self.grouped(names, last=4, default="norm", kinds={"blocks": "Sequential"})
+        assert rows == [("blocks.0", "3"), ("blocks.1", "3"), ("blocks", ""), ("norm", "")]
+        assert below[0] == "1 more before them"
+
+    def test_the_default_layer_has_a_row_of_its_own(self):
+        names = ["blocks.0.a", "blocks.0.b", "blocks.0.c", "blocks.0"]
+        rows, _ = self.grouped(names, default="blocks.0.b")
+        assert rows == [("blocks.0.a", ""), ("blocks.0.b", ""), ("blocks.0", "1")]
+
+    @pytest.mark.parametrize(
+        ("names", "kinds", "expected"),
+        [
+            # A sequence in a sequence, as in torchvision's ResNet; and a model that is one sequence.
+            (["layer1.0.conv", "layer1.0", "layer1.1.conv", "layer1.1", "layer1"], {"layer1": "Sequential"}, [1, 1, 0]),
+            (["0.0", "0.1", "0", "1"], {"0": "Sequential"}, [0, 0, 0, 0]),
+            # Paths as NNX and Linen write them, and the flat names of Keras' applications.
+            (["blocks[3].conv", "blocks[3].norm", "blocks[3]"], {}, [2]),
+            (["Block_3/Conv_0", "Block_3/Dense_0", "Block_3"], {}, [2]),
+            (["conv5_block3_1_conv", "conv5_block3_add", "conv5_block3_out", "avg"], {}, [2, 0]),
+            (["block1a_dwconv", "block1a_project_conv", "block2a_dwconv", "top_conv"], {}, [1, 0, 0]),
+            (["conv1", "conv2", "relu"], {}, [0, 0, 0]),
+        ],
+    )
+    def test_what_a_block_is(self, names, kinds, expected):
+        rows, _ = self.grouped(names, kinds=kinds)
+        assert [int(inside or 0) for _, inside in rows] == expected
+
+    def test_eighty_columns(self):
+        """Kinds are cut for it, names never."""
+        name = "a_long.path_to_a_layer.in_some_block.conv"
+        kinds = {name: "AKindOfALayerWithALongName"}
+        lines = list(grouped_table([LayerInfo(name, kinds[name], (1, 8, 4, 4), spatial=True)], None, 5))
+        assert max(map(len, lines)) <= 80
+        assert lines[1].split() == [name, "AKindOfALayerWi…", "8", "x", "4", "x", "4"]
 
     @pytest.mark.parametrize("number", ["0", "-1"])
     def test_no_layers(self, capsys, number):

@@ -23,6 +23,7 @@ from fusioncam_core import (
 )
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.cli import main
+from fusioncam_core.cli.preprocess import preprocess_parts, preprocessing_of
 from libraries import framework
 
 keras = framework("keras")
@@ -174,6 +175,52 @@ class TestPreprocessInput:
         left.paste((255, 255, 255), (0, 0, 10, 27))
         array = loaded.preprocessing(left)[..., 0] + 103.939
         np.testing.assert_allclose(array[4, [0, 1, 4, 8]], [255, 255, 0, 0], atol=8)  # of a bicubic filter
+
+    def test_what_it_does_is_written_down(self) -> None:
+        for application, mean, std, colours in (
+            (keras.applications.resnet, (123.68, 116.779, 103.939), (1.0,) * 3, "bgr"),
+            (keras.applications.vgg16, (123.68, 116.779, 103.939), (1.0,) * 3, "bgr"),
+            (keras.applications.mobilenet_v2, (127.5,) * 3, (127.5,) * 3, "rgb"),
+            (keras.applications.efficientnet, (0.0,) * 3, (1.0,) * 3, "rgb"),
+            (keras.applications.densenet, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"),
+        ):
+            found = load_model((classifier(), application.preprocess_input)).preprocessing
+            np.testing.assert_allclose(found.mean, mean, atol=1e-3)
+            np.testing.assert_allclose(found.std, std, atol=1e-3)
+            assert found.colours == colours
+
+    def test_the_preset_of_the_command_line(self) -> None:
+        """--preprocess caffe is what keras.applications.resnet.preprocess_input does."""
+        made = preprocessing_of(preprocess_parts("caffe,size=7x9,crop=none,interpolation=nearest"), None, -1)
+        pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+        for application in (keras.applications.resnet, keras.applications.vgg19):
+            expected = application.preprocess_input(pixels[np.newaxis].astype(np.float32), data_format="channels_last")
+            np.testing.assert_allclose(made(Image.fromarray(pixels)), expected[0], rtol=0, atol=1e-4)
+
+    def test_another_size_of_it(self) -> None:
+        loaded = load_model((classifier(), keras.applications.resnet50.preprocess_input))
+        made = preprocessing_of(preprocess_parts("size=5x6"), loaded.preprocessing, None)
+        array = made(self.PHOTOGRAPH)
+        assert array.shape == (5, 6, 3)
+        np.testing.assert_allclose(array[2, 3], self.CAFFE, rtol=0, atol=1e-3)
+
+    @pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
+    def test_another_size_on_the_command_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The function no longer makes the arrays, which is said; what it does to the values stays."""
+        module: Any = ModuleType("held_keras")
+        module.load = lambda: (classifier(size=(None, None, 3)), keras.applications.resnet50.preprocess_input)
+        monkeypatch.setitem(sys.modules, "held_keras", module)
+        self.PHOTOGRAPH.save(tmp_path / "red.png")
+        arguments = [str(tmp_path / "red.png"), "--out", str(tmp_path / "out"), "--method", "hires-cam", "--maps-only"]
+        assert main(["explain", *arguments, "--model", "python:held_keras:load", "--preprocess", "size=6x7"]) == 0
+        assert (
+            "--preprocess takes the place of the preprocessing that 'python:held_keras:load'" in capsys.readouterr().err
+        )
+        found = Explanation.load(tmp_path / "out" / "red.npz")
+        assert found.images.shape == (1, 6, 7, 3)
+        np.testing.assert_allclose(found.images[0, 3, 3], self.CAFFE, rtol=0, atol=1e-3)
 
     def test_size_that_is_left_open(self) -> None:
         loaded = load_model((classifier(size=(None, None, 3)), keras.applications.resnet50.preprocess_input))

@@ -18,6 +18,7 @@ from fusioncam_core import (
     FusionCAM,
     GradCAM,
     LayerInfo,
+    LoadedModel,
     ModelAdapter,
     evaluate,
     plugin_manager,
@@ -29,6 +30,8 @@ from fusioncam_core.explainers.result import Result
 from fusioncam_core.metrics import METRICS, Measured, Metric
 from fusioncam_core.models.adapter import LayerCapture, unknown_layer
 from fusioncam_core.plugins import hookspecs
+from fusioncam_core.plugins.devices import chosen_device
+from fusioncam_core.plugins.loading import place_model
 from fusioncam_core.plugins.manager import DISABLE_VARIABLE
 
 hookimpl = pluggy.HookimplMarker("fusioncam")
@@ -38,6 +41,13 @@ FRAMEWORKS = ("torch", "tensorflow", "jax", "jaxlib", "keras", "flax", "equinox"
 
 class Brightness:
     """A model of no framework: two classes, how bright the left and the right half of the image are."""
+
+
+class PlacedBrightness(Brightness):
+    """One that knows where it is."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
 
 
 class BrightnessAdapter(ModelAdapter):
@@ -121,6 +131,10 @@ class BrightnessPlugin:
         return BrightnessAdapter() if isinstance(model, Brightness) else None
 
     @hookimpl
+    def fusioncam_place_model(self, model: Any, device: str) -> Any:
+        return PlacedBrightness(device) if isinstance(model, Brightness) else None
+
+    @hookimpl
     def fusioncam_methods(self) -> list[type[Explainer]]:
         return [positive_gradients()]
 
@@ -167,6 +181,7 @@ def test_every_hook_is_documented_and_answered(registered: None) -> None:
         "fusioncam_array_namespace",
         "fusioncam_complete_model",
         "fusioncam_load_model",
+        "fusioncam_place_model",
         "fusioncam_describe_models",
         "fusioncam_methods",
         "fusioncam_metrics",
@@ -189,6 +204,37 @@ def test_a_third_partys_plugin(registered: None) -> None:
     np.testing.assert_allclose(explanation.maps[0, 0], expected, atol=1e-6)
     assert explanation.model == "Brightness"
     np.testing.assert_allclose(to_numpy(explanation.scores), [[3, 1]])
+
+
+def test_a_third_partys_device(registered: None) -> None:
+    loaded = LoadedModel(Brightness(), class_names=("left", "right"))
+    placed = place_model(loaded, "chip:3")
+    assert (placed.model.device, placed.class_names) == ("chip:3", ("left", "right"))
+    with pytest.raises(TypeError, match=r"No plugin places a model of type builtins\.str on a device, got 'cpu'"):
+        place_model(LoadedModel("weights"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("cpu", "cpu"),
+        ("CPU:0", "cpu"),
+        ("cuda", "cuda:0"),
+        ("cuda:1", "cuda:1"),
+        ("gpu", "cuda:0"),
+        ("gpu:1", "cuda:1"),
+        (" Cuda:1 ", "cuda:1"),
+    ],
+)
+def test_devices_by_name(wanted: str, expected: str) -> None:
+    assert chosen_device(wanted, ["cpu", "cuda:0", "cuda:1"], "Frame") == expected
+    assert chosen_device("cuda:1", ["gpu:0", "gpu:1", "cpu:0"], "Frame") == "gpu:1"
+
+
+@pytest.mark.parametrize("wanted", ["cuda:2", "cpu:1", "tpu", "meta", "", "cuda:x"])
+def test_devices_that_are_not_there(wanted: str) -> None:
+    with pytest.raises(ValueError, match=r"^Frame has no device '.*' here: expected one of cpu, cuda:0\."):
+        chosen_device(wanted, ["cpu", "cuda:0"], "Frame")
 
 
 def test_a_third_partys_method(registered: None) -> None:

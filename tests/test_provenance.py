@@ -140,6 +140,7 @@ class TestWhatIsSaid:
             "mean": 127.0,
             "std": 128.0,
             "channels": "first",
+            "colours": "rgb",
         }
         found.save(tmp_path / "out", pictures=False)
         assert Explanation.load(tmp_path / "out" / "a") == found

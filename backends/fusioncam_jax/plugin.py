@@ -24,7 +24,7 @@ def fusioncam_adapt_model(model: Any, options: Mapping[str, Any]) -> Any:
     """
     if "jax" not in sys.modules or options.get("framework", "jax") != "jax":
         return None
-    network = _alone(model) if not isinstance(model, tuple) else _in_parts(model, options)
+    network = _network(model, options)
     if network is None:
         return None
     from fusioncam_jax.adapter import JaxAdapter
@@ -44,6 +44,19 @@ def fusioncam_array_namespace(array: Any) -> Any:
 
 
 @hookimpl
+def fusioncam_place_model(model: Any, device: str) -> Any:
+    """The arrays of a module, its variables or parameters, moved."""
+    if "jax" not in sys.modules:
+        return None
+    network = _network(model, {})
+    if network is None:
+        return None
+    from fusioncam_jax.placing import place
+
+    return place(model, device, network.name)
+
+
+@hookimpl
 def fusioncam_describe_models() -> str:
     """Modules of three systems, and functions."""
     return (
@@ -52,6 +65,10 @@ def fusioncam_describe_models() -> str:
         'JAX functions (features, head) or (apply, parameters), with backend_options={"framework": "jax"} '
         'where nothing in them is JAX\'s: pip install "fusioncam[jax]"'
     )
+
+
+def _network(model: Any, options: Mapping[str, Any]) -> Any:
+    return _in_parts(model, options) if isinstance(model, tuple) else _alone(model)
 
 
 def _alone(model: Any) -> Any:

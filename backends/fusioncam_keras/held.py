@@ -36,9 +36,36 @@ def complete(loaded: LoadedModel) -> LoadedModel | None:
         )
     (height, width), channels = found
     window = Preprocessing((height or 224, width or 224), mean=0.0, std=1.0, channels=channels)
-    settings = {name: getattr(window, name) for name in Preprocessing.__dataclass_fields__}
+    settings = {name: getattr(window, name) for name in Preprocessing.__dataclass_fields__} | _values(function)
     made = ProcessorPreprocessing(**settings, processor=_OfPhotographs(function, window))
     return replace(loaded, preprocessing=made)
+
+
+def _values(function: Callable[..., Any]) -> dict[str, Any]:
+    """The fields `mean`, `std` and `colours` of a function, as it turns out of a few colours; {} if it does more.
+
+    They say in words what the processor does, and are what `--preprocess size=...` goes on with.
+    """
+    format_ = {"data_format": "channels_last"} if _takes_channels(function) else {}
+    rows = np.asarray([[0, 0, 0], [255, 255, 255], [255, 0, 0], [10, 70, 200]], dtype=np.float32)
+    found = np.asarray(function(rows[np.newaxis, np.newaxis].copy(), **format_))[0, 0]
+    black, white, red, _ = found
+    std = 255.0 / (white - black)
+    bgr = abs(float(red[0] - black[0])) < abs(float(red[2] - black[2]))
+    turned = rows[:, ::-1] if bgr else rows
+    mean = -black * std
+    if not np.allclose((turned - mean) / std, found, rtol=0.0, atol=1e-3):
+        return {}
+    order = slice(None, None, -1 if bgr else 1)
+    return {
+        "mean": tuple(float(np.float32(value)) for value in mean[order]),
+        "std": tuple(float(np.float32(value)) for value in std[order]),
+        "colours": "bgr" if bgr else "rgb",
+    }
+
+
+def _takes_channels(function: Callable[..., Any]) -> bool:
+    return "data_format" in inspect.signature(function).parameters
 
 
 def _is_of_keras(function: Any) -> bool:
@@ -55,8 +82,7 @@ class _OfPhotographs:
 
     def __call__(self, photograph: Any) -> Any:
         values = self._window(photograph)[np.newaxis]
-        takes_channels = "data_format" in inspect.signature(self._function).parameters
-        format_ = {"data_format": f"channels_{self._window.channels}"} if takes_channels else {}
+        format_ = {"data_format": f"channels_{self._window.channels}"} if _takes_channels(self._function) else {}
         return self._function(values, **format_)[0]
 
     def __repr__(self) -> str:

@@ -131,8 +131,8 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
         warn(
             f"'keras:{path}' has no Rescaling or Normalization layer, and its file does not say what was done to the "
             "images: they are scaled to [0, 1]. If it was trained on another range, say so with --preprocess, such as "
-            "--preprocess minus-one-to-one, or load it in a function that returns (model, preprocessing) and name that "
-            "as python:package.module:function.",
+            "--preprocess minus-one-to-one, or caffe for ResNet50 and VGG of Keras' applications; or load it in a "
+            "function that returns (model, preprocessing) and name that as python:package.module:function.",
             PreprocessingWarning,
         )
     return Preprocessing((height or 224, width or 224), mean=0.0, std=1.0 if scales else 255.0, channels=channels)

@@ -17,7 +17,7 @@ from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, View, not_an_a
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
-from fusioncam_jax.adapter import EXECUTION
+from fusioncam_jax.adapter import EXECUTION, _beside
 from fusioncam_jax.programs import Program, Programs
 from fusioncam_keras.engine import Captured, Engine, OutOfReachError, Run, unchanged
 
@@ -43,7 +43,8 @@ class JaxEngine(Engine):
     def as_array(self, values: Any) -> jax.Array:
         if not isinstance(values, np.ndarray | jax.Array):
             raise not_an_array(values, "a JAX array")
-        array = jnp.asarray(values)
+        # Bound to the variables' device where they are bound to one, so that it says where the model runs.
+        array = _beside(values, self._values())
         return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
     def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:

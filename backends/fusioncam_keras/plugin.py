@@ -54,6 +54,17 @@ def fusioncam_complete_model(loaded: LoadedModel) -> LoadedModel | None:
     return complete(loaded)
 
 
+@hookimpl(tryfirst=True)
+def fusioncam_place_model(model: Any, device: str) -> Any:
+    """Moved on JAX; on TensorFlow and PyTorch Keras computes on one device, and another is refused."""
+    keras = sys.modules.get("keras")
+    if keras is None or not isinstance(model, getattr(keras, "Layer", ())):
+        return None
+    from fusioncam_keras.placing import place
+
+    return place(model, device)
+
+
 @hookimpl
 def fusioncam_describe_models() -> str:
     """Keras 3 models."""

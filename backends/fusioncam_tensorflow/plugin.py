@@ -62,6 +62,19 @@ def fusioncam_array_namespace(array: Any) -> Any:
 
 
 @hookimpl
+def fusioncam_place_model(model: Any, device: str) -> Any:
+    """A pair stays where its variables are: another device is refused."""
+    if "tensorflow" not in sys.modules or not (_is_pair(model) and any(map(_has_tensorflow_in_it, model))):
+        return None
+    from fusioncam_tensorflow.adapter import PairAdapter
+    from fusioncam_tensorflow.placing import require_on
+
+    adapter = PairAdapter(model, {})
+    require_on(adapter._device, device, adapter.model_name)
+    return model
+
+
+@hookimpl
 def fusioncam_describe_models() -> str:
     """Pairs of functions."""
     return (

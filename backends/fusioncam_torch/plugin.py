@@ -66,6 +66,17 @@ def fusioncam_complete_model(loaded: LoadedModel) -> LoadedModel | None:
 
 
 @hookimpl
+def fusioncam_place_model(model: Any, device: str) -> Any:
+    """By the module's own `to`."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return None
+    from fusioncam_torch.placing import place
+
+    return place(model, device)
+
+
+@hookimpl
 def fusioncam_describe_models() -> str:
     """PyTorch modules."""
     return 'torch.nn.Module: pip install "fusioncam[torch]"'

@@ -16,11 +16,12 @@ import numpy as np
 from fusioncam_core.cli.preprocess import HELP, preprocess_parts, preprocessing_of
 from fusioncam_core.data.class_names import read_class_names
 from fusioncam_core.data.preprocessing import Preprocessing
+from fusioncam_core.data.processors import ProcessorPreprocessing
 from fusioncam_core.errors import FusionCamError, InvalidTypeError, InvalidValueError, PreprocessingWarning
 from fusioncam_core.models.outputs import OutputKind, Task
 from fusioncam_core.plugins.foreign import described, foreign_code
 from fusioncam_core.plugins.loaded_model import LoadedModel
-from fusioncam_core.plugins.loading import load_model
+from fusioncam_core.plugins.loading import load_model, place_model
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.visible import visible
 
@@ -33,6 +34,8 @@ def add_common(
     """The arguments that every command about a model has; `named` if it says the names of classes."""
     add = parser.add_argument_group("the model").add_argument
     add("--model", required=True, metavar="SPEC", help=SPEC_HELP)
+    devices = "where it runs: cpu, cuda:1, gpu for the first of any kind (default: where its loader puts it)"
+    add("--device", metavar="NAME", help=devices)
     add("--task", choices=list(get_args(Task)), help="of the model (default: as its loader says)")
     kinds = "what the model returns (default: as its loader says)"
     add("--outputs", choices=list(get_args(OutputKind)), help=kinds)
@@ -54,7 +57,8 @@ def _class_names(path: str) -> tuple[str, ...]:
 def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Callable[[Any], Any]]:
     """The model that the arguments name, and its preprocessing, whose answers are checked.
 
-    What `--task`, `--outputs`, `--class-names` and `--preprocess` say takes the place of what the loader says.
+    `--device` says where the model runs. What `--task`, `--outputs`, `--class-names` and `--preprocess` say takes the
+    place of what the loader says.
 
     Raises:
         InvalidValueError: neither the spec nor `--preprocess` gives a preprocessing.
@@ -88,14 +92,23 @@ def _loaded(arguments: argparse.Namespace) -> LoadedModel:
             warnings.simplefilter("ignore", PreprocessingWarning)
         loaded = load_model(arguments.model)
     given = {"task": arguments.task, "output_kind": arguments.outputs, "class_names": arguments.class_names}
+    if arguments.device is not None:
+        loaded = _placed(loaded, arguments.device)
     loaded = replace(loaded, **{name: value for name, value in given.items() if value is not None})
     if not said:
         return loaded
     own = loaded.preprocessing
-    if own is not None and not isinstance(own, Preprocessing):
+    if own is not None and (isinstance(own, ProcessorPreprocessing) or not isinstance(own, Preprocessing)):
         complain(f"warning: --preprocess takes the place of the preprocessing that {arguments.model!r} brings")
     axis = None if isinstance(own, Preprocessing) else adapt_model(loaded.model).input_channel_axis
     return replace(loaded, preprocessing=preprocessing_of(arguments.preprocess, own, axis))
+
+
+def _placed(loaded: LoadedModel, device: str) -> LoadedModel:
+    try:
+        return place_model(loaded, device)
+    except FusionCamError as error:
+        raise InvalidValueError(f"--device {device}: {error}") from error
 
 
 def announce(what: str) -> None:

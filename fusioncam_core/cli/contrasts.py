@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fusioncam_core.cli.classes import class_of
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.outputs import Task
 from fusioncam_core.models.target_functions import BinaryLogit, Contrast
@@ -50,23 +50,7 @@ def _number(text: str, class_names: Sequence[str] | None, classes: int) -> int:
         if int(text) >= classes:
             raise InvalidValueError(f"--contrast: the model has classes 0 to {classes - 1}, got {text}.")
         return int(text)
-    if class_names is None:
-        raise InvalidValueError(
-            f"--contrast: expected two numbers of classes, got {text!r}: the model's loader brings no names of classes."
-        )
-    wanted = text.casefold()
-    found = [number for number in range(classes) if class_names[number].casefold() == wanted]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InvalidValueError(
-            f"--contrast: {text!r} is the name of the classes {', '.join(map(str, found))}: say the number."
-        )
-    near = difflib.get_close_matches(text, [class_names[number] for number in range(classes)], n=3)
-    raise InvalidValueError(
-        f"--contrast: the model has no class {text!r}"
-        + (f"; did you mean {' or '.join(map(repr, near))}?" if near else "; say its number, from 0.")
-    )
+    return class_of(text, class_names, "--contrast")
 
 
 def _called(number: int, class_names: Sequence[str] | None) -> str:

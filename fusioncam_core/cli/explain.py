@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
+from fusioncam_core.cli.classes import targets_given
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
@@ -29,6 +30,7 @@ from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
+    from fusioncam_core.explainers.options import Size
 
 
 _FUSION_OPTIONS = ("percentile", "contributions", "variant")
@@ -45,7 +47,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     add = parser.add_argument
     add("photographs", nargs="+", metavar="PHOTO", help=GIVEN_HELP)
-    add("--targets", type=_targets, metavar="N[,N...]", help="classes, or top5 for as many (default: the top class)")
+    classes = "classes by number or name, or top5 for as many (default: the top class)"
+    add("--targets", type=targets_given, metavar="C[,C...]", help=classes)
     contrast = "one row more: why class A (a number or a name) and not B; may be given again"
     add("--contrast", nargs=2, action="append", default=[], metavar=("A", "B"), help=contrast)
     add("--layer", metavar="NAME", help="layer to explain (default: the one that `fusioncam layers` marks)")
@@ -57,6 +60,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--index", choices=[*get_args(IndexFormat), NO_INDEX], default="csv", help=listed)
     add("--maps-only", action="store_true", help="write maps and numbers, draw no pictures")
     add("--explain-table", action="store_true", help="say under the tables what their numbers mean")
+    _add_form(parser)
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
     add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
@@ -69,14 +73,23 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add_common(parser, run)
 
 
-def _targets(text: str) -> list[int] | str:
-    if text.startswith("top") and text[3:].isdecimal():
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        message = f"{text!r} is not a list of class numbers such as 281 or 281,285, nor a word such as top5"
-        raise argparse.ArgumentTypeError(message) from None
+def _add_form(parser: argparse.ArgumentParser) -> None:
+    """The arguments about the maps themselves, which `Explainer` has as `relu`, `normalised` and `size`."""
+    add = parser.add_argument_group("the maps").add_argument
+    signed = "keep what speaks against a class, as values below 0 (default: cut it off)"
+    add("--signed", "--no-relu", action="store_true", help=signed)
+    add("--raw", action="store_true", help="in the method's own units, not normalised (default: in [0, 1])")
+    sizes = "input, layer, or a height and a width as in 56x56 (default: input)"
+    add("--size", type=_size, metavar="HxW", help=sizes)
+
+
+def _size(text: str) -> Size:
+    if text in ("input", "layer"):
+        return cast("Size", text)
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of input, layer and sizes such as 56x56")
+    return int(sides[0]), int(sides[-1])
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,6 +169,29 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if _given(arguments, _LIMITS) and not method.takes_budget:
         name = next(iter(_given(arguments, _LIMITS)))
         raise InvalidValueError(f"--{name} is for Score-CAM and what builds on it, not {arguments.method}")
+    _check_form(arguments, method)
+
+
+def _check_form(arguments: argparse.Namespace, method: type[Explainer]) -> None:
+    """Refuse a form of the maps that the method does not have, before a model is loaded."""
+    given = [f"--{name}" for name in ("signed", "raw") if getattr(arguments, name)]
+    fused = method.family == "ensemble"
+    if given and (fused or not method.takes_form):
+        why = "fuses maps in [0, 1], with which it masks the image" if fused else "gives its maps in [0, 1]"
+        other = "a method of the family gradient or region, which `fusioncam methods` lists"
+        raise InvalidValueError(f"{given[0]}: {method.title} {why}. Choose {other}, with --method.")
+    if arguments.size == "layer" and (fused or not method.needs_layer):
+        why = "fuses maps at the input's size" if fused else "looks at no layer"
+        raise InvalidValueError(f"--size layer: {method.title} {why}: expected --size input, or one such as 56x56.")
+    if arguments.size is not None and not method.takes_form:
+        raise InvalidValueError(f"--size: {method.title} gives its maps at the input's size.")
+
+
+def _form(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options about the maps, as explainers have them; those that are not given are left to them."""
+    said = {"relu": not arguments.signed, "normalised": not arguments.raw}
+    size = {} if arguments.size is None else {"size": arguments.size}
+    return {**{name: value for name, value in said.items() if not value}, **size}
 
 
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -174,4 +210,5 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel, progress: boo
         progress=progress,
         weights_digest=shows_weights(adapter),
         **_given(arguments, (*_FUSION_OPTIONS, *_LIMITS)),
+        **_form(arguments),
     )

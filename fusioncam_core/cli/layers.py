@@ -12,7 +12,7 @@ from fusioncam_core.cli.common import add_common, load, say
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.explainers import GradCAM
 from fusioncam_core.extras import require
-from fusioncam_core.results.terminal import layer_table
+from fusioncam_core.results.terminal import grouped_table, layer_table
 
 if TYPE_CHECKING:
     pass
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("--all", action="store_true", help="list also layers without spatial extent")
-    parser.add_argument("--last", type=int, metavar="N", help="list the last N alone (default: all)")
+    parser.add_argument("--last", type=int, metavar="N", help="the last N rows, a block in one (default: all layers)")
     add_common(parser, run, named=False)
 
 
@@ -35,5 +35,6 @@ def run(arguments: argparse.Namespace) -> int:
     layers = explainer.layers(preprocessing(blank)[np.newaxis])
     shown = [layer for layer in layers if layer.spatial or arguments.all]
     default = None if loaded.layer is None else (explainer.layer_names or (None,))[0]
-    say("\n".join(layer_table(shown, default, arguments.last)), sys.stdout)
+    table = layer_table(shown, default) if arguments.last is None else grouped_table(shown, default, arguments.last)
+    say("\n".join(table), sys.stdout)
     return 0

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,19 +14,21 @@ from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import InvalidValueError
 
 PRESETS = MappingProxyType({
-    "imagenet": "scale=1/255,mean=0.485,0.456,0.406,std=0.229,0.224,0.225",
-    "zero-to-one": "scale=1/255,mean=0,std=1",
-    "minus-one-to-one": "scale=1/127.5,mean=1,std=1",
-    "zero-to-255": "scale=1,mean=0,std=1",
+    "imagenet": "scale=1/255,mean=0.485,0.456,0.406,std=0.229,0.224,0.225,colours=rgb",
+    "zero-to-one": "scale=1/255,mean=0,std=1,colours=rgb",
+    "minus-one-to-one": "scale=1/127.5,mean=1,std=1,colours=rgb",
+    "zero-to-255": "scale=1,mean=0,std=1,colours=rgb",
+    "caffe": "scale=1,mean=123.68,116.779,103.939,std=1,colours=bgr",
 })  # fmt: skip
-"""What is done to the values 0..255, as the field names it: of the last two Keras has the first as mode="tf"."""
+"""What is done to the values 0..255, as the field names it. Keras' applications have three of them: `imagenet` as
+mode="torch", `minus-one-to-one` as mode="tf", and `caffe`, its mean in the order red, green, blue as all means here."""
 
 VALUES = ("scale", "mean", "std")
-PLACE = ("size", "crop", "resize", "interpolation", "channels")
+PLACE = ("size", "crop", "resize", "interpolation", "channels", "colours")
 
 HELP = (
     f"{', '.join(PRESETS)}, or parts such as scale=1/255,mean=0.5,std=0.5,size=224 (also crop, resize, interpolation, "
-    "channels): values 0..255 are multiplied by scale, then mean is subtracted, then std divides"
+    "channels, colours): values 0..255 are multiplied by scale, then mean is subtracted, then std divides"
 )
 
 Parts = dict[str, list[str]]
@@ -44,7 +46,7 @@ def preprocess_parts(text: str) -> Parts:
     for word in (each.strip() for each in text.split(",")):
         key, equals, value = word.partition("=")
         if not equals and word in PRESETS:
-            if set(VALUES) & parts.keys():
+            if {*VALUES, "colours"} & parts.keys():
                 raise argparse.ArgumentTypeError(f"{word!r} comes first, with parts that change it behind it")
             parts |= preprocess_parts(PRESETS[word])
             name = ""
@@ -90,7 +92,7 @@ def preprocessing_of(parts: Parts, own: Any, input_channel_axis: int | None) -> 
         InvalidValueError: the option leaves something open that the loader does not say either, or a value is out of
             its range.
     """
-    base = own if isinstance(own, Preprocessing) else None
+    base = _without_processor(own) if isinstance(own, Preprocessing) else None
     values, place = _values(parts), _place(parts)
     if base is None:
         missing = "size, such as size=224" if "size" not in place else None
@@ -103,6 +105,11 @@ def preprocessing_of(parts: Parts, own: Any, input_channel_axis: int | None) -> 
         if "channels" not in place:
             place["channels"] = _channels(input_channel_axis)
     return replace(base or Preprocessing(), **values, **place)
+
+
+def _without_processor(own: Preprocessing) -> Preprocessing:
+    """What the option changes would not be heard by a processor, which makes its arrays by itself."""
+    return Preprocessing(**{field.name: getattr(own, field.name) for field in fields(Preprocessing)})
 
 
 def _channels(axis: int | None) -> str:
@@ -146,7 +153,7 @@ def _place(parts: Parts) -> dict[str, Any]:
         found["crop_fraction"] = None if parts["crop"] == ["none"] else _some(_numbers(parts, "crop"), "crop", 1)[0]
     if "resize" in parts:
         found["crop_fraction"] = _cropped(_some(_numbers(parts, "resize"), "resize", 1)[0], found.get("size"))
-    for name in ("interpolation", "channels"):
+    for name in ("interpolation", "channels", "colours"):
         if name in parts:
             found[name] = ",".join(parts[name])
     Preprocessing(**found)  # whose errors name the field

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusioncam_core.cli.classes import numbered
 from fusioncam_core.cli.common import complain, in_words, say
 from fusioncam_core.cli.contrasts import with_contrasts
 from fusioncam_core.cli.drawing import Canvas, Seen, style_of
@@ -62,7 +63,7 @@ class Work:
         last: the last explanation, if there is any.
 
     Raises:
-        ValueError: the pictures cannot be drawn as the arguments say.
+        ValueError: the pictures cannot be drawn as the arguments say, or a target is no class's name, or several's.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Work:
         self.last: Explanation | None = None
         self._reserved = frozenset(map(folded, self.names))
         self._arguments = arguments
+        self._targets = numbered(arguments.targets, loaded.class_names)
         self._loaded = loaded
         self._preprocessing = preprocessing
         self._explainer = explainer
@@ -165,7 +167,7 @@ class Work:
         return replace(explanation, files=(os.path.abspath(path),), provenance=provenance)
 
     def _explained(self, image: Any) -> Explanation:
-        targets = self._arguments.targets
+        targets = self._targets
         wanted = np.asarray(targets if len(targets) == 1 else [targets]) if isinstance(targets, list) else targets
         explanation = self._explainer(image[np.newaxis], wanted).numpy()
         return with_contrasts(

@@ -35,6 +35,7 @@ _OTHER_KINDS = (
 )
 
 _Channels = Literal["first", "last"]
+_Colours = Literal["rgb", "bgr"]
 _Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -54,6 +55,8 @@ class Preprocessing:
         mean: subtracted from the values 0..255: one number, or one per channel (red, green, blue).
         std: what the difference is divided by: one positive number, or one per channel.
         channels: `"first"` gives (3, H, W), `"last"` gives (H, W, 3).
+        colours: the order of the channels in the array: `"rgb"`, or `"bgr"` as in networks that were trained in Caffe,
+            ResNet50 and VGG of Keras' applications among them. `mean` and `std` stay in the order red, green, blue.
 
     Raises:
         ValueError: a field is outside what is described above.
@@ -65,6 +68,7 @@ class Preprocessing:
     mean: float | Sequence[float] = 127.0
     std: float | Sequence[float] = 128.0
     channels: _Channels = "first"
+    colours: _Colours = "rgb"
 
     def __post_init__(self) -> None:
         _check_size(self.size)
@@ -72,6 +76,7 @@ class Preprocessing:
             raise InvalidValueError(f"crop_fraction is {self.crop_fraction}; give a number in (0, 1], or None.")
         _check_name("interpolation", self.interpolation, get_args(_Interpolation))
         _check_name("channels", self.channels, get_args(_Channels))
+        _check_name("colours", self.colours, get_args(_Colours))
         _per_channel("mean", self.mean)
         if not (_per_channel("std", self.std) > 0.0).all():
             raise InvalidValueError(f"std is {self.std}; every value must be greater than 0.")
@@ -157,6 +162,7 @@ class Preprocessing:
         """One model input, float32, (3, H, W) or (H, W, 3), no batch axis. Raises as `window` does."""
         pixels = np.asarray(self.view(photograph), dtype=np.float32)
         array = (pixels - _per_channel("mean", self.mean)) / _per_channel("std", self.std)
+        array = array if self.colours == "rgb" else np.ascontiguousarray(array[..., ::-1])
         return array if self.channels == "last" else np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
 

@@ -93,6 +93,25 @@ def fusioncam_complete_model(loaded: LoadedModel) -> LoadedModel | None:
     """
 
 
+@hookspec(firstresult=True)
+def fusioncam_place_model(model: Any, device: str) -> Any | None:
+    """The model on a device, or None when it is not yours.
+
+    It is asked by `--device` of a model that was loaded for one command, so it may be moved in place.
+
+    Args:
+        model: what `fusioncam_adapt_model` takes.
+        device: in the user's words: "cpu", "cuda:1", or "gpu" for the first of any kind.
+            `fusioncam_core.plugins.devices.chosen_device` finds which of yours that is.
+
+    Returns:
+        The model, whose adapter computes on that device and takes its inputs there.
+
+    Raises:
+        InvalidValueError: if there is no such device, naming those there are, or the model cannot be moved there.
+    """
+
+
 @hookspec
 def fusioncam_describe_models() -> str:
     """The models you adapt and how to install what they need, in a few words for an error message."""

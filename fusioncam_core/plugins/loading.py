@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import replace
 from typing import Any
 
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
@@ -30,6 +31,30 @@ def load_model(spec: Any) -> LoadedModel:
         raise InvalidTypeError(f"expected a text with the kind of the file, such as 'keras:{spec}', got a path alone.")
     held = _loaded(spec) if isinstance(spec, str) else as_loaded(spec, "load_model was given")
     return _first("fusioncam_complete_model", loaded=held) or held
+
+
+def place_model(loaded: LoadedModel, device: str) -> LoadedModel:
+    """The model on a device, where it is explained then.
+
+    Args:
+        loaded: as `load_model` gives it; its model may be moved in place.
+        device: such as "cpu", "cuda", "cuda:1" or "gpu", for the first of any kind.
+
+    Raises:
+        InvalidValueError: the model's framework has no such device, or does not move the model there.
+        InvalidTypeError: no plugin places such a model.
+    """
+    answers = plugin_manager().answers(
+        "fusioncam_place_model", lambda answer: None, own=OWN_ANSWERS, model=loaded.model, device=device
+    )
+    placed = next((answer for _, answer in answers), None)
+    if placed is None:
+        kind = f"{type(loaded.model).__module__}.{type(loaded.model).__qualname__}"
+        raise InvalidTypeError(
+            f"No plugin places a model of type {kind} on a device, got {device!r}{left_out()}. Leave the device out: "
+            "the model runs where its loader puts it."
+        )
+    return replace(loaded, model=placed)
 
 
 def _loaded(spec: str) -> LoadedModel:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,20 @@ _NAME_WIDTH = 48
 
 
 _LAYER_HEADER = ("layer", "kind", "output", "measured")
+
+
+_GROUP_HEADER = ("layer", "kind", "output", "inside")
+
+
+_SCREEN = 80
+
+
+_SEQUENCES = ("Sequential", "ModuleList", "List")
+"""Kinds of containers that are no block, but hold some."""
+
+
+_NAMED_BLOCK = re.compile(r"(?:(?:conv|stage|stack)_?\d+_)?(?:block|unit|cell)_?\d+[a-z]?(?=_)")
+"""How the names of the layers of one block begin in Keras' applications, whose models are flat."""
 
 
 # Rows and columns of the table of Fusion-CAM's contributions, by the name of the weight in every cell.
@@ -81,7 +97,7 @@ def photograph_report(
         yield f"  {int(explanation.masks_run[0])} masks run; {moves}"
     for numbers in itertools.islice(target_numbers(explanation, 0, class_names), _MOST_TARGETS):
         yield f"  {_title(numbers)}: {_values(numbers)}"
-        yield from _weight_table(numbers["weights"], explanation.titles)
+        yield from _weight_table(numbers["weights"], explanation.titles, of_class=numbers["class"] is not None)
     more = np.atleast_1d(explanation.targets[0]).size - _MOST_TARGETS
     if more > 0:
         yield f"  and {more} more target{'s' * (more != 1)}: the file of numbers has all of them"
@@ -89,31 +105,111 @@ def photograph_report(
     yield f"  wrote {visible(', '.join([str(written[0]), *endings]))}"
 
 
-def layer_table(layers: Sequence[LayerInfo], default: str | None = None, last: int | None = None) -> Iterator[str]:
+def layer_table(layers: Sequence[LayerInfo], default: str | None = None) -> Iterator[str]:
     """The lines about a model's layers, in the order given, the default one marked.
 
     Args:
         layers: any number.
         default: the name of the default layer where the model's loader chose it; otherwise the layers say it.
-        last: how many are shown, from the end; None shows all.
     """
-    marked = [layer.default if default is None else layer.name == default for layer in layers]
-    shown, marks = (list(layers), marked) if last is None else (list(layers)[-last:], marked[-last:])
-    cells = [(layer.name, _kind(layer), " x ".join(map(str, layer.shape[1:])), layer.finding) for layer in shown]
-    rows = [tuple(map(visible, row)) for row in cells]
-    widths = [max(len(row[column]) for row in [*rows, _LAYER_HEADER]) for column in range(3)]
-    for mark, row in zip([" ", *("*" if each else " " for each in marks)], [_LAYER_HEADER, *rows], strict=True):
+    marks = _marks(layers, default)
+    rows = [(layer.name, _kind(layer), _lengths(layer), layer.finding) for layer in layers]
+    yield from _marked_rows(_LAYER_HEADER, rows, marks)
+    yield ""
+    yield from _about_the_mark(layers, marks, marks)
+
+
+def grouped_table(layers: Sequence[LayerInfo], default: str | None, last: int) -> Iterator[str]:
+    """The lines about the last layers, each block in one row, which fit a screen.
+
+    A row is called like its last layer, which is the block itself where that is a layer: its output is what comes out
+    of the block. The default layer has a row of its own.
+
+    Args:
+        layers: in the order in which they run, any number.
+        default: as for `layer_table`.
+        last: how many rows, from the end.
+    """
+    marks = _marks(layers, default)
+    groups = list(_groups(layers, marks))[-last:]
+    rows = _narrowed([_group_row([layers[place] for place in group]) for group in groups])
+    shown = [marks[group[-1]] for group in groups]
+    yield from _marked_rows(_GROUP_HEADER, rows, shown)
+    yield ""
+    listed = sum(map(len, groups))
+    if listed < len(layers):
+        yield f"{len(layers) - listed} more before them"
+    if any(len(group) > 1 for group in groups):
+        yield "inside: further layers of the block; without --last each has a row"
+    yield from _about_the_mark(layers, marks, shown)
+
+
+def _marks(layers: Sequence[LayerInfo], default: str | None) -> list[bool]:
+    return [layer.default if default is None else layer.name == default for layer in layers]
+
+
+def _marked_rows(header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[bool]) -> Iterator[str]:
+    cells = [header, *(tuple(map(visible, row)) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header) - 1)]
+    for mark, row in zip([" ", *("*" if each else " " for each in marks)], cells, strict=True):
         padded = (f"{each:{width}}" for each, width in zip(row, [*widths, 0], strict=True))
         yield f"{mark} {'  '.join(padded)}".rstrip()
-    yield ""
-    if len(shown) < len(layers):
-        yield f"{len(layers) - len(shown)} more before them"
-    if any(marks):
+
+
+def _about_the_mark(layers: Sequence[LayerInfo], marks: Sequence[bool], shown: Sequence[bool]) -> Iterator[str]:
+    if any(shown):
         yield "* the layer that is explained by default"
-    elif any(marked):
-        yield f"{visible(layers[marked.index(True)].name)} is the layer that is explained by default"
+    elif any(marks):
+        yield f"{visible(layers[marks.index(True)].name)} is the layer that is explained by default"
     else:
         yield "No layer has spatial extent."
+
+
+def _groups(layers: Sequence[LayerInfo], marks: Sequence[bool]) -> Iterator[list[int]]:
+    """The places of layers that follow one another in one block."""
+    containers = {prefix for layer in layers for prefix in _prefixes(layer.name)}
+    kinds = {layer.name: layer.kind for layer in layers}
+    keys = [
+        f"{place}" if mark else _block(layer.name, containers, kinds)
+        for place, (layer, mark) in enumerate(zip(layers, marks, strict=True))
+    ]
+    for _, group in itertools.groupby(range(len(layers)), key=keys.__getitem__):
+        yield list(group)
+
+
+def _block(name: str, containers: AbstractSet[str], kinds: Mapping[str, str]) -> str:
+    """The block that a layer is in: the outermost numbered part of its path that is no mere sequence.
+
+    Without such parts, as in Keras' functional models, the beginning of the name up to its last number but one, as in
+    "conv5_block3" of "conv5_block3_2_conv"; and if there is none, the name itself.
+    """
+    for prefix in (*_prefixes(name), name):
+        numbered = re.search(r"\d\]?$", prefix) is not None
+        if numbered and prefix in containers and kinds.get(prefix) not in _SEQUENCES:
+            return prefix
+    found = _NAMED_BLOCK.match(name)
+    return found[0] if found else name
+
+
+def _prefixes(name: str) -> list[str]:
+    """The containers of a layer by its path, the outermost first: "a", "a[0]" of "a[0].b"."""
+    return [name[: found.start()] for found in re.finditer(r"[./\[]", name) if found.start()]
+
+
+def _group_row(group: Sequence[LayerInfo]) -> tuple[str, str, str, str]:
+    *inside, layer = group
+    return layer.name, _kind(layer), _lengths(layer), f"{len(inside)}" if inside else ""
+
+
+def _narrowed(rows: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+    """The rows with kinds so short that 80 columns hold them; names stay whole, since `--layer` takes them."""
+    taken = sum(max(map(len, column)) for column in list(zip(_GROUP_HEADER, *rows, strict=True))[::2])
+    left = max(_SCREEN - taken - len(_GROUP_HEADER[-1]) - len("* ") - 3 * len("  "), len(_GROUP_HEADER[1]))
+    return [(name, _fit(kind, left), output, inside) for name, kind, output, inside in rows]
+
+
+def _lengths(layer: LayerInfo) -> str:
+    return " x ".join(map(str, layer.shape[1:]))
 
 
 def _kind(layer: LayerInfo) -> str:
@@ -146,6 +242,10 @@ def table_legend(explanation: Explanation) -> Iterator[str]:
     yield "What the numbers mean"
     yield "  p, logit       how likely the class is, says the model of the whole picture;"
     yield "                 and its output before that was made a probability"
+    functions = bool(explanation.target_names) and any(explanation.target_names[0])
+    if functions:
+        yield "  value          of a contrast or another function of the outputs, which has"
+        yield "                 no probability; of two classes the difference of their logits"
     if any(cell in explanation.weights for cells in _FUSION_ROWS.values() for cell in cells):
         yield from _LEGEND
 
@@ -165,12 +265,13 @@ def _values(numbers: Mapping[str, Any]) -> str:
     return f"p = {probability_text(numbers['probability'])}, logit {numbers['score']:.3f}"
 
 
-def _weight_table(weights: Mapping[str, float], titles: Mapping[str, str]) -> Iterator[str]:
-    """The stages that have weights, and the weights they have."""
+def _weight_table(weights: Mapping[str, float], titles: Mapping[str, str], *, of_class: bool) -> Iterator[str]:
+    """The stages that have weights, and the weights they have; of a function its values stand in for probabilities."""
     if not weights:
         return
     width = max(len(titles.get(stage, stage)) for stage in _FUSION_ROWS)
-    yield f"    {'':{width}}  {'  '.join(_FUSION_COLUMNS)}"
+    first = f"{'probability' if of_class else 'value':>{len(_FUSION_COLUMNS[0])}}"
+    yield f"    {'':{width}}  {'  '.join((first, *_FUSION_COLUMNS[1:]))}"
     for stage, cells in _FUSION_ROWS.items():
         values = [f"{weights[cell]:.4f}" if cell in weights else "" for cell in cells]
         columns = (f"{value:>{len(head)}}" for value, head in zip(values, _FUSION_COLUMNS, strict=True))
