@@ -87,6 +87,19 @@ class ScoreCAM(Budgeted):
 
     Raises:
         TypeError, ValueError: as `Explainer`, for another word, and for limits out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import ScoreCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> ScoreCAM(model, "0")(strip, 0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.5730]]])
+        >>> explanation = ScoreCAM(model, "0", channel_weights="regression")(strip, 0)
+        >>> explanation.maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+        >>> explanation.masks_run
+        tensor([2.])
     """
 
     name = "score-cam"
@@ -161,6 +174,14 @@ class GroupCAM(Explainer):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for options out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GroupCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> GroupCAM(model, "0", groups=2, percentile=0)(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
     """
 
     name = "group-cam"
@@ -234,6 +255,14 @@ class AblationCAM(Explainer):
 
     One evaluation of the model for each channel that is not zero everywhere, whatever the number of targets. The image
     is not masked.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import AblationCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> AblationCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
     """
 
     name = "ablation-cam"
@@ -314,6 +343,14 @@ class SSCAM(_Sampled):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for numbers out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import SSCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> SSCAM(model, "0", std=0.1)(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.6218]]])
     """
 
     name = "ss-cam"
@@ -353,6 +390,14 @@ class ISCAM(_Sampled):
 
     Raises:
         TypeError, ValueError: as `Explainer`, for too few steps, and for limits out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import ISCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> ISCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.2543]]])
     """
 
     name = "is-cam"
@@ -384,6 +429,14 @@ class RISE(Explainer):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for numbers out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import RISE, BlackBox
+        >>> images = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]], dtype=np.float32)
+        >>> function = BlackBox(lambda images: images.mean(axis=(2, 3)))  # (n, 2, 1, 4) -> (n, 2) logits
+        >>> RISE(function, masks=500, cells=4)(images, 0).maps.round(1)
+        array([[[1. , 0.8, 0.3, 0. ]]], dtype=float32)
     """
 
     name = "rise"
