@@ -11,6 +11,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.util.inspect import signature, stringify_signature
 
 import fusioncam_core
 
@@ -68,7 +69,7 @@ autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # "Variables" otherwise
 python_maximum_signature_line_length = 80
 add_module_names = False
 toc_object_entries_show_parents = "hide"
@@ -83,6 +84,8 @@ nitpick_ignore_regex = [(r"py:(obj|class|exc)", r".*")]
 # --- how it looks
 
 html_theme = "furo"
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
 html_title = f"fusioncam {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -138,6 +141,15 @@ def _stars_as_stars(app: Sphinx, what: str, name: str, thing: object, options: o
             lines[number] = "`".join(part if at % 2 else _MARKUP.sub(r"\\\g<0>", part) for at, part in enumerate(parts))
 
 
+def _signature_of_the_constructor(
+    app: Sphinx, what: str, name: str, thing: object, options: object, arguments: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    """Of an explainer that of `__init__`: `__new__`, which Sphinx asks first, takes whatever comes."""
+    if what != "class" or not issubclass(thing, fusioncam_core.Explainer):
+        return None
+    return stringify_signature(signature(thing.__init__, bound_method=True), show_annotation=False), None
+
+
 def _is_no_empty_glob(record: logging.LogRecord) -> bool:
     """Whether a warning is of something else than a folder that has no page yet; Sphinx gives that one no type."""
     return "toctree glob pattern" not in str(record.msg)
@@ -148,5 +160,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     logging.getLogger("sphinx.sphinx.directives.other").addFilter(_is_no_empty_glob)
     app.connect("source-read", _keep_links_inside)
     app.connect("missing-reference", _show_as_code)
+    app.connect("autodoc-process-signature", _signature_of_the_constructor)
     app.connect("autodoc-process-docstring", _stars_as_stars, priority=400)  # before napoleon reads it
     return {"parallel_read_safe": True, "parallel_write_safe": True}

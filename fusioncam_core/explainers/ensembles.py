@@ -195,7 +195,7 @@ class FusionCAM(_Ensemble):
     """Fusion-CAM (arXiv 2603.05386): a gradient map, denoised, and a region map, fused by their similarity.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         gradient: a gradient method, by name or class, or as an explainer of the same model, also for another layer;
             Grad-CAM in the paper. A name shares this explainer's layer and one run of it; an explainer sees the images
             itself, with its own layer, baseline and batch size.
@@ -302,7 +302,7 @@ class UnionCAM(_Ensemble):
     The region map alone is the result where the union does not contribute more.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         region: a region method, by name or as an explainer, as for `FusionCAM`; Score-CAM in the paper.
         region_options: its keywords, if it is given by name.
         size: as for `FusionCAM`; there is no `relu` nor `normalised` to leave out either.

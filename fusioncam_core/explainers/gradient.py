@@ -187,7 +187,7 @@ class SmoothGradCAMPlusPlus(Explainer):
     on the framework.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         samples: how many noisy copies; each is one more evaluation of the model an image. At an early layer of the
             tests' shapes network 20 give a map within 0.05 of that of 200.
         std: the noise's standard deviation, as a share of the image's range (largest less smallest value). SmoothGrad

@@ -39,7 +39,7 @@ class Budgeted(Explainer):
     """A method whose channels need not all be run.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         budget: the most masks run of each image; None for all. What the others would score is predicted.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
             in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.approximation`), of the
@@ -76,7 +76,7 @@ class ScoreCAM(Budgeted):
     One evaluation of the model for each channel that is not constant, whatever the number of targets.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         channel_weights: "softmax" (of the channels' logits) or "probability" (of the target under the channel's
             mask; masks are then normalised before the resize, and summed in the activations' place, as in xplaincam,
             the later package of Fusion-CAM's authors) or "regression" (what each place adds to the probability, by a
@@ -162,7 +162,7 @@ class GroupCAM(Explainer):
     the sum. The groups' maps are summed in the size of the map, each normalised in it.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         groups: how many; each channel on its own if there are fewer.
         grouping: "order" (neighbouring channels) or "k-means" (of the weighed channels' maps).
         percentile: values of a group's map not above it are 0. The authors' code (github.com/wofmanaf/Group-CAM) takes
@@ -335,7 +335,7 @@ class SSCAM(_Sampled):
     One evaluation of the model for each sample of each channel that is not constant, whatever the number of targets.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         samples: noisy masks a channel.
         std: the standard deviation of the noise on masks in [0, 1].
         seed: of the noise, which is the same for every image, on every framework.
@@ -384,7 +384,7 @@ class ISCAM(_Sampled):
     first mask of the paper's sums is black for all channels.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         steps: of the integration, at least 2.
         budget, tolerance: as for `ScoreCAM`; the budget counts every step but the first.
 
@@ -421,7 +421,7 @@ class RISE(Explainer):
     a place is seen; it has no relu to leave out, and `relu=False` divides it by its largest value.
 
     Args:
-        model, and every keyword of `Explainer`; a layer is not looked at, so that there is no size of one.
+        model, **options: as for `Explainer`; a layer is not looked at, so that there is no size of one.
         masks: how many; the paper takes 4000 for VGG-16 and 8000 for ResNet-50.
         cells: of a mask's grid, along each axis.
         probability: of a cell to be seen.
