@@ -117,7 +117,7 @@ SPHINX := FUSIONCAM_DOCS_VERSIONS="$(VERSIONS)" TF_CPP_MIN_LOG_LEVEL=3 $(DOCS)/b
 
 docs: $(DOCS)/.fusioncam-docs  ## Build the site in docs/ into docs/_build/html, with every notebook run
 	$(SPHINX) -b html docs docs/_build/html -d docs/_build/doctrees
-	@find .docs-cache -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +
+	@[ ! -d .docs-cache ] || find .docs-cache -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +
 	@echo "The site begins at docs/_build/html/index.html"
 
 docs-links: $(DOCS)/.fusioncam-docs  ## Follow the links that lead out of the site: needs a network

@@ -57,6 +57,7 @@ nb_execution_cache_path = str(
     Path(os.environ.get("FUSIONCAM_DOCS_CACHE", ROOT / ".docs-cache")).resolve() / _library_digest()
 )
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True  # else a notebook fails without a word about where
 nb_execution_timeout = 180
 nb_execution_in_temp = True
 nb_merge_streams = True
