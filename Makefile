@@ -9,6 +9,8 @@
 # OUT      where the demo writes its pictures
 # BENCH    where the benchmarks' own environment is, with other libraries in it
 # SWEEP    where the environment with packages of models is
+# DOCS     where the environment that builds the site is
+# VERSIONS of other sites that are published beside the one that is built: docs/releasing.md
 # ARGS     more arguments for pytest
 # WORKERS  how pytest spreads the test files over the cores; empty for one process. In their order, which
 #          tests/conftest.py sets
@@ -19,6 +21,8 @@ FRAMEWORK := torch
 OUT := demo-out
 BENCH ?= .venv-bench
 SWEEP ?= .venv-sweep
+DOCS ?= .venv-docs
+VERSIONS :=
 ARGS :=
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
@@ -54,7 +58,7 @@ CHECK := $(CACHED) OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,ja
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all test-source test-plugins test-keras-torch test-keras-jax wheel env \
-        bench study sweep lint format typecheck clean
+        bench study sweep docs docs-links lint format typecheck clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -108,6 +112,17 @@ sweep: $(SWEEP)/.fusioncam-sweep  ## Explain a model of every architecture of ot
 	-$(SWEEP)/bin/python -m benchmarks.sweep.run --out sweep-out
 	$(SWEEP)/bin/python -m benchmarks.sweep.report sweep-out docs/models.md
 
+# Notebooks are run by the build: a framework's own threads, and its words on standard error, are none of the reader's.
+SPHINX := FUSIONCAM_DOCS_VERSIONS="$(VERSIONS)" TF_CPP_MIN_LOG_LEVEL=3 $(DOCS)/bin/python -m sphinx -W --keep-going -j auto
+
+docs: $(DOCS)/.fusioncam-docs  ## Build the site in docs/ into docs/_build/html, with every notebook run
+	$(SPHINX) -b html docs docs/_build/html -d docs/_build/doctrees
+	@[ ! -d .docs-cache ] || find .docs-cache -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +
+	@echo "The site begins at docs/_build/html/index.html"
+
+docs-links: $(DOCS)/.fusioncam-docs  ## Follow the links that lead out of the site: needs a network
+	$(SPHINX) -b linkcheck docs docs/_build/linkcheck -d docs/_build/doctrees
+
 lint: $(DEV)  ## Check style, formatting and which room imports which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -121,7 +136,7 @@ typecheck: $(DEV)  ## Check types, strictly, over fusioncam_core
 	$(PY) -m mypy
 
 clean:  ## Remove what builds, checks, measurements and the demo wrote; the virtual environment stays
-	rm -rf build dist demo-out bench-out study-out sweep-out .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-out bench-out study-out sweep-out docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find fusioncam_core backends tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The peers come without their dependencies, which would move the versions that are compared.
@@ -136,6 +151,15 @@ $(SWEEP)/.fusioncam-sweep: pyproject.toml constraints.txt benchmarks/sweep/requi
 	$(PYTHON) -m venv "$(SWEEP)"
 	$(SWEEP)/bin/python -m pip install --quiet --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,test]' transformers
 	$(SWEEP)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/sweep/requirements.txt
+	@touch $@
+
+# Notebooks import all frameworks; of the packages of models only what they need and what is not there already.
+$(DOCS)/.fusioncam-docs: pyproject.toml constraints.txt
+	@echo "Installing fusioncam with what builds its site into $(DOCS): a few minutes, once."
+	$(PYTHON) -m venv "$(DOCS)"
+	$(DOCS)/bin/python -m pip install --quiet --no-compile \
+	  --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,objects,report,docs]' transformers
+	$(DOCS)/bin/python -m pip install --quiet --no-compile --no-deps timm torchvision foolbox
 	@touch $@
 
 $(VENV)/pyvenv.cfg:

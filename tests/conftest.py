@@ -28,6 +28,7 @@ SLOWEST_FILES = (
     *JAX_FILES,
     "test_frameworks_agree.py",
     "test_methods_agree.py",
+    "test_docs.py",
     "test_readme.py",
     "test_zoo_fashion.py",
     "test_keras.py",

@@ -15,7 +15,12 @@ from fusioncam_core.metrics import METRICS
 from fusioncam_core.plugins.manager import plugin_manager
 
 ROOT = Path(__file__).parent.parent
-TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+TUTORIALS = [
+    page
+    for page in sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+    if "file_format: mystnb" not in page.read_text("utf-8")
+]
+"""Those whose code stands in plain blocks; `make docs` runs the others, which are notebooks."""
 OWN_METHOD = ROOT / "docs" / "tutorials" / "own_method.md"
 PACKAGE = ROOT / "examples" / "plugin_method" / "fusioncam_plugin_method"
 

@@ -229,6 +229,12 @@ def array_namespace(*arrays: Array) -> Namespace:
 
     Raises:
         TypeError: if one is no array, if nobody knows its library, or if they are of several libraries.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import array_namespace
+        >>> array_namespace(np.zeros(3)).sum is np.sum
+        True
     """
     if not arrays:
         raise InvalidTypeError("array_namespace() needs at least one array.")

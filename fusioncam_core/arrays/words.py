@@ -46,6 +46,14 @@ def normalise(maps: Array, *, spatial_ndim: int = 2) -> Array:
 
     Raises:
         TypeError, ValueError: if `maps` is not a finite floating array with that many axes.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import normalise
+        >>> normalise(np.array([[2.0, 3.0, 6.0]]))
+        array([[0.  , 0.25, 1.  ]])
+        >>> normalise(np.array([[2.0, 2.0, 2.0]]))  # constant: it says nothing about where
+        array([[0., 0., 0.]])
     """
     xp = array_namespace(maps)
     require_finite(require_map(maps, "maps", spatial_ndim, xp), "maps", xp)
@@ -104,6 +112,12 @@ def percentile(maps: Array, percentage: float, *, spatial_ndim: int = 2) -> Arra
 
     Raises:
         TypeError, ValueError: if `maps` is no finite floating map or the percentage lies outside [0, 100].
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import percentile
+        >>> float(percentile(np.array([[1.0, 2.0], [3.0, 4.0]]), 50))
+        2.5
     """
     xp = array_namespace(maps)
     require_finite(require_map(maps, "maps", spatial_ndim, xp), "maps", xp)
@@ -138,6 +152,12 @@ def resize(maps: Array, size: Sequence[int]) -> Array:
 
     Raises:
         TypeError, ValueError: if `maps` is no finite floating map or a length is no positive whole number.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import resize
+        >>> resize(np.array([[0.0, 1.0]]), (1, 4))
+        array([[0.  , 0.25, 0.75, 1.  ]])
     """
     xp = array_namespace(maps)
     size = require_size(size)
@@ -200,6 +220,12 @@ def softmax(values: Array, *, axis: int = -1) -> Array:
     Raises:
         TypeError: if the dtype is not floating.
         ValueError: if there is no such axis or it is empty, or of values that are NaN, +infinity, or all -infinity.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import softmax
+        >>> softmax(np.array([0.0, 0.0, np.log(2.0)]))
+        array([0.25, 0.25, 0.5 ])
     """
     xp = array_namespace(values)
     require_float(values, "values", xp)
@@ -240,6 +266,12 @@ def blur(images: Array, sigma: float, *, spatial_ndim: int = 2) -> Array:
 
     Raises:
         TypeError, ValueError: if `images` is no finite floating map or sigma is not positive and finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import blur
+        >>> blur(np.array([[0.0, 0, 0, 1, 0, 0, 0]]), 1.0).round(3)
+        array([[0.009, 0.054, 0.242, 0.399, 0.242, 0.054, 0.009]])
     """
     xp = array_namespace(images)
     require_finite(require_map(images, "images", spatial_ndim, xp), "images", xp)

@@ -60,6 +60,20 @@ class Preprocessing:
 
     Raises:
         ValueError: a field is outside what is described above.
+
+    Examples:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from fusioncam_core import Preprocessing
+        >>> photograph = Image.new("RGB", (40, 30), (255, 0, 0))
+        >>> preprocessing = Preprocessing((16, 16), mean=127.5, std=127.5)
+        >>> pixels = preprocessing(photograph)
+        >>> pixels.shape, pixels[:, 0, 0]
+        ((3, 16, 16), array([ 1., -1., -1.], dtype=float32))
+        >>> preprocessing.box(photograph)  # what the network sees of it: left, top, right, bottom
+        (5, 0, 35, 30)
+        >>> preprocessing.restored(np.ones((16, 16), np.float32), photograph)[0, [0, 20]]
+        array([0., 1.], dtype=float32)
     """
 
     size: tuple[int, int] = (224, 224)

@@ -50,6 +50,12 @@ def named(function: Any, name: Any) -> Named:
 
     Raises:
         InvalidTypeError: if the function cannot be called, or the name is no text.
+
+    Examples:
+        >>> from fusioncam_core.evaluation import named
+        >>> halved = named(lambda images: images / 2, "halved, version 2")
+        >>> halved(3.0)
+        1.5
     """
     if not callable(function) or not isinstance(name, str) or not name:
         raise InvalidTypeError(f"Expected a function and its name, got {function!r} and {name!r}.")

@@ -54,6 +54,20 @@ class Evaluation:
         problems: what is missing, and why.
         titles: what methods are called in pictures and documents, such as "Grad-CAM"; those that have none, by their
             name.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import evaluate
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> strips = torch.cat([strip, strip])
+        >>> found = evaluate(model, strips, ["grad-cam", "eigen-cam"], ["complexity"], targets=0, layer="0")
+        >>> found.ranking("complexity")  # the best first: the smallest maps
+        ['eigen-cam', 'grad-cam']
+        >>> found.values.shape  # methods, metrics, images
+        (2, 1, 2)
+        >>> found.against("eigen-cam", "complexity")
+        Comparison(difference=Interval(mean=-0.125, low=-0.125, high=-0.125, n=2), better=2, equal=0, worse=0, p=0.5)
     """
 
     model: str

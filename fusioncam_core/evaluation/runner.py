@@ -100,6 +100,18 @@ def evaluate(
             by the same name; for given maps that are not in [0, 1], or not as many or as large as the images.
         FolderInUseError: if another evaluation still fills the folder.
         KeyboardInterrupt: as it came, with a note of how much is kept.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import evaluate
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> strips = torch.cat([strip, strip.flip(1, 3)])
+        >>> found = evaluate(model, strips, ["grad-cam", "eigen-cam"], ["average-drop"], targets=[0, 1], layer="0")
+        >>> found.values[0]  # what grad-cam loses of the probability, of each image
+        array([[0., 0.]])
+        >>> found.mean("grad-cam", "average-drop")[0] < found.mean("eigen-cam", "average-drop")[0]
+        True
     """
     adapter = adapt_model(model, backend_options)
     compared = compared_methods(adapter, methods, layer, keywords)

@@ -112,6 +112,22 @@ class Explainer(Value, ABC):
     Raises:
         TypeError: if no plugin adapts the model, or for an unknown option.
         ValueError: for a layer the model does not have, or a value out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> cam = GradCAM(model, "0", relu=False)
+        >>> cam
+        GradCAM(Sequential, layer='0', relu=False)
+        >>> explanation = cam(strip, targets=[[0, 1]])  # two classes of one image
+        >>> explanation.maps[0, 0], explanation.maps[0, 1]
+        (tensor([[1.0000, 0.5000, 0.0000, 0.0000]]), tensor([[0., 0., 0., 1.]]))
+        >>> explanation.scores
+        tensor([[1.5000, 2.0000]])
+        >>> cam == GradCAM(model, "0", relu=False), cam == GradCAM(model, "0")
+        (True, False)
     """
 
     name: ClassVar[str]

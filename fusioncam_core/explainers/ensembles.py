@@ -195,7 +195,7 @@ class FusionCAM(_Ensemble):
     """Fusion-CAM (arXiv 2603.05386): a gradient map, denoised, and a region map, fused by their similarity.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         gradient: a gradient method, by name or class, or as an explainer of the same model, also for another layer;
             Grad-CAM in the paper. A name shares this explainer's layer and one run of it; an explainer sees the images
             itself, with its own layer, baseline and batch size.
@@ -216,6 +216,21 @@ class FusionCAM(_Ensemble):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for parts that are not of their family or of the same model.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import FusionCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> explanation = FusionCAM(model, "0")(strip, 0)
+        >>> explanation.maps
+        tensor([[[1.0000, 0.5509, 0.0000, 0.2184]]])
+        >>> explanation.parts["region"]  # Score-CAM alone believes that green is red, too
+        tensor([[[1.0000, 0.5000, 0.0000, 0.5730]]])
+        >>> explanation.weights["weight_denoised"], explanation.weights["weight_region"]
+        (tensor([0.9144]), tensor([0.0856]))
+        >>> FusionCAM(model, "0", gradient="layer-cam", region="ablation-cam")(strip, 0).maps
+        tensor([[[1.0000, 0.5170, 0.0000, 0.0000]]])
     """
 
     name = "fusion-cam"
@@ -287,7 +302,7 @@ class UnionCAM(_Ensemble):
     The region map alone is the result where the union does not contribute more.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         region: a region method, by name or as an explainer, as for `FusionCAM`; Score-CAM in the paper.
         region_options: its keywords, if it is given by name.
         size: as for `FusionCAM`; there is no `relu` nor `normalised` to leave out either.
@@ -298,6 +313,14 @@ class UnionCAM(_Ensemble):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for a part that is not a region method of the same model.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import UnionCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> UnionCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0491]]])
     """
 
     name = "union-cam"

@@ -40,7 +40,16 @@ class _FromGradients(Explainer):
 
 
 class GradCAM(_FromGradients):
-    """Grad-CAM (arXiv 1610.02391): channels weighed by the mean of their gradients."""
+    """Grad-CAM (arXiv 1610.02391): channels weighed by the mean of their gradients.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> GradCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+    """
 
     name = "grad-cam"
     title = "Grad-CAM"
@@ -50,7 +59,16 @@ class GradCAM(_FromGradients):
 
 
 class GradCAMPlusPlus(_FromGradients):
-    """Grad-CAM++ (arXiv 1710.11063): channels weighed by their positive gradients, the larger for small evidence."""
+    """Grad-CAM++ (arXiv 1710.11063): channels weighed by their positive gradients, the larger for small evidence.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAMPlusPlus
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> GradCAMPlusPlus(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+    """
 
     name = "grad-cam++"
     title = "Grad-CAM++"
@@ -60,7 +78,16 @@ class GradCAMPlusPlus(_FromGradients):
 
 
 class XGradCAM(_FromGradients):
-    """XGrad-CAM (arXiv 2008.02312): channels weighed by the mean of their gradients where they are active."""
+    """XGrad-CAM (arXiv 2008.02312): channels weighed by the mean of their gradients where they are active.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import XGradCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> XGradCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+    """
 
     name = "xgrad-cam"
     title = "XGrad-CAM"
@@ -70,7 +97,16 @@ class XGradCAM(_FromGradients):
 
 
 class LayerCAM(_FromGradients):
-    """LayerCAM (doi 10.1109/TIP.2021.3089943): every position weighed by its own gradient, if that is positive."""
+    """LayerCAM (doi 10.1109/TIP.2021.3089943): every position weighed by its own gradient, if that is positive.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import LayerCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> LayerCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+    """
 
     name = "layer-cam"
     title = "LayerCAM"
@@ -80,7 +116,17 @@ class LayerCAM(_FromGradients):
 
 
 class HiResCAM(_FromGradients):
-    """HiResCAM (arXiv 2011.08891): every position weighed by its own gradient."""
+    """HiResCAM (arXiv 2011.08891): every position weighed by its own gradient.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import HiResCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> raw = HiResCAM(model, "0", relu=False, normalised=False)(strip, targets=[[0, 1]])
+        >>> raw.maps.sum(dim=(2, 3)), model(strip)  # they add up to the logits
+        (tensor([[1.5000, 2.0000]]), tensor([[1.5000, 2.0000]]))
+    """
 
     name = "hires-cam"
     title = "HiResCAM"
@@ -90,7 +136,16 @@ class HiResCAM(_FromGradients):
 
 
 class EigenGradCAM(_FromGradients):
-    """EigenGrad-CAM: the principal component of activations times gradients."""
+    """EigenGrad-CAM: the principal component of activations times gradients.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import EigenGradCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> EigenGradCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+    """
 
     name = "eigengrad-cam"
     title = "EigenGrad-CAM"
@@ -102,6 +157,14 @@ class EigenCAM(Explainer):
     """Eigen-CAM (arXiv 2008.00299): the principal component of the activations, the same map for every target.
 
     It has no relu: its lowest value, which may be negative, is 0 in the map. With `relu=False` 0 stays 0.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import EigenCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> EigenCAM(model, "0")(strip, 0).maps  # what is brightest, whatever the class
+        tensor([[[0., 0., 0., 1.]]])
     """
 
     name = "eigen-cam"
@@ -124,7 +187,7 @@ class SmoothGradCAMPlusPlus(Explainer):
     on the framework.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         samples: how many noisy copies; each is one more evaluation of the model an image. At an early layer of the
             tests' shapes network 20 give a map within 0.05 of that of 200.
         std: the noise's standard deviation, as a share of the image's range (largest less smallest value). SmoothGrad
@@ -133,6 +196,14 @@ class SmoothGradCAMPlusPlus(Explainer):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for options out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import SmoothGradCAMPlusPlus
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> SmoothGradCAMPlusPlus(model, "0", samples=5)(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
     """
 
     name = "smooth-grad-cam++"

@@ -39,7 +39,7 @@ class Budgeted(Explainer):
     """A method whose channels need not all be run.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         budget: the most masks run of each image; None for all. What the others would score is predicted.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
             in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.approximation`), of the
@@ -76,7 +76,7 @@ class ScoreCAM(Budgeted):
     One evaluation of the model for each channel that is not constant, whatever the number of targets.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         channel_weights: "softmax" (of the channels' logits) or "probability" (of the target under the channel's
             mask; masks are then normalised before the resize, and summed in the activations' place, as in xplaincam,
             the later package of Fusion-CAM's authors) or "regression" (what each place adds to the probability, by a
@@ -87,6 +87,19 @@ class ScoreCAM(Budgeted):
 
     Raises:
         TypeError, ValueError: as `Explainer`, for another word, and for limits out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import ScoreCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> ScoreCAM(model, "0")(strip, 0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.5730]]])
+        >>> explanation = ScoreCAM(model, "0", channel_weights="regression")(strip, 0)
+        >>> explanation.maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
+        >>> explanation.masks_run
+        tensor([2.])
     """
 
     name = "score-cam"
@@ -149,7 +162,7 @@ class GroupCAM(Explainer):
     the sum. The groups' maps are summed in the size of the map, each normalised in it.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         groups: how many; each channel on its own if there are fewer.
         grouping: "order" (neighbouring channels) or "k-means" (of the weighed channels' maps).
         percentile: values of a group's map not above it are 0. The authors' code (github.com/wofmanaf/Group-CAM) takes
@@ -161,6 +174,14 @@ class GroupCAM(Explainer):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for options out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GroupCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> GroupCAM(model, "0", groups=2, percentile=0)(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
     """
 
     name = "group-cam"
@@ -234,6 +255,14 @@ class AblationCAM(Explainer):
 
     One evaluation of the model for each channel that is not zero everywhere, whatever the number of targets. The image
     is not masked.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import AblationCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> AblationCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
     """
 
     name = "ablation-cam"
@@ -306,7 +335,7 @@ class SSCAM(_Sampled):
     One evaluation of the model for each sample of each channel that is not constant, whatever the number of targets.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         samples: noisy masks a channel.
         std: the standard deviation of the noise on masks in [0, 1].
         seed: of the noise, which is the same for every image, on every framework.
@@ -314,6 +343,14 @@ class SSCAM(_Sampled):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for numbers out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import SSCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> SSCAM(model, "0", std=0.1)(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.6218]]])
     """
 
     name = "ss-cam"
@@ -347,12 +384,20 @@ class ISCAM(_Sampled):
     first mask of the paper's sums is black for all channels.
 
     Args:
-        model, layer, and every keyword of `Explainer`.
+        model, layer, **options: as for `Explainer`.
         steps: of the integration, at least 2.
         budget, tolerance: as for `ScoreCAM`; the budget counts every step but the first.
 
     Raises:
         TypeError, ValueError: as `Explainer`, for too few steps, and for limits out of range.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import ISCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> ISCAM(model, "0")(strip, targets=0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.2543]]])
     """
 
     name = "is-cam"
@@ -376,7 +421,7 @@ class RISE(Explainer):
     a place is seen; it has no relu to leave out, and `relu=False` divides it by its largest value.
 
     Args:
-        model, and every keyword of `Explainer`; a layer is not looked at, so that there is no size of one.
+        model, **options: as for `Explainer`; a layer is not looked at, so that there is no size of one.
         masks: how many; the paper takes 4000 for VGG-16 and 8000 for ResNet-50.
         cells: of a mask's grid, along each axis.
         probability: of a cell to be seen.
@@ -384,6 +429,14 @@ class RISE(Explainer):
 
     Raises:
         TypeError, ValueError: as `Explainer`, and for numbers out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import RISE, BlackBox
+        >>> images = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]], dtype=np.float32)
+        >>> function = BlackBox(lambda images: images.mean(axis=(2, 3)))  # (n, 2, 1, 4) -> (n, 2) logits
+        >>> RISE(function, masks=500, cells=4)(images, 0).maps.round(1)
+        array([[[1. , 0.8, 0.3, 0. ]]], dtype=float32)
     """
 
     name = "rise"

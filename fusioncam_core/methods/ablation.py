@@ -45,6 +45,13 @@ def ablation_cam(
     Raises:
         TypeError: if an array is not floating, or they are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import ablation_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> ablation_cam(activations, np.array([1.5]), np.array([[0.0, 1.5]]))  # without red, and without green
+        array([[[1. , 0.5, 0. , 0. ]]])
     """
     array_namespace(activations, scores, ablated)
     activations, extent, a, xp = check_activations(activations, size, channel_axis)

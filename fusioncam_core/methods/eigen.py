@@ -43,6 +43,13 @@ def eigen_cam(
     Raises:
         TypeError: if the activations are not floating.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import eigen_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> eigen_cam(activations)
+        array([[[0., 0., 0., 1.]]])
     """
     xp = array_namespace(activations)
     activations = channels_first(require_float(activations, "activations", xp), channel_axis, xp=xp)
@@ -96,6 +103,14 @@ def eigengrad_cam(
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import eigengrad_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[1.0, 1, 1, 1]], [[0, 0, 0, 0]]]])
+        >>> eigengrad_cam(activations, gradients)
+        array([[[1. , 0.5, 0. , 0. ]]])
     """
     return _maps(_eigengrad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 

@@ -48,6 +48,12 @@ def denoise(maps: Array, percentile: float = 10, *, spatial_ndim: int = 2) -> Ar
 
     Raises:
         TypeError, ValueError: if `maps` is no finite floating map or the percentile lies outside [0, 100].
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import denoise
+        >>> denoise(np.array([[0.1, 0.2, 0.6, 1.0]]), percentile=50)  # the median is 0.4
+        array([[0. , 0. , 0.6, 1. ]])
     """
     xp = array_namespace(maps)
     require_finite(require_map(maps, "maps", spatial_ndim, xp), "map to denoise", xp)
@@ -82,6 +88,16 @@ def contribution_weights(
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: for another mode, shapes that differ, or NaN or infinity.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import contribution_weights
+        >>> contribution_weights(np.array(0.6), np.array(0.2))
+        (array(0.75), array(0.25))
+        >>> contribution_weights(np.array(0.6), np.array(-0.2))
+        (array(1.), array(0.))
+        >>> contribution_weights(np.array(0.6), np.array(-0.2), contributions="signed")
+        (array(1.49999996), array(-0.49999999))
     """
     xp = array_namespace(first, second)
     require_shape(second, "second contributions", tuple(first.shape), "those of the first contributions")
@@ -128,6 +144,12 @@ def similarity(first: Array, second: Array) -> Array:
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: if the shapes do not broadcast, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import similarity
+        >>> similarity(np.array([0.9, 0.5, 0.0]), np.array([0.9, 0.25, 1.0]))
+        array([1.  , 0.75, 0.  ])
     """
     xp = array_namespace(first, second)
     require_broadcast(first=first, second=second)
@@ -162,6 +184,15 @@ def fuse(first: Array, second: Array, *, weights: tuple[Array, Array] | None = N
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: if shapes differ, values are NaN or infinite, or too large to be weighted.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import fuse
+        >>> first, second = np.array([[1.0, 0.5, 0.0]]), np.array([[1.0, 0.5, 0.5]])  # alike on the left
+        >>> fuse(first, second)
+        array([[1. , 0.2, 0. ]])
+        >>> fuse(first, second, weights=(np.array(0.75), np.array(0.25))).round(4)
+        array([[1.    , 0.4462, 0.    ]])
     """
     xp = array_namespace(first, second)
     for name, maps in (("first", first), ("second", second)):
@@ -214,6 +245,14 @@ class Fusion:
             published).
         raw_range: (..., 2) the lowest and highest value of each map before it was last normalised, in weighted units of
             maps in [0, 1]; None of the variant "calibrated", which ends with a root.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import Fusion, fusion_cam
+        >>> gradient, region = np.array([[1.0, 0.5, 0, 0]]), np.array([[1.0, 0.5, 0, 0.6]])
+        >>> fusion = fusion_cam(gradient, region, lambda masks: masks[..., 0, 0])
+        >>> isinstance(fusion, Fusion), fusion.parts["union"]
+        (True, array([[1. , 0.5, 0. , 0.3]]))
     """
 
     maps: Array
@@ -257,6 +296,19 @@ def fusion_cam(
         TypeError: if the maps are not floating or of different libraries.
         ValueError: if shapes differ, values are NaN or infinite, maps or probabilities lie outside [0, 1], or an
             option is wrong.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import fusion_cam
+        >>> gradient, region = np.array([[1.0, 0.5, 0, 0]]), np.array([[1.0, 0.5, 0, 0.6]])
+        >>> probability = lambda masks: masks[..., :2].sum(axis=(-2, -1)) / 2  # of what the masks show on the left
+        >>> fusion = fusion_cam(gradient, region, probability)
+        >>> fusion.maps.round(4)
+        array([[1.    , 0.5086, 0.    , 0.4107]])
+        >>> sorted(fusion.parts)
+        ['denoised', 'gradient', 'region', 'similarity', 'union']
+        >>> float(fusion.weights["contribution_region"])
+        0.75
     """
     xp = check_maps(spatial_ndim, gradient=gradient, region=region)
     require_percentage(percentile)

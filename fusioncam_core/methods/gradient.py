@@ -45,6 +45,18 @@ def grad_cam(
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import grad_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[1.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> grad_cam(activations, gradients)
+        array([[[1. , 0.5, 0. , 0. ]]])
+        >>> grad_cam(activations, gradients, relu=False)
+        array([[[ 0.5 ,  0.25,  0.  , -1.  ]]])
+        >>> grad_cam(activations, gradients, relu=False, normalised=False)
+        array([[[ 4.,  2.,  0., -8.]]])
     """
     return _maps(_grad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
@@ -88,6 +100,14 @@ def grad_cam_plus_plus(
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import grad_cam_plus_plus
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[1.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> grad_cam_plus_plus(activations, gradients)
+        array([[[1. , 0.5, 0. , 0. ]]])
     """
     return _maps(_grad_cam_plus_plus, activations, gradients, size, channel_axis, Form(relu, normalised))
 
@@ -143,6 +163,14 @@ def xgrad_cam(
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import xgrad_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[0.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> xgrad_cam(activations, gradients, normalised=False)  # (4 * 0 + 2 * 1) / (4 + 2) of red
+        array([[[1.33333333, 0.66666667, 0.        , 0.        ]]])
     """
     return _maps(_xgrad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
@@ -189,6 +217,14 @@ def layer_cam(
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import layer_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[0.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> layer_cam(activations, gradients, normalised=False)  # where red is brightest it does not matter
+        array([[[0., 2., 0., 0.]]])
     """
     return _maps(_layer_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
@@ -228,6 +264,14 @@ def hires_cam(
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import hires_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[0.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> hires_cam(activations, gradients, relu=False, normalised=False)
+        array([[[ 0.,  2.,  0., -8.]]])
     """
     return _maps(_hires_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 

@@ -79,6 +79,16 @@ def group_cam(
     Raises:
         TypeError: if an array is not floating, or they are of different libraries.
         ValueError: if shapes or options do not fit, or activations, gradients or scores are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import group_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[1.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> red = activations[0, 0]
+        >>> scorer = lambda masks, images: (masks * red).mean(axis=(1, 2))
+        >>> group_cam(activations, gradients, scorer, percentile=0)
+        array([[[1. , 0.5, 0. , 0. ]]])
     """
     check_groups(groups, grouping, percentile, seed)
     form = Form(relu, normalised)

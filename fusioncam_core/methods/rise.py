@@ -112,6 +112,15 @@ def rise(
     Raises:
         TypeError: if the images are not floating.
         ValueError: if a number is out of range, or scores are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import rise
+        >>> images = np.zeros((1, 3, 4, 4))
+        >>> left = lambda masks, images: masks[:, :, :2].mean(axis=(1, 2))  # what is seen on the left
+        >>> maps = rise(images, left, masks=500, cells=4)
+        >>> maps[0].mean(axis=0).round(1)
+        array([0.9, 0.7, 0.3, 0.1])
     """
     xp = array_namespace(images)
     require_float(images, "images", xp)

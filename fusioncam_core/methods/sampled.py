@@ -67,6 +67,15 @@ def ss_cam(
     Raises:
         TypeError: if the activations are not floating.
         ValueError: if shapes or numbers do not fit, or activations or scores are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import ss_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> red = activations[0, 0]
+        >>> scorer = lambda masks, images: (masks * red).mean(axis=(1, 2))  # how red the strip is under a mask
+        >>> ss_cam(activations, scorer, std=0.1).round(2)
+        array([[[1.  , 0.5 , 0.  , 0.58]]])
     """
     vary = add_noise(std, seed)
     count, own_size = require_count(samples, "samples"), own_map_size(map_size, size, activations, channel_axis)
@@ -112,6 +121,15 @@ def is_cam(
     Raises:
         TypeError: if the activations are not floating.
         ValueError: if shapes or the steps do not fit, or activations or scores are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import is_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> red = activations[0, 0]
+        >>> scorer = lambda masks, images: (masks * red).mean(axis=(1, 2))  # how red the strip is under a mask
+        >>> is_cam(activations, scorer).round(2)
+        array([[[1.  , 0.5 , 0.  , 0.25]]])
     """
     vary = grow(require_count(steps, "steps", least=2))
     form, own_size = Form(relu, normalised), own_map_size(map_size, size, activations, channel_axis)

@@ -80,6 +80,15 @@ def score_cam(
     Raises:
         TypeError: if the activations are not floating.
         ValueError: if shapes, the weights' name or a limit do not fit, or activations or scores are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import score_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> red = activations[0, 0]
+        >>> scorer = lambda masks, images: (masks * red).mean(axis=(1, 2))  # how red the strip is under a mask
+        >>> score_cam(activations, scorer).round(4)
+        array([[[1.   , 0.5  , 0.   , 0.573]]])
     """
     limits = require_limits(budget, tolerance)
     form, own_size = Form(relu, normalised), own_map_size(map_size, size, activations, channel_axis)

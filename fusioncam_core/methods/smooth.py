@@ -46,6 +46,14 @@ def smooth_grad_cam_plus_plus(
     Raises:
         TypeError: if an array is not floating, or they are of different libraries.
         ValueError: if there is no copy, the shapes do not fit, or values are NaN or infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import smooth_grad_cam_plus_plus
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[1.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> smooth_grad_cam_plus_plus(activations, [gradients, 2 * gradients])  # of two noisy copies
+        array([[[1. , 0.5, 0. , 0. ]]])
     """
     copies = _copies(gradients)
     xp = array_namespace(activations, *copies)

@@ -55,6 +55,14 @@ def denoised_cam(
     Raises:
         TypeError: if an array is not floating, or the two are of different libraries.
         ValueError: if the shapes do not fit, values are NaN or infinite, or the percentile lies outside [0, 100].
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import denoised_cam
+        >>> activations = np.array([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # (1, 2, 1, 4)
+        >>> gradients = np.array([[[[1.0, 1, 1, 1]], [[-1, -1, -1, -1]]]])
+        >>> denoised_cam(activations, gradients)
+        array([[[1. , 0.5, 0. , 0. ]]])
     """
     xp = array_namespace(activations, gradients)
     activations, gradients, several = _check_pair(activations, gradients, channel_axis, xp)
@@ -114,6 +122,17 @@ def union_cam(
         TypeError: if the maps are not floating or of different libraries.
         ValueError: if shapes differ, values are NaN or infinite, maps or probabilities lie outside [0, 1], or an
             option is wrong.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import union_cam
+        >>> denoised, region = np.array([[1.0, 0.5, 0, 0]]), np.array([[1.0, 0.5, 0, 0.6]])
+        >>> probability = lambda masks: (masks * [0.5, 0.5, -0.25, -0.25]).sum(axis=(-2, -1))  # of the masked image
+        >>> union = union_cam(denoised, region, probability, baseline=np.array(0.0))
+        >>> union.maps
+        array([[1.        , 0.5       , 0.        , 0.26666667]])
+        >>> {name: round(float(union.weights[name]), 4) for name in ("weight_denoised", "weight_region")}
+        {'weight_denoised': 0.5556, 'weight_region': 0.4444}
     """
     xp = check_maps(spatial_ndim, denoised=denoised, region=region)
     require_word(contributions, "contributions", Contributions)

@@ -33,6 +33,13 @@ def coherency(maps: Array, again: Array, *, spatial_ndim: int = 2) -> Array:
     Raises:
         TypeError: if the maps are not floating or of different libraries.
         ValueError: if the shapes differ.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import coherency
+        >>> maps = np.array([[0.0, 0.5, 1.0]])
+        >>> float(coherency(maps, maps)), round(float(coherency(maps, 1 - maps)), 4)
+        (1.0, 0.0)
     """
     xp = array_namespace(maps, again)
     require_map(maps, "maps", spatial_ndim, xp)
@@ -77,6 +84,12 @@ def complexity(maps: Array, *, spatial_ndim: int = 2) -> Array:
 
     Raises:
         TypeError, ValueError: if `maps` is no floating array with that many axes.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import complexity
+        >>> complexity(np.array([[0.0, 0.5, 1.0]]))
+        array(0.5)
     """
     xp = array_namespace(maps)
     return _complexity(require_map(maps, "maps", spatial_ndim, xp), spatial_ndim, xp=xp)
@@ -103,6 +116,12 @@ def adcc(coherency: Array, complexity: Array, drop: Array) -> Array:
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: if the shapes do not broadcast or a value lies outside [0, 1].
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import adcc
+        >>> round(float(adcc(np.array(1.0), np.array(0.5), np.array(0.5))), 4)  # 3 / (1 + 2 + 2)
+        0.6
     """
     xp = array_namespace(coherency, complexity, drop)
     for name, values in (("The coherency", coherency), ("The complexity", complexity), ("The drop", drop)):

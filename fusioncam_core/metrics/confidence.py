@@ -23,6 +23,12 @@ def drop(plain: Array, masked: Array) -> Array:
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: if the shapes do not broadcast or a value lies outside [0, 1].
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import drop
+        >>> drop(np.array([0.5, 0.5]), np.array([0.25, 0.75]))
+        array([0.5, 0. ])
     """
     masked, xp = _check(plain, masked)
     return _drop(plain, masked, xp=xp)
@@ -49,6 +55,12 @@ def increase(plain: Array, masked: Array) -> Array:
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: if the shapes do not broadcast or a value lies outside [0, 1].
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import increase
+        >>> increase(np.array([0.5, 0.5]), np.array([0.25, 0.75]))
+        array([0., 1.])
     """
     masked, xp = _check(plain, masked)
     return _increase(plain, masked, xp=xp)
@@ -74,6 +86,12 @@ def gain(plain: Array, masked: Array) -> Array:
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: if the shapes do not broadcast or a value lies outside [0, 1].
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import gain
+        >>> gain(np.array([0.5, 0.5]), np.array([0.25, 0.75]))
+        array([0. , 0.5])
     """
     masked, xp = _check(plain, masked)
     return _gain(plain, masked, xp=xp)

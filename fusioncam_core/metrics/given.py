@@ -189,6 +189,15 @@ def measure_maps(
         TypeError: if maps or images are no floating arrays.
         ValueError: if numbers or sizes do not fit, a map's value is not in [0, 1], a metric needs masks and has none,
             or one explains images again, as max-sensitivity does: that takes an explainer.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core.metrics import measure_maps
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> maps = torch.tensor([[[0.0, 0, 0, 1]]])  # which shows nothing red
+        >>> measure_maps("average-drop", maps, model, strip, targets=0).values
+        tensor([0.6843])
     """
     measure = find_metric(metric)
     given = GivenMaps(maps, model, **options)

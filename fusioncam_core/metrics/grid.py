@@ -55,6 +55,17 @@ def grid_pointing_game(
     Raises:
         TypeError, ValueError: as a call does; if the images do not make one mosaic of different classes, their size
             is no multiple of the grid's, or the explainer's maps are not in [0, 1] at the input's size.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM
+        >>> from fusioncam_core.metrics import grid_pointing_game
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> images = torch.zeros(2, 2, 4, 4)
+        >>> images[0, 0], images[1, 1] = 4.0, 4.0  # a red image and a green one
+        >>> game = grid_pointing_game(GradCAM(model, "0"), images, [0, 1], rows=1, columns=2, shrink=False)
+        >>> game.members, game.values
+        (array([[0, 1]]), array([[1., 1.]]))
     """
     explainer.require_usual("The grid pointing game measures")
     adapter, xp = explainer.adapter, explainer.adapter.namespace

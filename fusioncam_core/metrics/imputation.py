@@ -62,6 +62,14 @@ def impute(images: Array, masks: Array, *, noise: float = 0.01, seed: int = 0, c
     Raises:
         TypeError: if the images are not floating, or the masks of another library.
         ValueError: if shapes do not fit, a mask holds other values, or a number is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import impute
+        >>> image, known = np.ones((1, 1, 3, 3)), np.ones((1, 3, 3))
+        >>> known[0, 1, 1] = 0
+        >>> impute(image, known, noise=0.0)[0, 0, 1].round(3)
+        array([1., 1., 1.])
     """
     xp = array_namespace(images)
     require_float(images, "images", xp)

@@ -34,6 +34,13 @@ def pointing_game(maps: Array, masks: Array, *, tolerance: float = 0, spatial_nd
     Raises:
         TypeError: if the maps are not floating, or the masks of another library.
         ValueError: if the shapes do not fit, a mask holds other values, or the tolerance is negative.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import pointing_game
+        >>> maps, mask = np.array([[0.2, 0.9, 0.1]]), np.array([[True, False, False]])
+        >>> pointing_game(maps, mask), pointing_game(maps, mask, tolerance=1)
+        (array(0.), array(1.))
     """
     if not 0 <= tolerance < math.inf:
         raise InvalidValueError(f"tolerance is a number of pixels, not negative: got {tolerance!r}.")
@@ -82,6 +89,12 @@ def energy_in_mask(maps: Array, masks: Array, *, spatial_ndim: int = 2) -> Array
     Raises:
         TypeError: if the maps are not floating, or the masks of another library.
         ValueError: if the shapes do not fit or a mask holds other values.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import energy_in_mask
+        >>> energy_in_mask(np.array([[0.25, 0.5, 0.25]]), np.array([[True, True, False]]))
+        array(0.75)
     """
     pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
     return defined(_energy_in_mask(pixels, ground_truth, xp=xp), sound, maps, xp=xp)
@@ -109,6 +122,12 @@ def iou(maps: Array, masks: Array, *, threshold: float = 0.5, spatial_ndim: int 
     Raises:
         TypeError: if the maps are not floating, or the masks of another library.
         ValueError: if the shapes do not fit, a mask holds other values, or the threshold is not finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import iou
+        >>> iou(np.array([[0.2, 0.9, 0.6]]), np.array([[False, True, False]]))  # one pixel of two
+        array(0.5)
     """
     if not math.isfinite(threshold):
         raise InvalidValueError(f"threshold is a number in the maps' unit: got {threshold!r}.")
@@ -142,6 +161,13 @@ def iou_curve(maps: Array, masks: Array, *, thresholds: Sequence[float] | None =
     Raises:
         TypeError: if the maps are not floating, or the masks of another library.
         ValueError: if the shapes do not fit, a mask holds other values, or a threshold is not finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import iou_curve
+        >>> maps, mask = np.array([[0.2, 0.9, 0.6]]), np.array([[False, True, False]])
+        >>> iou_curve(maps, mask, thresholds=[0.0, 0.5, 0.8]).round(4)
+        array([0.3333, 0.5   , 1.    ])
     """
     levels = [step / 100 for step in range(101)] if thresholds is None else [float(each) for each in thresholds]
     if not levels or not all(map(math.isfinite, levels)):
@@ -168,6 +194,12 @@ def roc_auc(maps: Array, masks: Array, *, spatial_ndim: int = 2) -> Array:
     Raises:
         TypeError: if the maps are not floating, or the masks of another library.
         ValueError: if the shapes do not fit or a mask holds other values.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import roc_auc
+        >>> roc_auc(np.array([[0.2, 0.9, 0.6]]), np.array([[False, True, False]]))
+        array(1.)
     """
     pixels, ground_truth, sound, xp = _check(maps, masks, spatial_ndim)
     shape = np.broadcast_shapes(tuple(pixels.shape), tuple(ground_truth.shape))
@@ -220,6 +252,13 @@ def box_masks(boxes: Array, size: tuple[int, int]) -> Array:
     Raises:
         TypeError: if the boxes are no numbers.
         ValueError: if they have not four numbers each, or an upper end lies below the lower one.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import box_masks
+        >>> box_masks(np.array([[0, 0, 2, 1]]), (2, 3))
+        array([[[ True,  True, False],
+                [False, False, False]]])
     """
     xp = array_namespace(boxes)
     if not xp.isdtype(boxes.dtype, ("integral", "real floating")):
@@ -255,6 +294,12 @@ def union_masks(masks: Array, *, spatial_ndim: int = 2) -> Array:
 
     Raises:
         ValueError: if there is no axis before space.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import union_masks
+        >>> union_masks(np.array([[[True, False]], [[False, False]]]))
+        array([[ True, False]])
     """
     xp = array_namespace(masks)
     if masks.ndim <= spatial_ndim:
@@ -284,6 +329,12 @@ def mosaic(images: Array, rows: int, columns: int, *, channel_axis: int = 1) -> 
 
     Raises:
         ValueError: if the images are no such batch, or do not fill their grids.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import mosaic
+        >>> mosaic(np.array([1.0, 2.0]).reshape(2, 1, 1, 1), 1, 2)
+        array([[[[1., 2.]]]])
     """
     xp = array_namespace(images)
     cells = require_count(rows, "rows") * require_count(columns, "columns")
@@ -319,6 +370,11 @@ def cell_masks(rows: int, columns: int, size: tuple[int, int]) -> np.ndarray[Any
 
     Raises:
         ValueError: if an argument is no positive whole number, or the size no multiple.
+
+    Examples:
+        >>> from fusioncam_core.metrics import cell_masks
+        >>> cell_masks(1, 2, (1, 4))[0]  # of the left half
+        array([[ True,  True, False, False]])
     """
     height, width = require_size(size)
     if height % require_count(rows, "rows") or width % require_count(columns, "columns"):
@@ -346,6 +402,13 @@ def grid_share(maps: Array, cells: Array) -> Array:
     Raises:
         TypeError: if the maps are not floating, or the cells of another library.
         ValueError: if the shapes do not fit or a mask holds other values than 0 and 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import grid_share
+        >>> maps = np.array([[[0.75, 0.25]], [[0.5, 0.5]]])  # of two classes, in a mosaic of 1 x 2
+        >>> grid_share(maps, np.array([[[True, False]], [[False, True]]]))
+        array([0.75, 0.5 ])
     """
     return energy_in_mask(maps, cells)
 

@@ -38,6 +38,11 @@ def removal_counts(positions: int, steps: int) -> np.ndarray[Any, Any]:
 
     Raises:
         ValueError: if an argument is no whole number of at least 1.
+
+    Examples:
+        >>> from fusioncam_core.metrics import removal_counts
+        >>> removal_counts(10, 4)
+        array([ 0,  3,  6,  9, 10])
     """
     positions, steps = require_count(positions, "positions"), require_count(steps, "steps")
     return np.array([*range(0, positions, -(-positions // steps)), positions], dtype=np.int64)
@@ -55,6 +60,12 @@ def ranks(maps: Array, *, spatial_ndim: int = 2) -> Array:
 
     Raises:
         TypeError, ValueError: if `maps` is no floating array with that many axes.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import ranks
+        >>> ranks(np.array([[0.1, 0.9, 0.5]]))
+        array([[2, 0, 1]])
     """
     xp = array_namespace(maps)
     return _ranks(require_map(maps, "maps", spatial_ndim, xp), spatial_ndim, xp=xp)
@@ -91,6 +102,12 @@ def removal_masks(maps: Array, counts: int | Sequence[int] | np.ndarray[Any, Any
     Raises:
         TypeError: if `maps` is not floating.
         ValueError: if it has too few axes, or a count is no whole number from 0 to the number of pixels.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import removal_masks
+        >>> removal_masks(np.array([[0.1, 0.9, 0.5]]), 2)  # without the two most salient ones
+        array([[1., 0., 0.]])
     """
     xp = array_namespace(maps)
     places = _ranks(require_map(maps, "maps", spatial_ndim, xp), spatial_ndim, xp=xp)
@@ -133,6 +150,12 @@ def area(fractions: Array | Sequence[float], values: Array) -> Array:
     Raises:
         TypeError: if the values are not floating, or the arrays of different libraries.
         ValueError: if there is one point only, the shapes do not fit, or fractions decrease.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import area
+        >>> area([0.0, 0.5, 1.0], np.array([1.0, 0.5, 0.0]))
+        array(0.5)
     """
     xp = array_namespace(values)
     like = widened(require_float(values, "values", xp), xp=xp)

@@ -41,6 +41,16 @@ def infidelity(
     Raises:
         TypeError: if the arrays are not floating or of different libraries.
         ValueError: if the shapes do not fit or there is no perturbation.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import infidelity
+        >>> attributions = np.array([[1.0, 2.0]])
+        >>> perturbations = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
+        >>> infidelity(attributions, perturbations, np.array([1.0, 2.0]))  # what the map says is lost is lost
+        array(0.)
+        >>> infidelity(attributions, perturbations, np.array([1.0, 0.0]))  # (0^2 + 2^2) / 2
+        array(2.)
     """
     xp = array_namespace(attributions, perturbations, changes)
     require_map(attributions, "attributions", spatial_ndim, xp)
@@ -105,6 +115,13 @@ def max_sensitivity(maps: Array, perturbed: Array, *, spatial_ndim: int = 2) -> 
     Raises:
         TypeError: if the maps are not floating or of different libraries.
         ValueError: if the shapes do not fit or there is no perturbed map.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import max_sensitivity
+        >>> maps = np.array([[3.0, 4.0]])
+        >>> max_sensitivity(maps, np.stack([maps, maps + [[0.0, 1.0]]]))  # 1 / 5
+        array(0.2)
     """
     xp = array_namespace(maps, perturbed)
     require_map(maps, "maps", spatial_ndim, xp)

@@ -69,6 +69,17 @@ def randomisation_check(
     Raises:
         TypeError: if the weights cannot be looked at or changed.
         ValueError: if the model has no weights, for several targets an image, or as a call does.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM
+        >>> from fusioncam_core.metrics import randomisation_check
+        >>> generator = torch.manual_seed(0)
+        >>> head = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 2)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), *head)
+        >>> check = randomisation_check(GradCAM(model, "1"), torch.rand(2, 3, 16, 16))
+        >>> check.layers, check.similarities.shape
+        (('4', '0'), (2, 2))
     """
     adapter = explainer.adapter
     if not isinstance(adapter, HasWeights):
@@ -144,7 +155,14 @@ def _shuffled(weights: Any, seed: int, xp: Namespace) -> dict[str, Array]:
 
 
 def rank_correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
-    """Spearman's correlation of two maps of one shape, equal pixels by their mean rank; 0 if one is constant."""
+    """Spearman's correlation of two maps of one shape, equal pixels by their mean rank; 0 if one is constant.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core.metrics import rank_correlation
+        >>> rank_correlation(np.array([0.1, 0.2, 0.9]), np.array([1.0, 2.0, 3.0]))
+        1.0
+    """
     one, other = (_mean_ranks(each.ravel()) for each in (first, second))
     one, other = one - one.mean(), other - other.mean()
     length = np.sqrt((one @ one) * (other @ other))

@@ -157,6 +157,14 @@ class ModelAdapter(ABC):
         declared_batch: the number of images that the model's inputs are declared for, if they are.
         frameworks: the modules of the libraries that the model is of, whose versions an explanation names.
         rows: how many images the smallest run has.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import adapt_model
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> [layer.name for layer in adapt_model(model).layers((strip,))]
+        ['0', '1', '2']
     """
 
     namespace: Namespace

@@ -27,6 +27,13 @@ class BlackBox(ModelAdapter):
     Raises:
         TypeError: if the function cannot be called, or `like` is no floating array.
         ValueError: for other channels.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import RISE, BlackBox
+        >>> function = BlackBox(lambda images: images.mean(axis=(1, 2)), channels="last")
+        >>> RISE(function, masks=100)(np.ones((2, 8, 8, 3), dtype=np.float32), 1).maps.shape
+        (2, 8, 8)
     """
 
     def __init__(

@@ -76,6 +76,17 @@ class Candidates:
 
     Raises:
         ValueError: for another form or activation, or outputs without these names.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import Candidates, DetectionScore
+        >>> found = {"boxes": np.array([[0.0, 0, 4, 4]]), "scores": np.array([0.8]), "labels": np.array([1])}
+        >>> DetectionScore((0, 0, 4, 4), 1, Candidates())([found])  # one mapping an image, as torchvision returns them
+        array([0.8])
+        >>> halves = Candidates(boxes=0, class_scores=1, form="centre", activation="sigmoid")
+        >>> outputs = np.array([[[2.0, 2, 4, 4]]]), np.array([[[0.0, 0.0]]])
+        >>> DetectionScore((0, 0, 4, 4), 1, halves)(outputs)
+        array([0.5])
     """
 
     boxes: int | str = "boxes"
@@ -138,6 +149,15 @@ class YOLOCandidates:
 
     Raises:
         ValueError: for another axis or form, or outputs of another shape.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import DetectionScore, YOLOCandidates
+        >>> head = np.array([[[2.0, 2.0], [2.0, 1.0], [4.0, 4.0], [4.0, 2.0], [0.1, 0.1], [0.5, 0.9]]])
+        >>> head.shape  # (n, 4 + classes, N): two candidates, two classes
+        (1, 6, 2)
+        >>> DetectionScore((0, 0, 4, 4), 1, YOLOCandidates())(head)  # the first: 1 * 0.5, more than 0.5 * 0.9
+        array([0.5])
     """
 
     axis: int = 2
@@ -187,6 +207,14 @@ class DetectionScore(Named):
 
     Raises:
         ValueError: for a box without area, outputs that are read otherwise, or a class that they do not have.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import DetectionScore
+        >>> boxes, class_scores = np.array([[[0.0, 0, 4, 4], [0, 0, 4, 2]]]), np.array([[[0.1, 0.5], [0.1, 0.9]]])
+        >>> outputs = {"boxes": boxes, "logits": class_scores}
+        >>> DetectionScore((0, 0, 4, 4), 1)(outputs)  # the first: 1 * 0.5, more than 0.5 * 0.9
+        array([0.5])
     """
 
     box: tuple[float, float, float, float]
@@ -221,6 +249,14 @@ class BoxSimilarity(Named):
     Raises:
         ValueError: for a box without area, class probabilities that are zeros or of another number of classes, or
             outputs that are read otherwise.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import BoxSimilarity
+        >>> boxes, class_scores = np.array([[[0.0, 0, 4, 4], [0, 0, 4, 2]]]), np.array([[[0.0, 0.5], [0.3, 0.4]]])
+        >>> outputs = {"boxes": boxes, "logits": class_scores}
+        >>> BoxSimilarity((0, 0, 4, 4), 1)(outputs)  # the first: it overlaps wholly, and is of no other class
+        array([1.])
     """
 
     box: tuple[float, float, float, float]

@@ -73,6 +73,13 @@ class ClassLogit(Named):
 
     Raises:
         ValueError: if the outputs are not (n, classes), or have no such class.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import ClassLogit
+        >>> outputs = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 2.0]])  # of two images, for three classes
+        >>> ClassLogit(2)(outputs)
+        array([2., 2.])
     """
 
     index: int
@@ -100,6 +107,15 @@ class ClassProbability(Named):
 
     Raises:
         ValueError: for another task, outputs that are not (n, classes), or a class that they do not have.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import ClassProbability
+        >>> outputs = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 2.0]])  # of two images, for three classes
+        >>> ClassProbability(1)(outputs).round(4)
+        array([0.6652, 0.0159])
+        >>> ClassProbability(1, task="multilabel")(outputs).round(4)
+        array([0.9526, 0.5   ])
     """
 
     index: int
@@ -136,6 +152,13 @@ class ResidualSoftmax(Named):
 
     Raises:
         ValueError: if the outputs are not (n, classes), or have no such class.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import ResidualSoftmax
+        >>> outputs = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 2.0]])  # of two images, for three classes
+        >>> ResidualSoftmax(1)(outputs).round(4)
+        array([ 2.5924, -4.1429])
     """
 
     index: int
@@ -150,7 +173,16 @@ class ResidualSoftmax(Named):
 
 @dataclass(frozen=True)
 class BinaryLogit(Named):
-    """The single logit `z` of a binary classifier, (n,) or (n, 1) -> (n,): `z` for class 1, `-z` for class 0."""
+    """The single logit `z` of a binary classifier, (n,) or (n, 1) -> (n,): `z` for class 1, `-z` for class 0.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import BinaryLogit
+        >>> BinaryLogit()(np.array([[0.5], [-2.0]]))
+        array([ 0.5, -2. ])
+        >>> BinaryLogit(positive=False)(np.array([[0.5], [-2.0]]))
+        array([-0.5,  2. ])
+    """
 
     positive: bool = True
     output: int | str | None = None
@@ -164,7 +196,14 @@ class BinaryLogit(Named):
 
 @dataclass(frozen=True)
 class Regression(Named):
-    """One number that the model predicts, (n,) or (n, numbers) -> (n,); `sign=-1` explains what lowers it."""
+    """One number that the model predicts, (n,) or (n, numbers) -> (n,); `sign=-1` explains what lowers it.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import Regression
+        >>> Regression()(np.array([[3.5], [-1.0]]))
+        array([ 3.5, -1. ])
+    """
 
     index: int = 0
     sign: int = 1
@@ -182,6 +221,13 @@ class Contrast(Named):
 
     Raises:
         ValueError: if the outputs are not (n, classes), or have no such class.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import Contrast
+        >>> outputs = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 2.0]])  # of two images, for three classes
+        >>> Contrast(1, instead_of=2)(outputs)
+        array([ 1., -2.])
     """
 
     index: int
@@ -217,6 +263,13 @@ class Finer(Named):
     Raises:
         ValueError: for an `alpha` that is no finite number of at least 0, a `count` below 1 or of as many classes as
             there are, no classes in `minus`, or the class itself among them; and for outputs that are not (n, classes).
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import Finer
+        >>> outputs = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 2.0]])  # of two images, for three classes
+        >>> Finer(1, minus=(0, 2))(outputs)  # less the mean of the other two
+        array([ 1.5, -3. ])
     """
 
     index: int | None = None
@@ -288,6 +341,15 @@ class SegmentationLogit(Named):
 
     Raises:
         ValueError: if the mask is smaller than the outputs, of other proportions, or empty, or holds NaN or infinity.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import SegmentationLogit
+        >>> outputs = np.array([[[[1.0, 2.0], [3.0, 4.0]]]])  # (1, 1, 2, 2): one class
+        >>> SegmentationLogit(0)(outputs)
+        array([2.5])
+        >>> SegmentationLogit(0, mask=np.array([[True, True], [False, False]]))(outputs)
+        array([1.5])
     """
 
     index: int
@@ -357,6 +419,12 @@ class EmbeddingSimilarity(Named):
 
     Raises:
         ValueError: for a reference of zeros, or with NaN or infinity, and embeddings that are not (n, D).
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import EmbeddingSimilarity
+        >>> EmbeddingSimilarity(np.array([1.0, 0.0]))(np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]])).round(4)
+        array([1.    , 0.    , 0.7071])
     """
 
     reference: Any

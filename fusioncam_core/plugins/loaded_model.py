@@ -23,6 +23,15 @@ class LoadedModel:
         layer: the layer to explain, or None for the explainers' own choice.
         name: what to call the model in reports, or None.
         task, output_kind: what the model's outputs are, as the explainers take them.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import LoadedModel, load_model
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> loaded = LoadedModel(model, class_names=["red", "green"], task="multilabel")
+        >>> load_model(loaded).class_names
+        ['red', 'green']
     """
 
     model: Any

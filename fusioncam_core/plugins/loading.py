@@ -26,6 +26,15 @@ def load_model(spec: Any) -> LoadedModel:
         InvalidValueError: no plugin knows such a text, or it names something that does not load; or what is held
             cannot be used.
         InvalidTypeError: a path without the kind of its file, or a plugin says that it does not read what is held.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import Preprocessing, load_model
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> loaded = load_model((model, Preprocessing((16, 16))))
+        >>> loaded.model is model, loaded.preprocessing.size
+        (True, (16, 16))
     """
     if isinstance(spec, os.PathLike):
         raise InvalidTypeError(f"expected a text with the kind of the file, such as 'keras:{spec}', got a path alone.")

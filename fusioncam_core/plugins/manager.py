@@ -26,6 +26,11 @@ def plugin_manager() -> GuardedManager:
     """The one plugin manager, built on first use from the entry-point group `fusioncam`.
 
     Register a plugin of your own at run time with `plugin_manager().register(plugin, name="...")`.
+
+    Examples:
+        >>> from fusioncam_core import plugin_manager
+        >>> "torch" in [name for name, _ in plugin_manager().list_name_plugin()]
+        True
     """
     from fusioncam_core.plugins import python_models
 
@@ -101,6 +106,17 @@ def adapt_model(model: Any, backend_options: Mapping[str, Any] | None = None) ->
     Raises:
         TypeError: if no plugin adapts the model, or an option is unknown.
         ValueError: if an option is wrong.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM, adapt_model
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> adapter = adapt_model(model)
+        >>> adapter.model_name, adapter.find("0")
+        ('Sequential', '0')
+        >>> GradCAM(adapter, "0")(strip, 0).maps
+        tensor([[[1.0000, 0.5000, 0.0000, 0.0000]]])
     """
     if backend_options is not None and not isinstance(backend_options, Mapping):
         raise InvalidTypeError(

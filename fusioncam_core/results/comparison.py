@@ -53,6 +53,17 @@ def methods_figure(
         ValueError: if they are of other images or targets, there are not as many photographs as images, or a map is
             neither 2-D nor, as of clips and volumes, 3-D.
         MissingExtra: if matplotlib or Pillow is not installed.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM, LayerCAM, methods_figure
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> import numpy as np
+        >>> explanations = [GradCAM(model, "0")(strip, 0), LayerCAM(model, "0")(strip, 0)]
+        >>> drawn = methods_figure(explanations, [np.zeros((1, 4, 3), np.uint8)], ["red", "green"])
+        >>> [axes.get_title() for axes in drawn.axes]
+        ['Photograph', 'Grad-CAM', 'LayerCAM', '']
     """
     named = _named(explanations)
     first = next(iter(named.values()))

@@ -71,6 +71,23 @@ class Explanation:
             None of maps that are not normalised, of several layers' maps combined, and of methods that have none.
         form: of the maps: "normalised", in [0, 1]; "signed", in [-1, 1] with 0 for what speaks neither for the target
             nor against it; or "raw", in the method's own units.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> explanation = GradCAM(model, "0")(torch.cat([strip, strip]), targets=[0, 1])
+        >>> explanation
+        <Explanation of Sequential by grad-cam at layer '0': maps 2x1x4, 2 model evaluations>
+        >>> len(explanation), explanation[1].maps
+        (2, tensor([[[0., 0., 0., 1.]]]))
+        >>> explanation.scores, explanation.form
+        (tensor([1.5000, 2.0000]), 'normalised')
+        >>> explanation.raw_range[0]  # what was normalised to 0 and 1
+        tensor([0., 1.])
+        >>> explanation.numpy().probabilities.round(4)
+        array([0.3775, 0.6225], dtype=float32)
     """
 
     method: str

@@ -64,6 +64,12 @@ class FigureRow:
         muted: for each map whether it is drawn in grey, as one that does not support its class; () for none.
         window: left, top, right and bottom of a frame around a part of the photograph, as shares of its width and
             height; None draws none.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import FigureRow
+        >>> FigureRow(np.zeros((2, 2, 3), dtype=np.uint8), [np.eye(2)], label="a row").label
+        'a row'
     """
 
     photograph: Pixels
@@ -107,6 +113,15 @@ def figure(
         ValueError: there are no rows, rows differ in their number of maps from the titles, notes or `muted`, a map or a
             photograph is none, or an option is out of range.
         MissingExtra: matplotlib or Pillow is not installed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import FigureRow, figure
+        >>> photograph = np.full((4, 4, 3), 200, dtype=np.uint8)
+        >>> row = FigureRow(photograph, [np.eye(4)], label="mine")
+        >>> drawn = figure([row], ["photograph", "diagonal"], contours=[0.5])
+        >>> [axes.get_title() for axes in drawn.axes[:2]]
+        ['photograph', 'diagonal']
     """
     style = Style(colour_map=colour_map, alpha=alpha, contours=contours, threshold=threshold, dpi=dpi)
     return drawn(rows, titles, style, caption)

@@ -39,6 +39,15 @@ class Box:
         upper: one more than the last pixel: `upper - lower` is the box's extent.
         score: the mean of the map over the object's pixels, in the map's unit.
         area: how many pixels the object has, which need not fill the box.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import object_boxes
+        >>> ((box,),) = object_boxes(np.array([[[1.0, 0.5, 0, 0], [0, 0, 0, 0]]]))
+        >>> box.xyxy, box.score, box.area
+        ((0, 0, 2, 1), 0.75, 2)
+        >>> box.slices
+        (slice(0, 1, None), slice(0, 2, None))
     """
 
     lower: tuple[int, ...]
@@ -142,6 +151,13 @@ def object_boxes(
         TypeError: if the maps are not floating.
         ValueError: for NaN or infinity in a map, or an option out of range.
         MissingExtra: if SciPy is not installed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import object_boxes
+        >>> maps = np.array([[[1.0, 0.8, 0, 0], [0, 0, 0, 0.6]]])
+        >>> object_boxes(maps, 0.5)
+        [[<Box x 0 to 2, y 0 to 1: 2 pixels, score 0.9>, <Box x 3 to 4, y 1 to 2: 1 pixels, score 0.6>]]
     """
     chosen = _options(threshold, percentile, components, minimum_area)
     return _of_each(_host(maps, spatial_ndim), spatial_ndim, lambda each: list(_boxes(each, chosen)))
@@ -173,6 +189,14 @@ def object_masks(
         TypeError: if the maps are not floating.
         ValueError: for NaN or infinity in a map, or an option out of range.
         MissingExtra: if SciPy is not installed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import object_masks
+        >>> maps = np.array([[[1.0, 0.8, 0, 0], [0, 0, 0, 0.6]]])
+        >>> object_masks(maps, 0.5, components="largest")
+        array([[[ True,  True, False, False],
+                [False, False, False, False]]])
     """
     chosen = _options(threshold, percentile, components, minimum_area)
     values = _host(maps, spatial_ndim)

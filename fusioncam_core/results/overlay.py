@@ -73,6 +73,13 @@ def overlay(
     Example:
         `overlay(np.asarray(photograph), preprocessing.restored(explanation.maps[0], photograph))` draws a map at the
         photograph's own resolution.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fusioncam_core import overlay
+        >>> photograph = np.full((1, 2, 3), 200, dtype=np.uint8)
+        >>> overlay(photograph, np.array([[0.0, 1.0]]))[0, 0]  # untouched where the map is 0
+        array([200, 200, 200], dtype=uint8)
     """
     pixels = require_pixels(photograph)
     values = np.clip(stretched(require_map(saliency), pixels.shape[:2]), -1.0, 1.0)

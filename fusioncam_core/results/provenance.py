@@ -37,6 +37,17 @@ class Provenance:
         frameworks: the versions of the libraries that the model is of, by their modules' names.
         device: where the images were, in the framework's words.
         preprocessing: of photographs that `explain_many` or the command line read, as it was given; else None.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> provenance = GradCAM(model, "0")(strip, 0).provenance
+        >>> provenance.method, provenance.layers, provenance.model, provenance.device
+        ('grad-cam', ('0',), 'Sequential', 'cpu')
+        >>> provenance.options["relu"]
+        True
     """
 
     version: str

@@ -211,6 +211,19 @@ def write_report(
             many photographs as images or names as classes, or maps are neither 2-D nor, as of clips and volumes, 3-D.
         OSError: the file cannot be written; the error names it.
         MissingExtra: Jinja2, Pillow or matplotlib is not installed: `pip install "fusioncam[report]"`.
+
+    Examples:
+        >>> import torch
+        >>> from fusioncam_core import GradCAM, write_report
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strip = torch.tensor([[[[4.0, 2, 0, 0]], [[0, 0, 0, 8]]]])  # red on the left, green on the right
+        >>> import tempfile
+        >>> import numpy as np
+        >>> explanation, photograph = GradCAM(model, "0")(strip, 0), np.zeros((1, 4, 3), np.uint8)
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> write_report(folder.name + "/maps.html", explanation, [photograph], title="A strip").name
+        'maps.html'
+        >>> folder.cleanup()
     """
     report = Report(path, title=title, style=Style(panels=panels), overwrite=overwrite)
     first = 0
