@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^```(?:python|\{code-cell\} python)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+
+_OPTIONS = re.compile(r"\A(?::.*\n)+")
+"""Of a notebook's cell, such as `:tags: [remove-cell]`."""
 
 _PROMISE = re.compile(r"^ *print\(.*\)  # (.*)$", flags=re.MULTILINE)
 
@@ -19,9 +22,14 @@ class Block(NamedTuple):
 
 
 def python_blocks(document: Path) -> list[Block]:
-    """The blocks of a Markdown file that are marked as Python, in their order."""
+    """The blocks of a Markdown file that are marked as Python, or as cells of a notebook in Python, in their order."""
     text = document.read_text(encoding="utf-8")
-    return [Block(text.count("\n", 0, found.start(1)) + 1, found[1]) for found in _BLOCK.finditer(text)]
+    return [Block(text.count("\n", 0, found.start(1)) + 1, _code(found[1])) for found in _BLOCK.finditer(text)]
+
+
+def _code(block: str) -> str:
+    """A block without its options, in whose place empty lines stand."""
+    return _OPTIONS.sub(lambda options: "\n" * options[0].count("\n"), block)
 
 
 def promises(blocks: list[Block]) -> list[str]:

@@ -74,6 +74,11 @@ class TestFigure:
         assert (shown[0] == 7).all()
         assert (shown[2] == 99).all()
 
+    def test_dots_per_inch(self) -> None:
+        assert methods_figure({"one": explained()}, dpi=50).dpi == 50
+        finer = methods_figure({"one": explained()}, [np.zeros((64, 96, 3), dtype=np.uint8)] * 2, dpi="photograph")
+        assert round(panels(finer)[0].get_position().width * finer.get_figwidth() * finer.dpi) == 96
+
 
 class TestBadInput:
     @pytest.mark.parametrize(
@@ -88,6 +93,7 @@ class TestBadInput:
             ([explained(), explained("b", seed=1)], {}, ValueError, "those of 'B' are others"),
             ([explained()], {"photographs": []}, ValueError, "There are 2 images, but 0 photographs"),
             ([explained()], {"class_names": ["a"]}, ValueError, "3 classes, but there are 1 class names"),
+            ([explained()], {"dpi": 0}, ValueError, r"dpi lies in \[10, 2000\].*: got 0"),
             ([explained()], {"most": 0}, ValueError, "most is a whole number of at least 1: got 0"),
         ],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -357,6 +358,12 @@ class TestOptions:
         box = drawn.axes[1].get_window_extent()
         assert (box.width, box.height) == pytest.approx((1200, 900))
         assert explanation(RAMP).plot(dpi=50).dpi == 50
+
+    def test_a_figure_shows_itself_in_a_notebook_that_has_no_pyplot(self) -> None:
+        drawn = explanation(RAMP).plot(dpi=50)
+        shown = Image.open(io.BytesIO(drawn._repr_png_()))
+        assert shown.size == tuple(int(50 * inches) for inches in drawn.get_size_inches())
+        assert type(pickle.loads(pickle.dumps(drawn))) is type(drawn)
 
     def test_rows_left_out_are_told(self) -> None:
         many = explanation(np.repeat(TWO[:, :1], 64, axis=0))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusioncam_core.evaluation.tables import ALPHA
-from fusioncam_core.extras import require
-from fusioncam_core.results.figures import png
+from fusioncam_core.results.figures import blank_page, png
 from fusioncam_core.visible import visible
 
 if TYPE_CHECKING:
@@ -145,9 +144,7 @@ def _as_text(label: str) -> str:
 
 
 def _figure(rows: int, height: float, heading: str) -> Figure:
-    figure: Figure = require("matplotlib.figure", "Drawing pictures").Figure(
-        figsize=(COLUMNS * _WIDTH, rows * height + _TITLE), dpi=150, layout="constrained"
-    )
+    figure = blank_page(figsize=(COLUMNS * _WIDTH, rows * height + _TITLE), dpi=150, layout="constrained")
     figure.suptitle(heading, fontsize=_FONT + 1)
     return figure
 

@@ -13,10 +13,10 @@ from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.results.drawable import check_class_names, check_drawable
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.results.figures import FigureRow, figure
-from fusioncam_core.results.layout import rows_that_fit
+from fusioncam_core.results.layout import RESOLUTION, rows_that_fit
 from fusioncam_core.results.pictures import input_picture, input_title, label_of, method_title, middle_of, pixels_of
 from fusioncam_core.results.scaling import is_signed, scaled
-from fusioncam_core.results.style import DEFAULT_STYLE
+from fusioncam_core.results.style import DEFAULT_STYLE, OwnResolution
 from fusioncam_core.results.terminal import target_numbers
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def methods_figure(
     class_names: Sequence[str] | None = None,
     *,
     most: int = ROWS,
+    dpi: float | OwnResolution = RESOLUTION,
 ) -> Figure:
     """A figure of methods by photographs: a row for each image and target, a column for each method.
 
@@ -44,14 +45,15 @@ def methods_figure(
         photographs: what the maps are drawn on, Pillow images or (H, W, 3) uint8, one an image; None takes the inputs.
         class_names: of all classes, for the labels of rows.
         most: rows at most, from the first image on.
+        dpi: dots per inch, or "photograph": a panel then has as many as the first photograph has pixels.
 
     Returns:
         A matplotlib figure: `figure.savefig("methods.pdf")` writes it in any format.
 
     Raises:
         TypeError: if there is no explanation.
-        ValueError: if they are of other images or targets, there are not as many photographs as images, or a map is
-            neither 2-D nor, as of clips and volumes, 3-D.
+        ValueError: if they are of other images or targets, there are not as many photographs as images, `dpi` is out
+            of range, or a map is neither 2-D nor, as of clips and volumes, 3-D.
         MissingExtra: if matplotlib or Pillow is not installed.
 
     Examples:
@@ -76,7 +78,7 @@ def methods_figure(
         raise InvalidValueError(f"There are {count} images, but {len(photographs)} photographs.")
     rows = list(itertools.islice(_rows(named, photographs, class_names), require_count(most, "most")))
     shown = rows[: rows_that_fit(rows[0].photograph.shape[:2])]
-    return figure(shown, [input_title(first) if photographs is None else "Photograph", *named])
+    return figure(shown, [input_title(first) if photographs is None else "Photograph", *named], dpi=dpi)
 
 
 def _named(explanations: Any) -> dict[str, Explanation]:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -155,9 +155,7 @@ def drawn(
         caption=visible(caption),
     )
     dots = _dots(rows[0].photograph, style, layout)
-    page: Figure = require("matplotlib.figure", "Drawing pictures").Figure(
-        figsize=(layout.width, layout.height), dpi=dots
-    )
+    page = blank_page(figsize=(layout.width, layout.height), dpi=dots)
     for index, row in enumerate(rows):
         for column, title in enumerate(titles):
             axes = _panel(page, layout, index, column)
@@ -171,6 +169,18 @@ def drawn(
     _colour_bar(page, layout, style, signed)
     _caption(page, layout)
     return page
+
+
+def blank_page(**options: Any) -> Figure:
+    """An empty figure, made with options of matplotlib's.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    require("matplotlib.figure", "Drawing pictures")
+    from fusioncam_core.results.page import Page
+
+    return Page(**options)
 
 
 def rendered(figure: Figure, picture: PictureFormat = "png", kind: Kind = "explanation") -> bytes:
