@@ -41,7 +41,9 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait for work sleep: where others use the same cores, spinning costs several times the work itself.
 export OMP_WAIT_POLICY ?= PASSIVE
-# Most of a framework's modules are never imported: those that are get compiled then.
+# Most of a framework's modules are never imported: those that are get compiled then, once for all processes that follow.
+# Where the environment forbids to keep what was compiled, each process would take seconds for it.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(PY) -m pip install --quiet --no-compile
 
 # What JAX compiled for one test is found again by others, and by other processes: a third of what its tests take.
