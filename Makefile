@@ -50,8 +50,12 @@ INSTALL := $(PY) -m pip install --quiet --no-compile
 CACHED := JAX_COMPILATION_CACHE_DIR="$(abspath $(VENV))/jax-cache" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
   JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
+# Most of what is compiled in a test runs once, on a tiny model: two thirds of JAX's tests were XLA's optimisations. The
+# code that users get, with them, is held to the same values by the wheel's jobs and all of it by test-all.
+QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 # One thread a worker; a framework that is asked for and does not import is a failure, not a skipped test.
-CHECK := $(CACHED) OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest -q
+CHECK = $(CACHED) $(QUICKLY) OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -80,11 +84,12 @@ test-keras-jax: $(DEV)
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py tests/test_keras_kinds.py tests/test_inputs.py \
 	  -k "$(KERAS_ON_JAX)"
 
-# What every change need not wait for: eager JAX everywhere, exact maps where others are approximate, compiled functions
+# What every change need not wait for: what XLA optimises, eager JAX everywhere, exact maps where others are approximate, compiled functions
 # at further sizes, every Keras model on JAX, environments of the wheel that are installed anew, other versions of Python,
 # the oldest versions of what is required.
 test-all: export FUSIONCAM_TESTS := all
 test-all: KERAS_ON_JAX := not test_inputs or TestKeras
+test-all: QUICKLY :=
 # The report in a browser: skipped where there is no Chromium, such as Debian's package `chromium`.
 test-all: test  ## Run the slow and redundant variants as well, and test the wheel in fresh environments
 	$(INSTALL) playwright axe-playwright-python
