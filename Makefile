@@ -52,7 +52,8 @@ CACHED := JAX_COMPILATION_CACHE_DIR="$(abspath $(VENV))/jax-cache" JAX_PERSISTEN
 
 # Most of what is compiled in a test runs once, on a tiny model: two thirds of JAX's tests were XLA's optimisations. The
 # code that users get, with them, is held to the same values by the wheel's jobs and all of it by test-all.
-QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
+  --xla_cpu_use_fusion_emitters=false"
 
 # One thread a worker; a framework that is asked for and does not import is a failure, not a skipped test.
 CHECK = $(CACHED) $(QUICKLY) OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest -q
@@ -165,9 +166,6 @@ $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 # torchcam and captum are what metrics are compared with; all they import is there already.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
-	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]'
-	$(INSTALL) --no-deps foolbox
-	$(INSTALL) onnx onnxruntime transformers
-	$(INSTALL) --no-deps timm torchcam captum torchvision
-	$(INSTALL) --no-deps ./examples/plugin_onnx
+	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]' onnx onnxruntime transformers
+	$(INSTALL) --no-deps foolbox timm torchcam captum torchvision ./examples/plugin_onnx
 	@touch $@
