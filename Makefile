@@ -45,15 +45,22 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait for work sleep: where others use the same cores, spinning costs several times the work itself.
 export OMP_WAIT_POLICY ?= PASSIVE
-# Most of a framework's modules are never imported: those that are get compiled then.
+# Most of a framework's modules are never imported: those that are get compiled then, once for all processes that follow.
+# Where the environment forbids to keep what was compiled, each process would take seconds for it.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(PY) -m pip install --quiet --no-compile
 
 # What JAX compiled for one test is found again by others, and by other processes: a third of what its tests take.
 CACHED := JAX_COMPILATION_CACHE_DIR="$(abspath $(VENV))/jax-cache" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
   JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
+# Most of what is compiled in a test runs once, on a tiny model: two thirds of JAX's tests were XLA's optimisations. The
+# code that users get, with them, is held to the same values by the wheel's jobs and all of it by test-all.
+QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
+  --xla_cpu_use_fusion_emitters=false"
+
 # One thread a worker; a framework that is asked for and does not import is a failure, not a skipped test.
-CHECK := $(CACHED) OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest -q
+CHECK = $(CACHED) $(QUICKLY) OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflow,keras,jax,flax,equinox $(PY) -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -82,11 +89,12 @@ test-keras-jax: $(DEV)
 	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py tests/test_keras_kinds.py tests/test_inputs.py \
 	  -k "$(KERAS_ON_JAX)"
 
-# What every change need not wait for: eager JAX everywhere, exact maps where others are approximate, compiled functions
+# What every change need not wait for: what XLA optimises, eager JAX everywhere, exact maps where others are approximate, compiled functions
 # at further sizes, every Keras model on JAX, environments of the wheel that are installed anew, other versions of Python,
 # the oldest versions of what is required.
 test-all: export FUSIONCAM_TESTS := all
 test-all: KERAS_ON_JAX := not test_inputs or TestKeras
+test-all: QUICKLY :=
 # The report in a browser: skipped where there is no Chromium, such as Debian's package `chromium`.
 test-all: test  ## Run the slow and redundant variants as well, and test the wheel in fresh environments
 	$(INSTALL) playwright axe-playwright-python
@@ -182,9 +190,6 @@ $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 # torchcam and captum are what metrics are compared with; all they import is there already.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
-	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]'
-	$(INSTALL) --no-deps foolbox
-	$(INSTALL) onnx onnxruntime transformers
-	$(INSTALL) --no-deps timm torchcam captum torchvision
-	$(INSTALL) --no-deps ./examples/plugin_onnx
+	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]' onnx onnxruntime transformers
+	$(INSTALL) --no-deps foolbox timm torchcam captum torchvision ./examples/plugin_onnx
 	@touch $@

@@ -20,6 +20,7 @@ import venv
 from collections.abc import Iterable, Iterator
 from email.parser import Parser
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -72,16 +73,25 @@ def closure(name: str, lines: list[str], extras: frozenset[str]) -> dict[str, Di
 
 
 def link(package: Distribution, site_packages: Path) -> None:
-    """A package's files, but for its scripts, which name another interpreter."""
+    """A package's files, but for its scripts, which name another interpreter; with what was compiled of them since."""
     for file in package.files or ():
-        source, target = Path(str(package.locate_file(file))), site_packages / file
-        if file.parts[0] == ".." or not source.exists():
+        if file.parts[0] == "..":
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # another file system, or one without hard links
-            shutil.copy2(source, target)
+        source, target = Path(str(package.locate_file(file))), site_packages / file
+        link_file(source, target)
+        if file.suffix == ".py":
+            link_file(Path(cache_from_source(str(source))), Path(cache_from_source(str(target))))
+
+
+def link_file(source: Path, target: Path) -> None:
+    """One of them, if it exists and is not there already."""
+    if target.exists() or not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
 
 
 def main(environment: str, wheel: str, *others: str) -> None:
