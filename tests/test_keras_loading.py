@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -86,6 +87,18 @@ class TestPreprocessing:
     def test_size_that_is_left_open(self, tmp_path: Path) -> None:
         model = classifier(layers.Rescaling(2.0), size=(None, None, 3))
         assert load_model(saved(model, tmp_path / "model.keras")).preprocessing.size == (224, 224)
+
+    @pytest.mark.parametrize(("axis", "channels"), [(-1, "last"), (0, "first")])
+    def test_grey_pictures(self, tmp_path: Path, axis: int, channels: str) -> None:
+        if channels == "first":
+            models.need_channels_first()
+        shape = (8, 9, 1) if channels == "last" else (1, 8, 9)
+        convolution = layers.Conv2D(2, 3, data_format=f"channels_{channels}")
+        pool = layers.GlobalMaxPooling2D(data_format=convolution.data_format)
+        stages = [keras.Input(shape), layers.Rescaling(1 / 255), convolution, pool, layers.Dense(1, "sigmoid")]
+        loaded = load_model(saved(keras.Sequential(stages), tmp_path / "film.keras"))
+        assert (loaded.preprocessing.size, loaded.preprocessing.channels) == ((8, 9), channels)
+        assert (loaded.preprocessing.colours, loaded.task) == ("grey", "binary")
 
     def test_what_takes_no_photographs_has_none(self, tmp_path: Path) -> None:
         model = keras.Sequential([keras.Input((9, 2)), layers.Conv1D(2, 3), layers.Flatten(), layers.Dense(2)])
@@ -273,3 +286,28 @@ class TestMissing:
         monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ValueError, match=r'not installed: pip install "fusioncam\[tensorflow\]"'):
             load_model(f"keras:{file}")
+
+
+@pytest.mark.filterwarnings("ignore::fusioncam_core.FusionCamWarning")  # of weights that nobody trained
+def test_a_folder_of_grey_films_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, a folder and names: pictures, a table and a report, of the probabilities that the model gives."""
+    keras.utils.set_random_seed(0)
+    convolution, pool = layers.Conv2D(4, 3, activation="relu"), layers.GlobalAveragePooling2D()
+    model = keras.Sequential([keras.Input((16, 20, 1)), convolution, pool, layers.Dense(1, "sigmoid")])
+    monkeypatch.chdir(tmp_path)
+    spec = saved(model, Path("film.keras"))
+    films = np.random.default_rng(0).integers(0, 256, (2, 16, 20), dtype=np.uint8)
+    Path("films").mkdir()
+    for number, film in enumerate(films):
+        Image.fromarray(film).save(f"films/{number}.png")
+    Path("names.txt").write_text("healthy\nnodule\n")
+    names = ["--class-names", "names.txt", "--targets", "nodule"]
+    values = ["--preprocess", "minus-one-to-one"]
+    assert main(["explain", "films", "--model", spec, *names, *values, "--report", "report.html"]) == 0
+    with open("fusioncam-out/index.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    inputs = films[..., None].astype(np.float32) / 127.5 - 1
+    expected = to_numpy(model(inputs))[:, 0]
+    assert [row["name"] for row in rows] == ["nodule", "nodule"]
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, atol=1e-4)
+    assert Path("report.html").stat().st_size > 1000

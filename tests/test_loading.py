@@ -204,6 +204,21 @@ class TestPreprocessing:
         array = Preprocessing(size=(1, 1), mean=0, std=1)(Image.new("L", (3, 3), 7))
         assert array.tolist() == [[[7.0]]] * 3
 
+    @pytest.mark.parametrize("channels", ["first", "last"])
+    def test_one_channel_of_brightness(self, channels):
+        """Of red, by ITU-R 601: 299/1000 of 200 is 59.8, and Pillow's is a whole number."""
+        preprocessing = Preprocessing((1, 1), mean=40, std=10, channels=channels, colours="grey")
+        array = preprocessing(Image.new("RGB", (3, 3), (200, 0, 0)))
+        assert array.item() == 2.0
+        assert preprocessing(Image.new("L", (3, 3), 140)).item() == 10.0
+
+    def test_where_the_one_channel_is(self):
+        photograph = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+        for channels, shape in (("first", (1, 2, 3)), ("last", (2, 3, 1))):
+            array = Preprocessing((2, 3), mean=0, std=1, channels=channels, colours="grey")(photograph)
+            assert array.shape == shape
+            assert array.ravel().tolist() == [0, 1, 2, 3, 4, 5]
+
     def test_sixteen_bits_are_scaled(self):
         grey = Image.fromarray(np.array([[0, 255, 32768, 65535]], dtype=np.uint16))
         assert np.asarray(Preprocessing((1, 4)).view(grey))[0, :, 0].tolist() == [0, 0, 128, 255]
@@ -228,6 +243,7 @@ class TestPreprocessing:
             ({"mean": [1.0, 2.0]}, r"mean is \[1\.0, 2\.0\]; give one finite number, or three"),
             ({"mean": float("nan")}, "mean is nan"),
             ({"std": [1.0, 0.0, 1.0]}, "every value must be greater than 0"),
+            ({"colours": "grey", "mean": [1, 2, 3], "std": 1}, r"one number as mean and as std, got \[1, 2, 3\] and 1"),
         ],
     )
     def test_bad_options(self, options, message):

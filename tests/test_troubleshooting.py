@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,10 @@ def texts_in(source: str) -> Iterator[str]:
 
 @cache
 def texts() -> tuple[str, ...]:
-    """All texts of the package and the backends."""
-    files = [path for folder in ("fusioncam_core", "backends") for path in (ROOT / folder).rglob("*.py")]
+    """All texts of the package and the backends, wherever they are installed; nothing is imported for it."""
+    specs = [find_spec(f"fusioncam_{name}") for name in ("core", "jax", "keras", "tensorflow", "torch")]
+    folders = [Path(folder) for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
     return tuple(text for path in files for text in texts_in(path.read_text(encoding="utf-8")))
 
 

@@ -13,7 +13,7 @@ from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.data.processors import ProcessorPreprocessing
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.plugins.loaded_model import LoadedModel
-from fusioncam_keras.loading import photograph_size
+from fusioncam_keras.loading import photographs_of
 
 
 def complete(loaded: LoadedModel) -> LoadedModel | None:
@@ -27,15 +27,14 @@ def complete(loaded: LoadedModel) -> LoadedModel | None:
     function: Any = loaded.preprocessing
     if not (inspect.isfunction(function) and function.__name__ == "preprocess_input" and _is_of_keras(function)):
         return None
-    found = photograph_size(loaded.model)
-    if found is None:
+    found = photographs_of(loaded.model)
+    if found is None or found.colours == "grey":
         seen = getattr(loaded.model, "input_shape", None)
         raise InvalidValueError(
             f"expected a model of pictures with three channels beside preprocess_input, got one whose input_shape is "
             f"{seen}. Give a function from a Pillow image to one input in its place."
         )
-    (height, width), channels = found
-    window = Preprocessing((height or 224, width or 224), mean=0.0, std=1.0, channels=channels)
+    window = Preprocessing(found.size, mean=0.0, std=1.0, channels=found.channels)
     settings = {name: getattr(window, name) for name in Preprocessing.__dataclass_fields__} | _values(function)
     made = ProcessorPreprocessing(**settings, processor=_OfPhotographs(function, window))
     return replace(loaded, preprocessing=made)

@@ -7,7 +7,7 @@ import stat
 import zipfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -105,25 +105,39 @@ def _input_shape(model: Any) -> tuple[int | None, ...] | None:
     return tuple(inputs[0].shape) if len(inputs) == 1 else None
 
 
-def photograph_size(model: Any) -> tuple[tuple[int | None, int | None], Literal["first", "last"]] | None:
-    """Height and width of the photographs that a model takes, None where they are open, and where their channels are.
+class Photographs(NamedTuple):
+    """The photographs that a model takes.
 
-    None for a model of anything else.
+    Attributes:
+        size: height and width, 224 where they are open.
+        channels: where they are in a batch.
+        colours: "grey" of a model with one channel.
     """
+
+    size: tuple[int, int]
+    channels: Literal["first", "last"]
+    colours: Literal["rgb", "grey"]
+
+
+def photographs_of(model: Any) -> Photographs | None:
+    """The photographs, coloured or grey, that a model takes; None for a model of anything else."""
     shape = _input_shape(model)
-    channel_axis = None if shape is None or len(shape) != 4 else 1 if shape[1] == 3 else -1 if shape[-1] == 3 else None
-    if shape is None or channel_axis is None:
+    if shape is None or len(shape) != 4:
         return None
-    height, width = shape[2:] if channel_axis == 1 else shape[1:-1]
-    return (height, width), "first" if channel_axis == 1 else "last"
+    for count, axis in ((3, 1), (3, -1), (1, -1), (1, 1)):
+        if shape[axis] == count:
+            height, width = shape[2:] if axis == 1 else shape[1:-1]
+            return Photographs(
+                (height or 224, width or 224), "first" if axis == 1 else "last", "rgb" if count == 3 else "grey"
+            )
+    return None
 
 
 def _preprocessing(model: Any, path: str) -> Preprocessing | None:
     """For photographs; None for a model of anything else."""
-    found = photograph_size(model)
+    found = photographs_of(model)
     if found is None:
         return None
-    (height, width), channels = found
     from fusioncam_keras.taps import parts, rescales
 
     scales = rescales(parts(model))
@@ -135,7 +149,8 @@ def _preprocessing(model: Any, path: str) -> Preprocessing | None:
             "function that returns (model, preprocessing) and name that as python:package.module:function.",
             PreprocessingWarning,
         )
-    return Preprocessing((height or 224, width or 224), mean=0.0, std=1.0 if scales else 255.0, channels=channels)
+    size, channels, colours = found
+    return Preprocessing(size, mean=0.0, std=1.0 if scales else 255.0, channels=channels, colours=colours)
 
 
 def _task(model: Any) -> Task:

@@ -104,6 +104,8 @@ def preprocessing_of(parts: Parts, own: Any, input_channel_axis: int | None) -> 
             )
         if "channels" not in place:
             place["channels"] = _channels(input_channel_axis)
+    if base is not None and base.colours == "grey" and place.get("colours") == "rgb":
+        del place["colours"]  # of a preset: a model of one channel stays one
     return replace(base or Preprocessing(), **values, **place)
 
 

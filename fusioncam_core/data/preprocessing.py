@@ -35,7 +35,7 @@ _OTHER_KINDS = (
 )
 
 _Channels = Literal["first", "last"]
-_Colours = Literal["rgb", "bgr"]
+_Colours = Literal["rgb", "bgr", "grey"]
 _Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -54,9 +54,11 @@ class Preprocessing:
         interpolation: Pillow's name of the resampling filter, lower case.
         mean: subtracted from the values 0..255: one number, or one per channel (red, green, blue).
         std: what the difference is divided by: one positive number, or one per channel.
-        channels: `"first"` gives (3, H, W), `"last"` gives (H, W, 3).
+        channels: `"first"` gives (3, H, W), `"last"` gives (H, W, 3); of grey pictures (1, H, W) and (H, W, 1).
         colours: the order of the channels in the array: `"rgb"`, or `"bgr"` as in networks that were trained in Caffe,
             ResNet50 and VGG of Keras' applications among them. `mean` and `std` stay in the order red, green, blue.
+            `"grey"` gives the one channel that films and scans have, of coloured pictures their brightness (ITU-R 601);
+            `mean` and `std` are one number each then.
 
     Raises:
         ValueError: a field is outside what is described above.
@@ -94,6 +96,11 @@ class Preprocessing:
         _per_channel("mean", self.mean)
         if not (_per_channel("std", self.std) > 0.0).all():
             raise InvalidValueError(f"std is {self.std}; every value must be greater than 0.")
+        if self.colours == "grey" and np.ndim(self.mean) + np.ndim(self.std) > 0:
+            raise InvalidValueError(
+                f"Grey pictures have one channel: expected one number as mean and as std, got {self.mean} and "
+                f"{self.std}."
+            )
 
     def window(self, photograph: Image) -> Image:
         """The part of the photograph that the network sees: upright, RGB, in the photograph's resolution.
@@ -174,9 +181,11 @@ class Preprocessing:
 
     def __call__(self, photograph: Image) -> npt.NDArray[np.float32]:
         """One model input, float32, (3, H, W) or (H, W, 3), no batch axis. Raises as `window` does."""
-        pixels = np.asarray(self.view(photograph), dtype=np.float32)
+        view = self.view(photograph)
+        pixels = np.asarray(view.convert("L") if self.colours == "grey" else view, dtype=np.float32)
+        pixels = pixels[:, :, np.newaxis] if self.colours == "grey" else pixels
         array = (pixels - _per_channel("mean", self.mean)) / _per_channel("std", self.std)
-        array = array if self.colours == "rgb" else np.ascontiguousarray(array[..., ::-1])
+        array = np.ascontiguousarray(array[..., ::-1]) if self.colours == "bgr" else array
         return array if self.channels == "last" else np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
 
