@@ -49,8 +49,10 @@ def texts() -> tuple[str, ...]:
 
 def is_said(quoted: str, said: str) -> bool:
     """Whether a text has the quotation in it; a gap in the quotation is one or more words of the text."""
-    pieces = [re.escape(piece.strip()) for piece in quoted.split(GAP)]
-    return any(pieces) and re.search(".+?".join(pieces), said) is not None
+    pieces = [piece.strip() for piece in quoted.split(GAP)]
+    if not any(pieces) or not all(piece in said for piece in pieces):
+        return False
+    return re.search(".+?".join(map(re.escape, pieces)), said) is not None
 
 
 def test_the_page_has_many_entries() -> None:
