@@ -34,6 +34,7 @@ from fusioncam_core.models.adapter import (
     split_call,
     unknown_layer,
 )
+from fusioncam_core.models.calling import weakly
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
@@ -223,7 +224,7 @@ class JaxAdapter(ModelAdapter):
         program = self._programs.of(
             (names, type(score), getattr(score, "top", 1)),
             score,
-            lambda: functools.partial(self._capture, names, score),
+            lambda: functools.partial(weakly(self._capture), names, score),
         )
         outputs, activations, gradients = program(self._current(), inputs, targets)
         each = zip(names, activations, gradients or [None] * len(names), strict=True)
@@ -232,17 +233,19 @@ class JaxAdapter(ModelAdapter):
     @in_session
     def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
         names = tuple(layers)
-        program = self._programs.of(("observe",), (names, view), lambda: functools.partial(self._observe, names, view))
+        program = self._programs.of(
+            ("observe",), (names, view), lambda: functools.partial(weakly(self._observe), names, view)
+        )
         outputs, seen = program(self._current(), inputs)
         return outputs, seen
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
-        return self._programs.of(("forward",), None, lambda: self._run)(self._current(), inputs)
+        return self._programs.of(("forward",), None, lambda: weakly(self._run))(self._current(), inputs)
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: jax.Array) -> Any:
-        program = self._programs.of(("with", layer), None, lambda: functools.partial(self._run_with, layer))
+        program = self._programs.of(("with", layer), None, lambda: functools.partial(weakly(self._run_with), layer))
         return program(self._current(), inputs, activations)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:

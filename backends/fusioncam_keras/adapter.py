@@ -34,7 +34,7 @@ from fusioncam_core.models.adapter import (
     split_call,
     unknown_layer,
 )
-from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.calling import Caller, weakly
 from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.outputs import Shapes, shapes_of, unpack
@@ -337,7 +337,7 @@ class KerasAdapter(ModelAdapter):
     def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: Any | None) -> Capture:
         learned, names = self._survey(inputs), tuple(layers)
         tapped = [self._part(layer, learned) for layer in names]
-        run = functools.partial(self._run_tapped, names)
+        run = functools.partial(weakly(self._run_tapped), names)
         captured: Captured = self._engine.capture(run, names, inputs, score, targets)
         activations, gradients = iter(captured.activations), iter(captured.gradients or ())
         axes, otherwise = learned.channel_axes, self._layer_axis
@@ -394,7 +394,7 @@ class KerasAdapter(ModelAdapter):
             return None
 
     def _observed(self, inputs: Inputs, names: tuple[str, ...], view: View) -> tuple[Any, dict[str, Any]]:
-        run = functools.partial(self._run_observed, names, view)
+        run = functools.partial(weakly(self._run_observed), names, view)
         outputs, seen = self._engine.observe(run, names, view, inputs)
         return outputs, seen
 

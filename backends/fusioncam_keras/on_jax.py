@@ -14,6 +14,7 @@ import numpy as np
 
 from fusioncam_core.errors import GradientsUnavailableError
 from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, View, not_an_array
+from fusioncam_core.models.calling import weakly
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
@@ -97,16 +98,19 @@ class JaxEngine(Engine):
     def observe(
         self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], layers: tuple[str, ...], view: View, inputs: Inputs
     ) -> tuple[Any, dict[str, Any]]:
-        def observed(values: list[jax.Array], inputs: Inputs) -> tuple[Any, dict[str, Any]]:
-            with self._with(values):
-                return run(inputs)
-
-        program = self._programs.of("observe", (layers, view), lambda: observed)
+        made = functools.partial(weakly(self._traced_run), run)
+        program = self._programs.of("observe", (layers, view), lambda: made)
         try:
             seen: tuple[Any, dict[str, Any]] = program(self._values(), inputs)
         except jax.errors.UnexpectedTracerError as error:
             raise self._out_of_reach(layers) from error
         return seen
+
+    def _traced_run(
+        self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], values: list[jax.Array], inputs: Inputs
+    ) -> tuple[Any, dict[str, Any]]:
+        with self._with(values):
+            return run(inputs)
 
     def _out_of_reach(self, layers: Sequence[str]) -> OutOfReachError:
         return OutOfReachError(
@@ -120,7 +124,7 @@ class JaxEngine(Engine):
         program = self._programs.of(
             (layers, type(score), getattr(score, "top", 1)),
             score,
-            lambda: functools.partial(self._traced_capture, run, score),
+            lambda: functools.partial(weakly(self._traced_capture), run, score),
         )
         try:
             return Captured(*program(self._values(), inputs, targets))

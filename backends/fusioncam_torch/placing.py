@@ -21,9 +21,8 @@ def place(model: torch.nn.Module, device: str) -> torch.nn.Module:
 
 def there() -> list[str]:
     """The devices that PyTorch computes on: the meta device has no values to explain."""
-    accelerators = []
-    if torch.accelerator.is_available():
-        found = torch.accelerator.current_accelerator()
-        kind = "" if found is None else found.type
-        accelerators = [f"{kind}:{number}" for number in range(torch.accelerator.device_count())]
-    return ["cpu", *accelerators]
+    if not hasattr(torch, "accelerator"):  # before PyTorch 2.6
+        return ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = 0 if found is None else torch.accelerator.device_count()
+    return ["cpu", *(f"{found.type}:{number}" for number in range(count) if found is not None)]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from fusioncam_core.models.structure import bare, is_container
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Way = Literal["position", "name", "whole"]
 
@@ -126,3 +130,18 @@ def _binds(signature: inspect.Signature, arguments: Any, keywords: Mapping[str, 
     except TypeError:
         return False
     return True
+
+
+def weakly(method: Callable[P, R]) -> Callable[P, R]:
+    """A bound method as what its own object may keep, such as a program compiled of it, without living on through it.
+
+    What an object holds in a circle goes only when Python looks for circles, and until then takes memory.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def called(*arguments: P.args, **keywords: P.kwargs) -> R:
+        found = reference()
+        assert found is not None, "called by its object alone, which is alive then"
+        return found(*arguments, **keywords)
+
+    return called

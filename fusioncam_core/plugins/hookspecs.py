@@ -105,7 +105,7 @@ def fusioncam_place_model(model: Any, device: str) -> Any | None:
             `fusioncam_core.plugins.devices.chosen_device` finds which of yours that is.
 
     Returns:
-        The model, whose adapter computes on that device and takes its inputs there.
+        The model, or another one of its type, whose adapter computes on that device and takes its inputs there.
 
     Raises:
         InvalidValueError: if there is no such device, naming those there are, or the model cannot be moved there.

@@ -53,8 +53,9 @@ def place_model(loaded: LoadedModel, device: str) -> LoadedModel:
         InvalidValueError: the model's framework has no such device, or does not move the model there.
         InvalidTypeError: no plugin places such a model.
     """
+    check = functools.partial(expect, type(loaded.model))
     answers = plugin_manager().answers(
-        "fusioncam_place_model", lambda answer: None, own=OWN_ANSWERS, model=loaded.model, device=device
+        "fusioncam_place_model", check, own=OWN_ANSWERS, model=loaded.model, device=device
     )
     placed = next((answer for _, answer in answers), None)
     if placed is None:

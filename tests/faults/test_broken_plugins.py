@@ -22,6 +22,7 @@ from fusioncam_core import (
     GradCAM,
     InvalidTypeError,
     InvalidValueError,
+    LoadedModel,
     MissingExtra,
     PluginWarning,
     adapt_model,
@@ -33,6 +34,7 @@ from fusioncam_core.explainers import Explainer
 from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.metrics.metric import find_metric
 from fusioncam_core.plugins.guarded import GuardedManager
+from fusioncam_core.plugins.loading import place_model
 from registries import as_before  # noqa: F401 - a fixture
 
 torch = pytest.importorskip("torch")
@@ -80,6 +82,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "fusioncam_metrics": lambda: find_metric("complexity"),
     "fusioncam_load_model": lambda: refused(lambda: load_model("python:no_such_module:load"), "no module 'no_such"),
     "fusioncam_complete_model": lambda: load_model(network()),
+    "fusioncam_place_model": lambda: place_model(LoadedModel(network()), "cpu"),
     "fusioncam_describe_models": lambda: refused(
         lambda: adapt_model(object()), r"No plugin adapts .*torch\.nn\.Module"
     ),
@@ -123,6 +126,7 @@ GARBAGE = {
     "fusioncam_metrics": [3, "garbage", object(), [3], [None], [object], [GradCAM], {"odd": 3}],
     "fusioncam_load_model": [3, "garbage", object(), (1, 2), []],
     "fusioncam_complete_model": [3, "garbage", object(), (1, 2), []],
+    "fusioncam_place_model": [3, "garbage", object(), torch.nn.Flatten(), []],
     "fusioncam_describe_models": [3, object(), ["text"], b"text"],
 }
 
@@ -150,6 +154,7 @@ OWN_CALLS: dict[str, Callable[[], Any]] = {
     "fusioncam_adapt_model": lambda: adapt_model(network()),
     "fusioncam_load_model": lambda: load_model("mine:model"),
     "fusioncam_complete_model": lambda: load_model(network()),
+    "fusioncam_place_model": lambda: place_model(LoadedModel(network()), "cpu"),
 }
 
 

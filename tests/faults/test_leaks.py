@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import os
 import platform
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fusioncam_core import GradCAM
+from fusioncam_core import GradCAM, ScoreCAM
 from libraries import EVERYTHING, framework
 
 CALLS, EXPLAINERS = (500, 200) if EVERYTHING else (20, 2)
@@ -194,3 +195,20 @@ def test_nothing_is_left(name: str, record_property: Callable[[str, object], Non
         assert grown < 10, f"{what}: {grown:.1f} MB more"
         assert tensors == 0
         assert hooks == 0
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_an_explainer_goes_with_the_last_that_knows_it(name: str) -> None:
+    """Not once Python looks for circles: what it compiled and captured is as large as the model."""
+    stack = STACKS[name]()
+    gc.collect()
+    gc.disable()
+    try:
+        for method in (GradCAM, ScoreCAM):
+            cam = method(stack.model, stack.layer)
+            cam(stack.images, 1)
+            gone = weakref.ref(cam.adapter)
+            del cam
+            assert gone() is None, method.__name__
+    finally:
+        gc.enable()
