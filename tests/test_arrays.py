@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from fusioncam_core import array_namespace, blur, normalise, percentile, resize, softmax
 from fusioncam_core.arrays.kept import MATRICES, Kept
 from fusioncam_core.arrays.namespaces import to_numpy
-from fusioncam_core.arrays.words import _blur_weights, _linear_weights
+from fusioncam_core.arrays.words import _blur_weights, _linear_weights, product
 from libraries import Library, assert_close, framework
 
 MAPS = np.random.default_rng(0).normal(size=(2, 3, 5, 7)).astype(np.float32)
@@ -279,3 +281,16 @@ class TestArrayNamespace:
     def test_no_pixel(self) -> None:
         with pytest.raises(ValueError, match="without a single pixel"):
             normalise(np.zeros((3, 0)))
+
+
+def test_what_blas_computes_beside_a_product_is_no_warning() -> None:
+    """Of finite arrays: NumPy tells of flags that BLAS has set, also in lanes that it never returns."""
+
+    def flagged(one: Any, other: Any) -> Any:
+        np.subtract(np.inf, np.inf)  # sets the flag
+        return np.asarray(one) @ np.asarray(other)
+
+    xp = SimpleNamespace(matmul=flagged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(product(np.ones((2, 3)), np.ones((3, 1)), xp=xp), [[3], [3]])

@@ -184,13 +184,23 @@ def _resize(maps: Array, size: tuple[int, ...], *, xp: Namespace) -> Array:
     return maps
 
 
+def product(one: Array, other: Array, *, xp: Namespace) -> Array:
+    """The matrix product of finite arrays.
+
+    The BLAS behind NumPy may compute on what lies beside small matrices, and NumPy warns then, now and then, of an
+    invalid value that is in none of the results.
+    """
+    with np.errstate(invalid="ignore"):
+        return xp.matmul(one, other)
+
+
 def _interpolate(maps: Array, axis: int, weights: Array, xp: Namespace) -> Array:
     """The matrix `weights` (new, old) applied along one axis."""
     if axis == -1:
-        return xp.matmul(maps, xp.matrix_transpose(weights))
+        return product(maps, xp.matrix_transpose(weights), xp=xp)
     lead, trailing = tuple(maps.shape[:axis]), tuple(maps.shape[axis + 1 :])
     rows = xp.reshape(maps, (*lead, maps.shape[axis], math.prod(trailing)))
-    return xp.reshape(xp.matmul(weights, rows), (*lead, weights.shape[0], *trailing))
+    return xp.reshape(product(weights, rows, xp=xp), (*lead, weights.shape[0], *trailing))
 
 
 @MATRICES.results
@@ -306,7 +316,7 @@ def weighted_sum(weights: Array, activations: Array, *, xp: Namespace) -> Array:
     """`sum_k w_k A_k`: (B, K, C) and (B, C, *spatial) -> (B, K, *spatial)."""
     batch, channels, *spatial = activations.shape
     flat = xp.reshape(activations, (batch, channels, math.prod(spatial)))
-    return xp.reshape(xp.matmul(weights, flat), (batch, weights.shape[1], *spatial))
+    return xp.reshape(product(weights, flat, xp=xp), (batch, weights.shape[1], *spatial))
 
 
 def relu(values: Array, *, xp: Namespace) -> Array:

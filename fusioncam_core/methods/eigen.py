@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fusioncam_core.arrays.checks import require_finite, require_float
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.precision import in_float32, in_unit
-from fusioncam_core.arrays.words import _map_size, channels_first
+from fusioncam_core.arrays.words import _map_size, channels_first, product
 from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.methods.gradient import _maps
 
@@ -141,7 +141,7 @@ def _principal_projection(features: Array, *, xp: Namespace) -> tuple[Array, Arr
     unit = xp.where(largest == 0, xp.ones_like(largest), largest)
     rows = rows / unit
     direction = _first_right_singular_vector(rows, xp=xp)
-    projections = xp.matmul(rows, direction)
+    projections = product(rows, direction, xp=xp)
     unit = xp.reshape(unit, (count, *(1 for _ in spatial)))
     return xp.reshape(projections, (count, *spatial)), direction[..., 0], unit
 
@@ -154,9 +154,9 @@ def _first_right_singular_vector(rows: Array, *, xp: Namespace) -> Array:
     """
     columns = xp.matrix_transpose(rows)
     if rows.shape[1] > rows.shape[2]:
-        return _first_singular_vector(xp.matmul(columns, rows), xp=xp)
-    left = _first_singular_vector(xp.matmul(rows, columns), xp=xp)
-    direction = xp.matmul(columns, left)
+        return _first_singular_vector(product(columns, rows, xp=xp), xp=xp)
+    left = _first_singular_vector(product(rows, columns, xp=xp), xp=xp)
+    direction = product(columns, left, xp=xp)
     length = xp.sqrt(xp.sum(direction * direction, axis=1, keepdims=True))
     return direction / xp.where(length == 0, xp.ones_like(length), length)
 

@@ -12,7 +12,7 @@ from fusioncam_core.approximation.gaussian_process import squared_distances
 from fusioncam_core.arrays.checks import require_count, require_finite, require_percentage, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.precision import in_float32, tamed
-from fusioncam_core.arrays.words import _map_size, _normalise, _percentile, _resize, relu
+from fusioncam_core.arrays.words import _map_size, _normalise, _percentile, _resize, product, relu
 from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.methods.gradient import _check_pair
 from fusioncam_core.models.batch_size import Batching
@@ -137,7 +137,7 @@ def group_maps(
     weighted = xp.mean(gradients, axis=axes, keepdims=True) * xp.expand_dims(activations, axis=1)
     weighted = xp.reshape(weighted, (batch, several, channels, -1))
     members = _members(weighted, min(groups, channels), grouping, seed)
-    maps = relu(xp.matmul(constant_like(members, weighted, xp), weighted), xp=xp)
+    maps = relu(product(constant_like(members, weighted, xp), weighted, xp=xp), xp=xp)
     if percentile:
         threshold = xp.expand_dims(_percentile(maps, percentile, 1, xp=xp), axis=-1)
         maps = xp.where(maps > threshold, maps, xp.zeros_like(maps))

@@ -13,6 +13,7 @@ from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, 
 from fusioncam_core.arrays.words import (
     _resize,
     is_constant,
+    product,
 )
 from fusioncam_core.models.batch_size import Batching, Span
 from fusioncam_core.models.steps import skip
@@ -183,5 +184,5 @@ def weighted_masks(
     shares = constant_like(owned[:, None, :].astype(np.float32), masks, xp) * xp.matrix_transpose(scores)
     flat = xp.reshape(masks, (number, -1))
     several = int(scores.shape[1])
-    summed = xp.matmul(xp.reshape(shares, (batch * several, number)), flat)
+    summed = product(xp.reshape(shares, (batch * several, number)), flat, xp=xp)
     return xp.reshape(summed, (batch, several, *size))
