@@ -206,6 +206,27 @@ def test_a_third_partys_plugin(registered: None) -> None:
     np.testing.assert_allclose(to_numpy(explanation.scores), [[3, 1]])
 
 
+def test_plugins_are_asked_once_of_each_class_of_arrays() -> None:
+    asked = []
+
+    class Pixels:
+        pass
+
+    class Plugin:
+        @hookimpl
+        def fusioncam_array_namespace(self, array: Any) -> Any:
+            asked.append(type(array))
+            return array_namespace(np.empty(0)) if isinstance(array, Pixels) else None
+
+    manager, plugin = plugin_manager(), Plugin()
+    manager.register(plugin, name="pixels")
+    assert all(array_namespace(each) is array_namespace(np.empty(0)) for each in (Pixels(), Pixels()))
+    assert asked.count(Pixels) == 1
+    manager.unregister(plugin)
+    with pytest.raises(TypeError, match=r"Expected an array, got a .*Pixels"):
+        array_namespace(Pixels())
+
+
 def test_a_third_partys_device(registered: None) -> None:
     loaded = LoadedModel(Brightness(), class_names=("left", "right"))
     placed = place_model(loaded, "chip:3")

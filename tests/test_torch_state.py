@@ -293,6 +293,33 @@ def test_of_many_buffers_the_written_one_comes_back() -> None:
     assert (int(model.count), float(model.large.sum())) == (3, 1 << 17)
 
 
+def test_a_model_whose_parts_change_between_two_calls_is_walked_anew() -> None:
+    """A part, a parameter or a buffer that came later is in inference, put back and read like the others."""
+    model = net(torch.ones(2)).train()
+    cam = GradCAM(model, "conv")
+    images = image(1, 3, 8, 8)
+    cam(images, 1)
+    model.fc = seeded(lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = grad_cam(model.eval(), model.conv, images, 1).detach()
+    model.train()
+    torch.testing.assert_close(cam(images, 1).maps, expected, atol=1e-6, rtol=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    model.double()
+    assert cam(images, 1).maps.dtype == torch.float64
+
+
+def test_an_attribute_under_another_name_comes_back_under_its_own() -> None:
+    def use(module: Any) -> None:
+        module.renamed = module.__dict__.pop("noted", None)
+
+    model = net(torch.ones(2), use)
+    model.noted = "a value"
+    GradCAM(model.eval(), "conv")(image(1, 3, 8, 8), 1)
+    assert (model.noted, hasattr(model, "renamed")) == ("a value", False)
+
+
 def test_a_lock_that_an_interrupt_left_does_not_keep_others_waiting() -> None:
     switch = switches.Switch(lambda mine, steps_back: None)
     switch.need("interrupted")

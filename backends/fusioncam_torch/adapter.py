@@ -85,6 +85,7 @@ class TorchAdapter(ModelAdapter):
         self.model_name = reach.class_name(self._module)
         self._modules = reach.parts(self._module)
         self._device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
+        self._walked: reach.Walked | None = None
         self._calls: dict[Any, int] = {}
         self._frozen: dict[tuple[str, ...], bool] = {}
         self._autocast = precision.dtype(options.get("autocast"))
@@ -103,12 +104,18 @@ class TorchAdapter(ModelAdapter):
         return self._module
 
     def begin(self) -> None:
-        begin_inference(reach.modules(self._module), self.touch)
+        if self._walked is None or not self._walked.holds:
+            self._walked = reach.Walked(self._module)
+        begin_inference(self._walked.modules, self.touch)
         self.touch(self._layouts.reset)
 
+    def _all(self) -> reach.Walked:
+        """The model's modules and parameters, as they were when the session began."""
+        walked = self._walked if self._model_session.is_mine else None
+        return reach.Walked(self._module) if walked is None else walked
+
     def as_array(self, values: Any) -> torch.Tensor:
-        modules = reach.modules(self._module)
-        parameters = reach.parameters(modules)
+        modules, parameters = (walked := self._all()).modules, walked.parameters
         if any(map(torch.nn.parameter.is_lazy, parameters)):
             raise reach.not_initialised(self._module, self.model_name)
         like = dtypes.like_inputs(modules, parameters, getattr(values, "ndim", 0))
@@ -204,7 +211,7 @@ class TorchAdapter(ModelAdapter):
             for handle in handles:
                 handle.remove()
 
-        with self._needing(EAGER, is_compiled(functools.partial(reach.modules, self._module))), self.touching(remove):
+        with self._needing(EAGER, is_compiled(lambda: self._all().modules)), self.touching(remove):
             for name, hook in hooks.items():
                 handles.append(reach.hook(self._modules[name], hook))
             yield
@@ -275,8 +282,8 @@ class TorchAdapter(ModelAdapter):
     @contextlib.contextmanager
     def _without_cudnn(self) -> Iterator[None]:
         """cuDNN's recurrent layers have no backward pass at inference, and PyTorch's own have."""
-        recurrent = any(isinstance(module, torch.nn.RNNBase) for module in self._modules.values())
-        with self._needing(NO_CUDNN, recurrent and self._device == "cuda"):
+        recurrent = self._device == "cuda" and any(isinstance(each, torch.nn.RNNBase) for each in self._all().modules)
+        with self._needing(NO_CUDNN, recurrent):
             yield
 
     @contextlib.contextmanager
@@ -299,7 +306,7 @@ class TorchAdapter(ModelAdapter):
             # Images do not meet in inference, so the sum over the batch keeps each image's own gradient.
             scores = score(outputs, targets).sum(dim=0).unbind()
         activations = [tap.tensor for tap in taps]
-        tried = dtypes.scales((*activations, *self._module.parameters()), self._device)
+        tried = dtypes.scales((*activations, *self._all().parameters), self._device)
         rows = [
             dtypes.gradients(each, activations, tried) if each.requires_grad else [None] * len(taps) for each in scores
         ]
@@ -371,6 +378,8 @@ class TorchAdapter(ModelAdapter):
 
 def _stacked(gradients: Sequence[torch.Tensor | None], like: torch.Tensor | None) -> torch.Tensor:
     assert like is not None
+    if len(gradients) == 1 and gradients[0] is not None:
+        return gradients[0].unsqueeze(0)
     return torch.stack([torch.zeros_like(like) if each is None else each for each in gradients])
 
 

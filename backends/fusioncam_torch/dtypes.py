@@ -47,7 +47,7 @@ def _of_the_most(parameters: Sequence[torch.nn.Parameter]) -> list[torch.nn.Para
 
 def scales(tensors: Iterable[torch.Tensor], device: str) -> Sequence[float]:
     """What to multiply a score by before its gradients at these activations are taken, one after the other tried."""
-    if any(each.dtype == torch.float16 for each in tensors):
+    if torch.float16 in {each.dtype for each in tensors}:
         return HALF_SCALES
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return HALF_SCALES if autocast and torch.get_autocast_dtype(device) == torch.float16 else (1.0,)
@@ -68,4 +68,5 @@ def gradients(
         rows = torch.autograd.grad(score, activations, seed, retain_graph=True, allow_unused=True)
         if scale == scales[-1] or all(each is None or bool(each.isfinite().all()) for each in rows):
             break
-    return [None if each is None else each.to(torch.promote_types(each.dtype, torch.float32)) / scale for each in rows]
+    wide = [None if each is None else each.to(torch.promote_types(each.dtype, torch.float32)) for each in rows]
+    return wide if scale == 1 else [None if each is None else each / scale for each in wide]

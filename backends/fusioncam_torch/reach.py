@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,12 +38,13 @@ def class_name(model: torch.nn.Module) -> str:
 def modules(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The model's modules, each once, in the order of its own `modules()`, which takes ten times as long."""
     found: dict[int, torch.nn.Module] = {}
-    waiting = [model]
+    waiting: list[torch.nn.Module | None] = [model]
     while waiting:
         module = waiting.pop()
-        if id(module) not in found:
+        if module is not None and id(module) not in found:
             found[id(module)] = module
-            waiting.extend(each for each in reversed(list(module._modules.values())) if each is not None)
+            if module._modules:
+                waiting.extend(reversed(list(module._modules.values())))
     return list(found.values())
 
 
@@ -49,6 +52,33 @@ def parameters(modules: Iterable[torch.nn.Module]) -> list[torch.nn.Parameter]:
     """The parameters of those modules, shared ones once."""
     named = (each for module in modules for each in module._parameters.values() if each is not None)
     return list({id(each): each for each in named}.values())
+
+
+_PARTS, _PARAMETERS = operator.attrgetter("_modules"), operator.attrgetter("_parameters")
+
+
+class Walked:
+    """The modules and parameters of a model, each once.
+
+    Attributes:
+        modules, parameters: in the order of the model's own.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        self.modules = modules(model)
+        self.parameters = parameters(self.modules)
+        self._held = self._now()
+
+    def _now(self) -> list[Any]:
+        """What the modules have now as parts and parameters."""
+        mappings = itertools.chain(map(_PARTS, self.modules), map(_PARAMETERS, self.modules))
+        return list(itertools.chain.from_iterable(map(operator.methodcaller("values"), mappings)))
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model still has these parts and parameters, and no others."""
+        now = self._now()
+        return len(now) == len(self._held) and all(map(operator.is_, now, self._held))
 
 
 def parts(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

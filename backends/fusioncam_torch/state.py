@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ import torch
 from fusioncam_torch.switches import WHOLE_GRAPHS
 
 CONTAINERS = frozenset((dict, OrderedDict, list, set))
+
+_chained = itertools.chain.from_iterable
 
 SMALL = 1 << 16
 """Buffers of no more numbers are copied, and compared, as one array: most models have a hundred of a few."""
@@ -26,7 +29,7 @@ class _Buffer(NamedTuple):
 
     Attributes:
         lying: the same memory, as it lay: a model may resize its buffer, or give it other memory.
-        copy: its values, if they were copied alone.
+        copy: its values; None if it has none, on the meta device.
         version: how often it had been written to, if PyTorch counts that.
     """
 
@@ -37,14 +40,20 @@ class _Buffer(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """Buffers of one dtype on one device, and their values one behind the other."""
+    """Small buffers of one dtype and as many axes on one device.
 
-    buffers: list[_Buffer]
+    Attributes:
+        tensors, lying: as of one buffer.
+        copy: the values of all, one behind the other.
+    """
+
+    tensors: list[torch.Tensor]
+    lying: list[torch.Tensor]
     copy: torch.Tensor
 
 
 class _Buffers(NamedTuple):
-    """All buffers; of those that are in no pool and have values, each has its own copy."""
+    """All buffers."""
 
     single: list[_Buffer]
     pools: list[_Pool]
@@ -111,43 +120,86 @@ def _set_training(modules: list[torch.nn.Module], training: bool) -> None:
         module.training = training
 
 
+class _Mappings(NamedTuple):
+    """Mappings, and the names and values in all of them, one behind the other."""
+
+    mappings: list[Any]
+    sizes: list[int]
+    names: list[str]
+    values: list[Any]
+
+
 class _Entries(NamedTuple):
     """What the modules hold: attributes, and the containers among them (of parts, parameters, buffers, hooks, others).
 
     Attributes:
-        filled: containers, and what was in them.
+        mappings: those in which something is.
+        lists, sets: likewise, and copies of them.
         empty: containers in which nothing was, as in most.
     """
 
-    filled: list[tuple[Any, Any]]
+    mappings: _Mappings
+    lists: list[tuple[list[Any], list[Any]]]
+    sets: list[tuple[set[Any], set[Any]]]
     empty: list[Any]
 
 
 def _entries(modules: list[torch.nn.Module]) -> _Entries:
-    entries = _Entries([], [])
-    for module in modules:
-        attributes = vars(module)
-        containers = [value for value in attributes.values() if type(value) in CONTAINERS]
-        entries.filled.append((attributes, attributes.copy()))
-        entries.filled.extend([(value, value.copy()) for value in containers if value])
-        entries.empty.extend([value for value in containers if not value])
-        if isinstance(module, torch.jit.ScriptModule):
-            entries.filled.append((module._buffers, dict(module._buffers)))
-    return entries
+    """Of all modules at once: of some thousand attributes a loop over them would take most of what we add to a call."""
+    attributes = list(map(vars, modules))
+    values = list(_chained(map(dict.values, attributes)))
+    containers = list(itertools.compress(values, map(CONTAINERS.__contains__, map(type, values))))
+    filled = list(filter(None, containers))
+    # Of TorchScript's modules, whose buffers are no attribute.
+    scripted = [module._buffers for module in modules if isinstance(module, torch.jit.ScriptModule)]
+    return _Entries(
+        _mappings([*attributes, *(each for each in filled if isinstance(each, dict)), *scripted]),
+        [(each, each.copy()) for each in filled if type(each) is list],
+        [(each, each.copy()) for each in filled if type(each) is set],
+        list(itertools.filterfalse(None, containers)),
+    )
+
+
+def _mappings(mappings: list[Any]) -> _Mappings:
+    return _Mappings(mappings, list(map(len, mappings)), _names(mappings), list(_values_of(mappings)))
+
+
+def _names(mappings: list[Any]) -> list[str]:
+    return list(_chained(map(operator.methodcaller("keys"), mappings)))
+
+
+def _values_of(mappings: list[Any]) -> Iterator[Any]:
+    return _chained(map(operator.methodcaller("values"), mappings))
 
 
 def _put_back_entries(entries: _Entries) -> None:
     for now in filter(None, entries.empty):
         now.clear()
-    for now, before in entries.filled:
-        if isinstance(now, list):
-            if len(now) != len(before) or not all(map(operator.is_, now, before)):
-                now[:] = before
-        elif isinstance(now, set):
-            now.intersection_update(before)
-            now.update(before)
-        elif len(now) != len(before) or not all(map(operator.is_, now.values(), before.values())):
-            _put_back_mapping(now, before)
+    if not _hold_the_same(entries.mappings):
+        _put_back_mappings(entries.mappings)
+    for row, before in entries.lists:
+        if len(row) != len(before) or not all(map(operator.is_, row, before)):
+            row[:] = before
+    for members, copy in entries.sets:
+        members.intersection_update(copy)
+        members.update(copy)
+
+
+def _hold_the_same(before: _Mappings) -> bool:
+    """Whether the mappings hold the very objects that they held before, in their order."""
+    return (
+        list(map(len, before.mappings)) == before.sizes
+        and all(map(operator.is_, _values_of(before.mappings), before.values))
+        and _names(before.mappings) == before.names
+    )
+
+
+def _put_back_mappings(before: _Mappings) -> None:
+    names, values = iter(before.names), iter(before.values)
+    for mapping, size in zip(before.mappings, before.sizes, strict=True):
+        entries = dict(zip(itertools.islice(names, size), itertools.islice(values, size), strict=True))
+        if not _hold_the_same(_Mappings([mapping], [size], list(entries), list(entries.values()))):
+            _put_back_mapping(mapping, entries)
 
 
 def _put_back_mapping(now: Any, before: dict[Any, Any]) -> None:
@@ -165,15 +217,20 @@ def _put_back_mapping(now: Any, before: dict[Any, Any]) -> None:
 def _buffers(modules: list[torch.nn.Module]) -> _Buffers:
     tensors = [tensor for module in modules for tensor in module._buffers.values() if tensor is not None]
     single: list[_Buffer] = []
-    pooled: dict[Any, list[_Buffer]] = {}
+    pooled: dict[Any, list[torch.Tensor]] = {}
     for each in {id(tensor): tensor for tensor in tensors}.values():
         if not _is_plain(each):
             single.append(_Buffer(each, each, *_values(each)))
         elif each.numel() > SMALL or each.is_inference() or each.is_complex():
             single.append(_Buffer(each, each.detach(), *_values(each)))
         else:
-            pooled.setdefault((each.dtype, each.device), []).append(_Buffer(each, each.detach(), None, None))
-    return _Buffers(single, [_Pool(each, _joined(each)) for each in pooled.values()])
+            pooled.setdefault((each.dtype, each.device, each.ndim), []).append(each)
+    return _Buffers(single, list(map(_pool, pooled.values())))
+
+
+def _pool(tensors: list[torch.Tensor]) -> _Pool:
+    lying = [each.detach() for each in tensors]
+    return _Pool(tensors, lying, _joined(lying))
 
 
 def _values(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int | None]:
@@ -182,21 +239,24 @@ def _values(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int | None]:
     return copy, None if tensor.is_inference() else tensor._version
 
 
-def _joined(buffers: list[_Buffer]) -> torch.Tensor:
-    return torch.cat([each.lying.reshape(-1) for each in buffers])
+def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Of tensors of as many axes. Most are rows or single numbers, which need not be reshaped one by one."""
+    axes = tensors[0].ndim
+    return (
+        torch.stack(tensors)
+        if axes == 0
+        else torch.cat([each.reshape(-1) for each in tensors] if axes > 1 else tensors)
+    )
 
 
 def _put_back_values(buffers: _Buffers) -> None:
     """The same tensor objects with the same values; untouched if they never changed."""
     for pool in buffers.pools:
-        alone = pool.buffers
-        if _differ(_joined(pool.buffers), pool.copy):
-            copies = pool.copy.split([each.lying.numel() for each in pool.buffers])
-            alone = [
-                each._replace(copy=copy.view(each.lying.shape)) for each, copy in zip(pool.buffers, copies, strict=True)
-            ]
-        for each in alone:
-            _put_back_buffer(each)
+        moved = not all(map(torch.Tensor.is_set_to, pool.tensors, pool.lying))
+        if moved or _differ(_joined(pool.lying), pool.copy):
+            copies = pool.copy.split([each.numel() for each in pool.lying])
+            for tensor, lying, copy in zip(pool.tensors, pool.lying, copies, strict=True):
+                _put_back_buffer(_Buffer(tensor, lying, copy.view(lying.shape), None))
     for each in buffers.single:
         if each.copy is not None:
             _put_back_buffer(each)

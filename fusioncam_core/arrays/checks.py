@@ -35,12 +35,18 @@ def require_finite(array: Array, stage: str, xp: Namespace) -> Array:
     Raises:
         ValueError: naming the stage if a value is NaN or infinite.
     """
-    if not is_traced(array, xp) and not bool(xp.all(xp.isfinite(array))):
+    if not is_traced(array, xp) and not _all_finite(array, xp):
         raise InvalidValueError(
             f"NaN or infinity in the {stage}: no map can be made of it. Look for it in the input first, then "
             "in the model (a half-precision overflow is the usual cause)."
         )
     return array
+
+
+def _all_finite(array: Array, xp: Namespace) -> bool:
+    """Whether all values are finite: so they are if their sum is, which takes a fifth of the time to see."""
+    with np.errstate(all="ignore"):
+        return bool(xp.isfinite(xp.sum(array))) or bool(xp.all(xp.isfinite(array)))
 
 
 def require_scores(logits: Array, stage: str, xp: Namespace) -> Array:
@@ -209,6 +215,11 @@ def require_shape(array: Array, name: str, expected: Sequence[int], meaning: str
         )
 
 
+def of_dtype(values: Array, dtype: Any, *, xp: Namespace) -> Array:
+    """The values in that dtype: the very array if that is its own, which `astype` copies."""
+    return values if values.dtype == dtype else xp.astype(values, dtype)
+
+
 def widened(values: Array, *, xp: Namespace) -> Array:
     """The values in float32 at least: the sum of a map's pixels does not fit into half precision."""
     return values if xp.finfo(values.dtype).bits >= 32 else xp.astype(values, xp.float32)
@@ -223,7 +234,7 @@ def of_one_dtype(arrays: Sequence[Array], *, xp: Namespace) -> list[Array]:
     """Numbers of any kind as floating ones of one dtype: float64 where any of them is, else float32."""
     wide = [at_least_float32(each, xp=xp) for each in arrays]
     widest = max((each.dtype for each in wide), key=lambda dtype: int(xp.finfo(dtype).bits))
-    return [each if each.dtype == widest else xp.astype(each, widest) for each in wide]
+    return [of_dtype(each, widest, xp=xp) for each in wide]
 
 
 def finite_maps(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array]:

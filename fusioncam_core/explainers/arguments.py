@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -60,8 +61,17 @@ def _made_again(kind: type[Value], arguments: Mapping[str, Any]) -> Value:
     return kind(**arguments)
 
 
-def own_parameters(method: type) -> dict[str, Any]:
+_own_parameters: weakref.WeakKeyDictionary[type, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def own_parameters(method: type) -> Mapping[str, Any]:
     """The arguments that the method's constructor writes out, but the model and the layer, with their defaults."""
+    if method not in _own_parameters:
+        _own_parameters[method] = _written_out(method)
+    return _own_parameters[method]
+
+
+def _written_out(method: type) -> dict[str, Any]:
     taken = inspect.signature(method.__init__).parameters.values()  # type: ignore[misc]
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import require_finite
+from fusioncam_core.arrays.checks import of_dtype, require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.function_scores import Scores
@@ -182,7 +182,7 @@ class Batch:
         return self.xp.stack(each, axis=1)
 
     def _finite_float(self, values: Array, what: str) -> Array:
-        return require_finite(self.xp.astype(values, self.logits.dtype), self.at_layer(what), self.xp)
+        return require_finite(of_dtype(values, self.logits.dtype, xp=self.xp), self.at_layer(what), self.xp)
 
     def at_layer(self, what: str) -> str:
         """The words for something at the explained layer, with the layer's and the model's names."""

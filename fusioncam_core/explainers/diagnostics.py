@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fusioncam_core.arrays.checks import of_dtype
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError, warn
 from fusioncam_core.explainers.batch import Batch
@@ -127,7 +128,7 @@ class OutputCheck:
 def _values(outputs: Any, output: int | str | None) -> np.ndarray[Any, Any]:
     values = unpack(outputs, output)
     xp = array_namespace(values)
-    return to_numpy(xp.astype(values, xp.float32))
+    return to_numpy(of_dtype(values, xp.float32, xp=xp))
 
 
 def _in_unit_interval(values: np.ndarray[Any, Any]) -> bool:
@@ -139,7 +140,7 @@ def warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
     if batch.gradients is None:
         return
     flat = batch.xp.reshape(batch.gradients, (*batch.targets.shape, -1))
-    zero = to_numpy(batch.xp.all(flat == 0, axis=-1))
+    zero = to_numpy(batch.xp.max(batch.xp.abs(flat), axis=-1)) == 0
     empty = np.argwhere(zero if several else zero[:, 0])
     if len(empty):
         warn(

@@ -399,4 +399,4 @@ def _reserve() -> np.ndarray:
     """
     np.empty(BLOCK, np.uint8)
     blocks = [np.empty(BLOCK, np.uint8) for _ in range(BLOCKS + 1)]
-    return max(blocks, key=lambda block: block.ctypes.data)
+    return max(blocks, key=lambda block: block.__array_interface__["data"][0])

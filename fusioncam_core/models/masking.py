@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import require_finite
+from fusioncam_core.arrays.checks import of_dtype, require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, indices_like, to_numpy
 from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
@@ -60,7 +60,7 @@ def masked_step(
         size = spatial_size(images, channel_axis)
         masks = _resize(maps, size, xp=xp)
         masks = _normalise(masks, len(size), xp=xp) if normalised else masks
-        masks = xp.astype(over_channels(masks, len(size), channel_axis, xp=xp), images.dtype)
+        masks = of_dtype(over_channels(masks, len(size), channel_axis, xp=xp), images.dtype, xp=xp)
         # TensorFlow multiplies equal shapes faster than it broadcasts while it multiplies.
         masks = xp.broadcast_to(masks, (masks.shape[0], *images.shape[1:]))
         masked = images * masks if erased is None else erased + (images - erased) * masks

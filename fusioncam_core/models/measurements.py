@@ -35,8 +35,8 @@ from fusioncam_core.models.structure import split
 MOST_SHAPES = 64
 """Of so many shapes of inputs what was measured is kept: photographs may each have their own."""
 
-LISTED = "listed"
-"""What the list of layers is kept by, beside what was measured of each call."""
+LISTED, BY_NAME = "listed", "by name"
+"""What the list of layers, and the layers by their names, are kept by, beside what was measured of each call."""
 
 
 class MeasuredCall(NamedTuple):
@@ -89,20 +89,23 @@ class Measurements:
         self.size = spatial_size(leaf(inputs, which), self._channel_axis)
         self.kept: dict[Any, Any] = _kept(adapter, (which, channel_axis, output, _shapes(inputs)))
 
-    @property
+    @functools.cached_property
     def listed(self) -> list[LayerInfo]:
         """The layers in the order of their last calls on such inputs."""
         return listed_layers(self._adapter, self._inputs)
 
     def info(self, layer: str) -> LayerInfo | None:
         """The layer of that name, if it ran and returned an array that can be reached."""
-        return next((each for each in self.listed if each.name == layer), None)
+        if BY_NAME not in self.kept:
+            self.kept[BY_NAME] = {each.name: each for each in reversed(self.listed)}
+        found: LayerInfo | None = self.kept[BY_NAME].get(layer)
+        return found
 
     def of(self, calls: Sequence[str]) -> dict[str, Evidence]:
         """What was measured of those calls, and is now of those that were not."""
         missing = [call for call in calls if call not in self.kept]
         rows = self._rows(missing)
-        earlier = self._earliest_rows({self._shape(call) for call in rows})
+        earlier = self._earliest_rows({self._shape(call) for call in rows}) if rows else []
         for group in (list(dict.fromkeys([*rows, *earlier])), [call for call in missing if call not in rows]):
             if group:
                 probe = Probe(self._adapter, self._inputs, self._which, self._channel_axis, self._output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,25 @@ class GuardedManager(pluggy.PluginManager):
 
     Attributes:
         problems: what is wrong with a plugin, by its name: "ImportError: no module named 'frame'".
+        namespaces: by class of arrays, of those that the plugins registered now were asked about.
     """
 
     def __init__(self) -> None:
         super().__init__(hookspecs.PROJECT)
         self.add_hookspecs(hookspecs)
         self.problems: dict[str, str] = {}
+        self.namespaces: weakref.WeakKeyDictionary[type, Any] = weakref.WeakKeyDictionary()
         self._origins: dict[str, str] = {}
+
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        """As pluggy's; what others answered about arrays is asked anew."""
+        self.namespaces.clear()
+        return super().register(plugin, name)
+
+    def unregister(self, plugin: object | None = None, name: str | None = None) -> Any | None:
+        """As pluggy's; what it answered about arrays is forgotten."""
+        self.namespaces.clear()
+        return super().unregister(plugin, name)
 
     def load_installed(self) -> None:
         """Register what the entry points of all installed distributions name; warn of what cannot be had."""

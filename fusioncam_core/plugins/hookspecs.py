@@ -57,7 +57,7 @@ def fusioncam_metrics() -> Sequence[type[Metric]]:
 
 @hookspec(firstresult=True)
 def fusioncam_array_namespace(array: Any) -> Namespace | None:
-    """The array API namespace for an array of your framework, or None when it is not yours.
+    """The array API namespace for an array of your framework, or None when it is not yours. Asked once of each class.
 
     What a namespace must have is the protocol `fusioncam_core.arrays.namespaces.Namespace`, the names of the array API
     that the core uses; what it may have besides, `OptionalWords` beside it. `WORDS` there is the list of the names, by

@@ -43,9 +43,16 @@ def plugin_manager() -> GuardedManager:
 
 
 def ask_for_namespace(array: Any) -> Any | None:
-    """The namespace a plugin offers for the array, or None."""
-    asked = plugin_manager().answers("fusioncam_array_namespace", _check_namespace, array=array)
-    return next((namespace for _, namespace in asked), None)
+    """The namespace a plugin offers for the array, or None. Of each class of arrays plugins are asked once."""
+    manager = plugin_manager()
+    known = manager.namespaces.get(type(array))
+    if known is not None:
+        return known
+    asked = manager.answers("fusioncam_array_namespace", _check_namespace, array=array)
+    found = next((namespace for _, namespace in asked), None)
+    if found is not None:
+        manager.namespaces[type(array)] = found
+    return found
 
 
 register_finder(ask_for_namespace)
