@@ -362,7 +362,7 @@ class TestGroups:
 
         monkeypatch.setattr(sources, "_joined", counted)
         single = [sources.Group(np.full((1, 2), n), None, (None,), (n,)) for n in range(1000)]
-        found = list(regrouped(single, 100))
+        found = list(regrouped(single, lambda _: 100))
         assert [group.places for group in found] == [tuple(range(n, n + 100)) for n in range(0, 1000, 100)]
         np.testing.assert_array_equal(np.concatenate([group.inputs for group in found])[:, 0], np.arange(1000))
         assert sum(joined) == 1000
@@ -374,12 +374,23 @@ class TestGroups:
             sources.Group(np.arange(a, a + n)[:, None], np.arange(a, a + n), ("x",) * n, tuple(range(a, a + n)))
             for a, n in zip(starts.tolist(), sizes, strict=True)
         ]
-        found = list(regrouped(groups, 3))
+        found = list(regrouped(groups, lambda _: 3))
         whole, rest = divmod(sum(sizes), 3)
         assert [len(group.names) for group in found] == [3] * whole + [rest] * (rest > 0)
         for one in found:
             assert one.inputs[:, 0].tolist() == list(one.places) == one.labels.tolist()
         assert [place for group in found for place in group.places] == list(range(sum(sizes)))
+
+    def test_groups_grow_while_they_are_taken(self) -> None:
+        size = [2]
+        groups = [
+            sources.Group(np.arange(n, n + 5)[:, None], None, (None,) * 5, tuple(range(n, n + 5))) for n in (0, 5)
+        ]
+        found = []
+        for group in regrouped(groups, lambda _: size[0]):
+            found.append(list(group.places))
+            size[0] = 4
+        assert found == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
 
     def test_another_frameworks_loader(self, shapes: dict[str, Any], shapes_weights: dict[str, Any]) -> None:
         framework("jax")

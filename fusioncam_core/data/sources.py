@@ -274,8 +274,8 @@ def _own(values: Any, adapter: ModelAdapter) -> Any:
     return to_numpy(values) if foreign else values
 
 
-def regrouped(groups: Iterable[Group], size: int) -> Iterator[Group]:
-    """The same images in groups of `size`, or fewer where their shapes change and at the end."""
+def regrouped(groups: Iterable[Group], size: Callable[[Group], int]) -> Iterator[Group]:
+    """The same images in groups of as many as `size` says, or fewer where shapes change and at the end."""
     waiting: list[Group] = []
     count = 0
     for group in groups:
@@ -284,13 +284,13 @@ def regrouped(groups: Iterable[Group], size: int) -> Iterator[Group]:
             waiting, count = [], 0
         waiting.append(group)
         count += len(group.names)
-        if count < size:  # joined once they are enough: not anew for every image
+        if count < size(group):  # joined once they are enough: not anew for every image
             continue
-        joined = _joined(waiting)
-        whole = count // size * size
-        for start in range(0, whole, size):
-            yield joined.rows(start, start + size)
-        waiting, count = ([joined.rows(whole, count)], count - whole) if whole < count else ([], 0)
+        joined, start = _joined(waiting), 0
+        while count - start >= (taken := size(group)):  # asked again: while a group is explained it may change
+            yield joined.rows(start, start + taken)
+            start += taken
+        waiting, count = ([joined.rows(start, count)], count - start) if start < count else ([], 0)
     if waiting:
         yield _joined(waiting)
 

@@ -137,7 +137,7 @@ def evaluate(
         with bar as advance, warnings.catch_warnings():
             # They tell of images by their places in a group; what matters of them is among the problems.
             warnings.simplefilter("ignore", EmptyMapWarning)
-            for group in prefetched(regrouped(groups, size), prefetch):
+            for group in prefetched(regrouped(groups, lambda _: size), prefetch):
                 run.group(group, wanted, advance)
         if total is None:
             run.require_all_maps()

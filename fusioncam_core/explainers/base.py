@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
 from fusioncam_core.arrays.checks import require_finite, require_scores, require_size_of, require_switch
-from fusioncam_core.arrays.namespaces import Array, indices_like
+from fusioncam_core.arrays.namespaces import Array, indices_like, to_numpy
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import (
     CannotRunError,
@@ -173,7 +173,7 @@ class Explainer(Value, ABC):
         named = tuple(self.adapter.find(each) for each in given) if layer is not None and self.needs_layer else None
         self._layers: tuple[str, ...] | None = named if self.needs_layer else ()
         self._finds_layer = self._layers is None
-        self._steps = MaskedSteps(self.adapter, self.masked_input, self.batch_size)
+        self._steps = self._new_steps()
         self._check_outputs = OutputCheck(self.adapter, self.masked_input)
         self._own_rows: set[Any] = set()
         told = "channels" in (chosen["backend_options"] or {})
@@ -431,7 +431,7 @@ class Explainer(Value, ABC):
 
         # Images that are seen together share chunks of masks.
         groups = self._steps.groups(leaf(inputs, self.masked_input))
-        parts = [part for part, _ in groups.over(batch_length(inputs), explain)]
+        parts = [part for part, _ in groups.over(batch_length(inputs), explain, ready=maps_made)]
         explanation = self._with_digest(join(parts, self.adapter.namespace))
         warn_of_empty_maps(explanation)
         return explanation
@@ -476,8 +476,11 @@ class Explainer(Value, ABC):
     def _use(self, adapter: ModelAdapter) -> None:
         """Go on with another adapter of the same model."""
         self.adapter = self._inputs.adapter = adapter
-        self._steps = MaskedSteps(adapter, self.masked_input, self.batch_size)
+        self._steps = self._new_steps()
         self._check_outputs = OutputCheck(adapter, self.masked_input)
+
+    def _new_steps(self) -> MaskedSteps:
+        return MaskedSteps(self.adapter, self.masked_input, self.batch_size, masked=self.needs_masks)
 
     def _run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         results, batches = [], self.see(inputs, targets)
@@ -612,6 +615,11 @@ class Explainer(Value, ABC):
             raw_range=None if result.raw_range is None else shaped(result.raw_range),
             form=self.form.name,
         )
+
+
+def maps_made(explanation: Explanation) -> object:
+    """Wait until the maps are made, where they are made beside us."""
+    return to_numpy(explanation.maps)
 
 
 def _target_names(batch: Batch) -> tuple[tuple[str, ...], ...]:

@@ -13,6 +13,7 @@ from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.data.sources import Group, SourceTargets, length, prefetched, read, regrouped
 from fusioncam_core.errors import SkippedImageWarning, warn
 from fusioncam_core.explainers.diagnostics import images_called
+from fusioncam_core.models.inputs import leaf
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.results.provenance import plain
 
@@ -58,10 +59,14 @@ def _explained(
         size,
         strict=on_error == "raise",
     )
+
+    def wanted_together(group: Group) -> int:
+        return explainer._steps.groups(leaf(group.inputs, explainer.masked_input)).wanted
+
     wanted = SourceTargets(targets)
     prepared = None if preprocessing is None else plain(preprocessing)
     bar = progress_bar(length(source), f"{explainer.title}, images", progress)
-    with bar as advance, contextlib.closing(prefetched(regrouped(images, size), prefetch)) as groups:
+    with bar as advance, contextlib.closing(prefetched(regrouped(images, wanted_together), prefetch)) as groups:
         for group in groups:
             for single in _of_group(explainer, group, wanted, on_error):
                 if single is not None:

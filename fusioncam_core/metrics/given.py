@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fusioncam_core.arrays.checks import require_map, widened
 from fusioncam_core.arrays.namespaces import array_namespace, constant_like, to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.explainers.base import Explainer
+from fusioncam_core.explainers.base import Explainer, maps_made
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import ExplainerOptions
 from fusioncam_core.explainers.result import Result
@@ -90,7 +90,9 @@ class ModelOnly(_Unlisted, Explainer):
             return self._explanation(Result(constant_like(maps[own, None], like, batch.xp)), batches, several=False)
 
         groups = self._steps.groups(leaf(inputs, self.masked_input))
-        return join([part for part, _ in groups.over(batch_length(inputs), rows)], self.adapter.namespace)
+        return join(
+            [part for part, _ in groups.over(batch_length(inputs), rows, ready=maps_made)], self.adapter.namespace
+        )
 
 
 class GivenMaps:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -61,8 +61,11 @@ class Span:
         return padded[self.start : self.start + self.length, ...]
 
 
-Work = Callable[[Span], Array]
-"""Does what a span names, and returns an array that is ready when the work is done."""
+Done = TypeVar("Done")
+"""What comes of a span."""
+
+Work = Callable[[Span], Done]
+"""Does what a span names."""
 
 
 class Batching:
@@ -90,13 +93,21 @@ class Batching:
         least = len(indices) + self.largest
         return np.resize(indices, 1 << (least - 1).bit_length()) if self._fixed else indices
 
-    def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
+    @property
+    def wanted(self) -> int:
+        """As many together as work goes best with: whoever brings things in pieces brings so many."""
+        return self.size
+
+    def over(
+        self, total: int, work: Work[Done], *, search: bool = True, ready: Callable[[Any], object] = to_numpy
+    ) -> Iterator[tuple[Done, int]]:
         """Do everything from 0 to `total`: the results of the spans in turn, and how many of each are no padding.
 
         Args:
             total: how many things there are to do.
             work: does a span of them.
             search: whether a faster size may be looked for meanwhile.
+            ready: waits for the result of a span that is timed.
         """
         start = 0
         while start < total:
@@ -130,7 +141,9 @@ class ModelBatching(Batching):
         super().__init__(size, fixed=adapter.execution.fixed_shapes)
         self._adapter = adapter
 
-    def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
+    def over(
+        self, total: int, work: Work[Done], *, search: bool = True, ready: Callable[[Any], object] = to_numpy
+    ) -> Iterator[tuple[Done, int]]:
         """As of any batching; a span for which there is no memory is done in halves."""
         _reserved = _reserve()
         start, told = 0, False
@@ -267,11 +280,18 @@ class AutoBatching(ModelBatching):
         return self._best
 
     @property
+    def wanted(self) -> int:
+        """Enough for a run of each of the two ways that are compared."""
+        return self.size if self._search is None else max(self._timing.best.size, self._timing.other.size)
+
+    @property
     def settled(self) -> bool:
         """Whether the search is over."""
         return self._search is None
 
-    def over(self, total: int, work: Work, *, search: bool = True) -> Iterator[tuple[Array, int]]:
+    def over(
+        self, total: int, work: Work[Done], *, search: bool = True, ready: Callable[[Any], object] = to_numpy
+    ) -> Iterator[tuple[Done, int]]:
         """As of any batching; the results of spans that are timed have been waited for."""
         _reserved = _reserve()
         start, told = 0, False
@@ -287,7 +307,7 @@ class AutoBatching(ModelBatching):
                 told = self._give_up(way, span, error, told)
                 continue
             if tried is not None:
-                to_numpy(result)
+                ready(result)
                 self._tell(tried, time.perf_counter() - began)
             self._worked += time.perf_counter() - began
             yield result, span.count

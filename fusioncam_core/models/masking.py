@@ -129,12 +129,17 @@ class MaskedSteps:
         adapter: of the model.
         which: the explained one of several inputs.
         batch_size: the most images at once, or "auto".
+        masked: whether images run under masks: then the masks of a few images fill the batches whose size is looked
+            for. Otherwise it is looked for how many images are best explained together.
     """
 
-    def __init__(self, adapter: ModelAdapter, which: Which = None, batch_size: BatchSize = "auto"):
+    def __init__(
+        self, adapter: ModelAdapter, which: Which = None, batch_size: BatchSize = "auto", *, masked: bool = True
+    ):
         self.adapter = adapter
         self.which = which
         self._batch_size = batch_size
+        self._masked = masked
         self._batchings: dict[tuple[int, ...], ModelBatching] = {}
         self._groups: dict[tuple[int, ...], ModelBatching] = {}
         self._latest: dict[tuple[type, int | None], tuple[Scores | RawOutputs, Steps]] = {}
@@ -175,9 +180,13 @@ class MaskedSteps:
         """How many of such images (B, ...) are seen, and explained, together: fewer once memory did not hold them."""
         shape = tuple(int(length) for length in images.shape[1:])
         if shape not in self._groups:
-            size = self.adapter.execution.batch_size if self._batch_size == "auto" else self._batch_size
-            self._groups[shape] = ModelBatching(self.adapter, size)
+            self._groups[shape] = self._new_groups()
         return self._groups[shape]
+
+    def _new_groups(self) -> ModelBatching:
+        if self._masked and self._batch_size == "auto":
+            return ModelBatching(self.adapter, self.adapter.execution.batch_size)
+        return make_batching(self.adapter, self._batch_size)
 
 
 class MaskedScorer:
