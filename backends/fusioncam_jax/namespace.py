@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,12 @@ def matmul(first: jax.Array, second: jax.Array) -> jax.Array:
 def is_traced(array: Any) -> bool:
     """Whether the array stands for one inside `jax.jit` or another transformation."""
     return isinstance(array, jax.core.Tracer)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays as one program: step by step each would be a program of its own, for every shape."""
+    program: Callable[..., Any] = jax.jit(function)
+    return program
 
 
 def constant_like(values: Any, like: jax.Array) -> jax.Array:

@@ -188,6 +188,9 @@ class OptionalWords(Protocol):
     def indices_like(self, values: Any, like: Array, /) -> Array:
         """NumPy integers as indices on `like`'s device. Without it: as int64, by `asarray`."""
 
+    def compiled(self, function: Callable[..., Any], /) -> Callable[..., Any]:
+        """A function of arrays, nested in tuples, as one program. Without it: its steps one by one."""
+
     def kept(self, scores: Array, /) -> Any:
         """A chunk's scores as they are best kept until all are there. Without it: as they are."""
 

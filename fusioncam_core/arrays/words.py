@@ -27,6 +27,7 @@ from fusioncam_core.arrays.checks import (
 from fusioncam_core.arrays.kept import MATRICES
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like
 from fusioncam_core.arrays.precision import in_float32, tamed
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.errors import InvalidValueError
 
 
@@ -243,10 +244,11 @@ def softmax(values: Array, *, axis: int = -1) -> Array:
         raise InvalidValueError(f"Expected an axis of values, got axis {axis} of shape {tuple(values.shape)}.")
     require_scores(values, "values", xp)
     require_finite(xp.max(values, axis=axis, keepdims=True), "largest values", xp)
-    return _softmax(values, axis, xp=xp)
+    return _softmax(values, axis=axis, xp=xp)
 
 
-def _softmax(values: Array, axis: int, *, xp: Namespace) -> Array:
+@as_one_program
+def _softmax(values: Array, *, axis: int, xp: Namespace) -> Array:
     largest = xp.max(values, axis=axis, keepdims=True)
     # In halves, because a difference may be larger than any number. `exp` of -1000 is 0 in every dtype.
     below = values * 0.5 - largest * 0.5
@@ -254,6 +256,7 @@ def _softmax(values: Array, axis: int, *, xp: Namespace) -> Array:
     return exponentials / xp.sum(exponentials, axis=axis, keepdims=True)
 
 
+@as_one_program
 def sigmoid(values: Array, *, xp: Namespace) -> Array:
     """The logistic function, without overflow on either side."""
     decay = xp.exp(-xp.abs(values))

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
 from fusioncam_core.arrays.checks import require_finite, require_scores, require_size_of, require_switch
-from fusioncam_core.arrays.namespaces import Array, indices_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_numpy
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import (
     CannotRunError,
@@ -590,31 +591,40 @@ class Explainer(Value, ABC):
         batch = batches[0]
         xp, probabilities = batch.xp, batch.scores.probabilities(batch.logits)
 
-        def shaped(values: Array) -> Array:
-            return values if several else values[:, 0, ...]
-
+        made = {
+            "maps": result.maps,
+            "targets": batch.targets,
+            "scores": batch.target_scores,
+            "probabilities": xp.take_along_axis(probabilities, batch.targets, axis=1),
+            "parts": dict(result.parts),
+            "weights": dict(result.weights),
+            "uncertainty": result.uncertainty,
+            "raw_range": result.raw_range,
+        }
         return Explanation(
             method=self.name,
             layer=", ".join(each.layer for each in batches),
             model=self.adapter.model_name,
-            maps=shaped(result.maps),
-            targets=shaped(batch.targets),
-            scores=shaped(batch.target_scores),
-            probabilities=shaped(xp.take_along_axis(probabilities, batch.targets, axis=1)),
+            **(made if several else _of_first_targets(made, xp=xp)),
             class_probabilities=probabilities,
             images=batch.images,
             image_channel_axis=batch.channel_axis,
             evaluations=sum(each.evaluations for each in batches),
-            parts={name: shaped(part) for name, part in result.parts.items()},
-            weights={name: shaped(weight) for name, weight in result.weights.items()},
             titles={"maps": self.title, **result.titles},
             masks_run=result.masks_run,
-            uncertainty=None if result.uncertainty is None else shaped(result.uncertainty),
             provenance=provenance_of(self, [each.layer for each in batches], batch.images),
             target_names=_target_names(batch),
-            raw_range=None if result.raw_range is None else shaped(result.raw_range),
             form=self.form.name,
         )
+
+
+@as_one_program
+def _of_first_targets(made: dict[str, Any], *, xp: Namespace) -> dict[str, Any]:
+    """Arrays (B, 1, ...), in dicts, without the axis of one target."""
+    return {
+        name: _of_first_targets(each, xp=xp) if isinstance(each, dict) else None if each is None else each[:, 0, ...]
+        for name, each in made.items()
+    }
 
 
 def maps_made(explanation: Explanation) -> object:

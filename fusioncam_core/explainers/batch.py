@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import of_dtype, require_finite
+from fusioncam_core.arrays.checks import of_dtype, require_finite_sum, sum_is_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.function_scores import Scores
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, taken, with_leaf
@@ -82,7 +83,10 @@ class Batch:
         gradients = None if capture is None else capture.gradients
         self.captured: Array = None if capture is None else capture.activations
         self.activations: Array = None if capture is None else self._channels_first(capture.activations)
-        self.gradients: Array | None = None if gradients is None else self._gradients_first(gradients)
+        self.gradients: Array | None = None
+        self.largest_gradients: Array | None = None
+        if gradients is not None:
+            self.gradients, self.largest_gradients = self._gradients_first(gradients)
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -124,7 +128,7 @@ class Batch:
         inputs = with_leaf(self.inputs, self._which, images)
         captured = self.adapter.capture(inputs, [self.layer], self.scores, self.targets).layers[self.layer]
         self.count(batch_length(inputs))
-        return self._channels_first(captured.activations), self._gradients_first(captured.gradients)
+        return self._channels_first(captured.activations), self._gradients_first(captured.gradients)[0]
 
     def ablated_scores(self, rows: Array, channels: np.ndarray[Any, Any], count: int) -> Array:
         """The targets' logits (n, K) of the images (n,), each without a channel (n,) of the layer, `count` no padding.
@@ -173,20 +177,43 @@ class Batch:
         return fitting[0]
 
     def _channels_first(self, activations: Array) -> Array:
-        return self.layout.channels_first(self._finite_float(activations, "activations"), xp=self.xp)
+        return self._checked(_activations_first, activations, "activations").values
 
-    def _gradients_first(self, gradients: Array) -> Array:
-        """(K, B, ...) in the layer's layout -> (B, K, C, *spatial)."""
-        finite = self._finite_float(gradients, "gradients")
-        each = [self.layout.channels_first(finite[k, ...], xp=self.xp) for k in range(finite.shape[0])]
-        return self.xp.stack(each, axis=1)
+    def _gradients_first(self, gradients: Array) -> tuple[Array, Array]:
+        """(K, B, ...) in the layer's layout -> (B, K, C, *spatial), and (B, K) the largest magnitudes."""
+        made = self._checked(_gradients_first, gradients, "gradients")
+        return made.values, made.largest
 
-    def _finite_float(self, values: Array, what: str) -> Array:
-        return require_finite(of_dtype(values, self.logits.dtype, xp=self.xp), self.at_layer(what), self.xp)
+    def _checked(self, lay_out: Callable[..., _LaidOut], values: Array, what: str) -> _LaidOut:
+        """The values laid out, in one program unless a user's function does it, which may do what it likes."""
+        steps = lay_out if self.layout.function is not None else as_one_program(lay_out)
+        with np.errstate(all="ignore"):
+            made = steps(of_dtype(values, self.logits.dtype, xp=self.xp), layout=self.layout, xp=self.xp)
+        require_finite_sum(values, made.sum_is_finite, self.at_layer(what), self.xp)
+        return made
 
     def at_layer(self, what: str) -> str:
         """The words for something at the explained layer, with the layer's and the model's names."""
         return f"{what} at layer {self.layer!r} of {self.adapter.model_name}"
+
+
+class _LaidOut(NamedTuple):
+    """A layer's values, channels first, whether their sum is finite, and of gradients the largest magnitudes."""
+
+    values: Array
+    sum_is_finite: Array
+    largest: Array | None = None
+
+
+def _activations_first(activations: Array, *, layout: Layout, xp: Namespace) -> _LaidOut:
+    return _LaidOut(layout.channels_first(activations, xp=xp), sum_is_finite(activations, xp=xp))
+
+
+def _gradients_first(gradients: Array, *, layout: Layout, xp: Namespace) -> _LaidOut:
+    each = [layout.channels_first(gradients[k, ...], xp=xp) for k in range(gradients.shape[0])]
+    values = xp.stack(each, axis=1)
+    largest = xp.max(xp.abs(values), axis=tuple(range(2, values.ndim)))
+    return _LaidOut(values, sum_is_finite(gradients, xp=xp), largest)
 
 
 def _ignore(count: int) -> None:

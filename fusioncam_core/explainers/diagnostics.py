@@ -137,10 +137,9 @@ def _in_unit_interval(values: np.ndarray[Any, Any]) -> bool:
 
 def warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
     """Of targets whose gradient is zero everywhere."""
-    if batch.gradients is None:
+    if batch.largest_gradients is None:
         return
-    flat = batch.xp.reshape(batch.gradients, (*batch.targets.shape, -1))
-    zero = to_numpy(batch.xp.max(batch.xp.abs(flat), axis=-1)) == 0
+    zero = to_numpy(batch.largest_gradients) == 0
     empty = np.argwhere(zero if several else zero[:, 0])
     if len(empty):
         warn(

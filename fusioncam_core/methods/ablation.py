@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fusioncam_core.arrays.checks import require_finite, require_float
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.precision import in_float32
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.methods.gradient import _weighed
@@ -75,6 +76,7 @@ def ablation_cam(
     return one_or_several(drops, maps)
 
 
+@as_one_program
 def _ablation_cam(activations: Array, drops: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial) and the scores' drops (B, K, C) -> (B, K, *spatial)."""
     return _weighed(drops, activations, xp=xp)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fusioncam_core.arrays.checks import require_finite, require_float
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.precision import in_float32, in_unit
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import _map_size, channels_first, product
 from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.methods.gradient import _maps
@@ -58,6 +59,7 @@ def eigen_cam(
     return finished(combined, _map_size(size, activations), Form(relu, normalised), xp=xp).maps[:, 0, ...]
 
 
+@as_one_program
 def _eigen_cam(activations: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial) -> (B, 1, *spatial)."""
     projections, _, unit = _principal_projection(activations, xp=xp)
@@ -115,6 +117,7 @@ def eigengrad_cam(
     return _maps(_eigengrad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
+@as_one_program
 def _eigengrad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     batch, several, *rest = gradients.shape

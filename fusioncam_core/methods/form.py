@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 from fusioncam_core.arrays.checks import require_finite, require_flag
 from fusioncam_core.arrays.namespaces import Array, Namespace
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import _normalised, _normalised_about_zero, _resize, relu
 
 Units = tuple[Array | float, ...]
@@ -90,8 +91,7 @@ class Finished(NamedTuple):
         """(B, K, 2) the lowest and highest values in the method's own units; None of maps that are not normalised."""
         if self.low is None:
             return None
-        low, high = (functools.reduce(operator.mul, self.units, each) for each in (self.low, self.high))
-        return range_of(low, high, self.low.ndim - 2, xp=xp)
+        return _raw_range(self.low, self.high, self.units, xp=xp)
 
 
 def finished(combined: Combined, size: tuple[int, ...], form: Form, *, xp: Namespace) -> Finished:
@@ -100,14 +100,27 @@ def finished(combined: Combined, size: tuple[int, ...], form: Form, *, xp: Names
     Raises:
         ValueError: if values in the method's own units lie beyond their dtype's range.
     """
-    cut = combined.cut if form.relu else "none"
-    values = relu(combined.values, xp=xp) if cut == "before" else combined.values
+    made = _finished(combined.values, combined.units, cut=combined.cut, size=tuple(size), form=form, xp=xp)
+    if not form.normalised:
+        require_finite(made.maps, "raw map", xp)
+    return made
+
+
+@as_one_program
+def _finished(values: Array, units: Units, *, cut: Cut, size: tuple[int, ...], form: Form, xp: Namespace) -> Finished:
+    cut = cut if form.relu else "none"
+    values = relu(values, xp=xp) if cut == "before" else values
     values = _resize(values, size, xp=xp)
     values = relu(values, xp=xp) if cut == "after" else values
     if not form.normalised:
-        raw = functools.reduce(operator.mul, combined.units, values)
-        return Finished(require_finite(raw, "raw map", xp))
-    return Finished(*normalised(values, form, len(size), xp=xp), combined.units)
+        return Finished(functools.reduce(operator.mul, units, values))
+    return Finished(*normalised(values, form, len(size), xp=xp), units)
+
+
+@as_one_program
+def _raw_range(low: Array, high: Array, units: Units, *, xp: Namespace) -> Array:
+    lowest, highest = (functools.reduce(operator.mul, units, each) for each in (low, high))
+    return range_of(lowest, highest, low.ndim - 2, xp=xp)
 
 
 def range_of(low: Array, high: Array, spatial_ndim: int, *, xp: Namespace) -> Array:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from fusioncam_core.arrays.checks import require_finite, require_float, spatial_axes
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
 from fusioncam_core.arrays.precision import in_float32, in_unit, unit
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import _map_size, _over_space, _ratio, channels_first, relu, weighted_sum
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.methods.form import Combined, Form, finished
@@ -61,6 +62,7 @@ def grad_cam(
     return _maps(_grad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
+@as_one_program
 def _grad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     gradients, b = in_unit(gradients, 2, xp=xp)
@@ -112,6 +114,7 @@ def grad_cam_plus_plus(
     return _maps(_grad_cam_plus_plus, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
+@as_one_program
 def _grad_cam_plus_plus(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     a = xp.expand_dims(unit(activations, tuple(range(1, activations.ndim)), xp=xp), axis=1)
@@ -175,6 +178,7 @@ def xgrad_cam(
     return _maps(_xgrad_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
+@as_one_program
 def _xgrad_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     space = spatial_axes(activations.ndim - 2)
@@ -229,6 +233,7 @@ def layer_cam(
     return _maps(_layer_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
+@as_one_program
 def _layer_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     return _hires_cam(activations, relu(gradients, xp=xp), xp=xp)
@@ -276,6 +281,7 @@ def hires_cam(
     return _maps(_hires_cam, activations, gradients, size, channel_axis, Form(relu, normalised))
 
 
+@as_one_program
 def _hires_cam(activations: Array, gradients: Array, *, xp: Namespace) -> Combined:
     """(B, C, *spatial), (B, K, C, *spatial) -> (B, K, *spatial)."""
     activations, a = in_unit(activations, 1, xp=xp)

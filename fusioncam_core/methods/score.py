@@ -175,7 +175,7 @@ def _ridge(masks: np.ndarray[Any, Any], increases: np.ndarray[Any, Any]) -> np.n
 
 def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
     """What each map is weighed with, (..., C) of its scores (..., C)."""
-    return _softmax(scores, -1, xp=xp) if channel_weights == "softmax" else scores
+    return _softmax(scores, axis=-1, xp=xp) if channel_weights == "softmax" else scores
 
 
 def formula(channel_weights: ChannelWeights) -> Formula:

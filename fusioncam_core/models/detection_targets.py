@@ -359,7 +359,7 @@ def _corners(boxes: Array, form: BoxForm, xp: Namespace) -> Array:
 
 def _probabilities(scores: Array, activation: Activation, xp: Namespace) -> Array:
     if activation == "softmax":
-        return _softmax(scores, -1, xp=xp)
+        return _softmax(scores, axis=-1, xp=xp)
     return sigmoid(scores, xp=xp) if activation == "sigmoid" else scores
 
 

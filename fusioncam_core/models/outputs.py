@@ -293,7 +293,7 @@ class ClassScores:
         """(B, classes) probabilities in [0, 1] of logits that `logits` returned."""
         xp = array_namespace(logits)
         if self.task == "multiclass":
-            return _softmax(logits, -1, xp=xp)
+            return _softmax(logits, axis=-1, xp=xp)
         return sigmoid(logits, xp=xp)
 
     def __call__(self, outputs: Any, targets: Array | None) -> Array:

@@ -135,7 +135,7 @@ class ClassProbability(Named):
         if self.task == "multilabel":
             own = logits[:, self.index]
             return _log_sigmoid(own, xp) if self.log else sigmoid(own, xp=xp)
-        return _log_softmax(logits, xp)[:, self.index] if self.log else _softmax(logits, -1, xp=xp)[:, self.index]
+        return _log_softmax(logits, xp)[:, self.index] if self.log else _softmax(logits, axis=-1, xp=xp)[:, self.index]
 
 
 @dataclass(frozen=True)
