@@ -15,9 +15,9 @@ from fusioncam_core import RISE, FusionCAM, GradCAM, Preprocessing, ScoreCAM, Un
 from fusioncam_core.data.progress import Steps
 from fusioncam_core.evaluation import runner
 from fusioncam_core.evaluation.compared import compared_methods
-from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.metrics import AverageDrop, Deletion, Insertion
+from fusioncam_core.stores.fingerprints import Fingerprints
 from libraries import framework
 
 torch = pytest.importorskip("torch")

@@ -16,12 +16,13 @@ import pytest
 import fusioncam_core
 from fusioncam_core import RISE, BlackBox, FusionCAM, GradCAM, Preprocessing, ScoreCAM, adapt_model, evaluate
 from fusioncam_core.evaluation import named
-from fusioncam_core.evaluation.fingerprints import WITHOUT_EFFECT, Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.evaluation.keys import KeptKeys, Row, image_digests
 from fusioncam_core.explainers import EXPLAINERS
+from fusioncam_core.explainers.arguments import WITHOUT_EFFECT
 from fusioncam_core.metrics import METRICS, Deletion, Metric
 from fusioncam_core.metrics.metric import Measured
+from fusioncam_core.stores.fingerprints import Fingerprints
 from libraries import framework
 
 torch = pytest.importorskip("torch")

@@ -17,12 +17,13 @@ import pytest
 from absence import hide
 from fusioncam_core import Preprocessing, evaluate
 from fusioncam_core.errors import FolderInUseError, FusionCamError, MissingExtra
-from fusioncam_core.evaluation import lock, store
+from fusioncam_core.evaluation import store
 from fusioncam_core.evaluation.ground_truth import GroundTruth
-from fusioncam_core.evaluation.lock import claimed
 from fusioncam_core.evaluation.run import ZERO
 from fusioncam_core.evaluation.store import HEADER, Entry, Key, Store, opened
 from fusioncam_core.metrics import AverageDrop, Complexity, IoU
+from fusioncam_core.stores import lock
+from fusioncam_core.stores.lock import claimed
 
 pytest.importorskip("torch")
 
@@ -157,7 +158,7 @@ def empty_for_dark(images: np.ndarray) -> np.ndarray:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fusioncam_core.evaluation.lock import claimed
+from fusioncam_core.stores.lock import claimed
 with claimed(Path(sys.argv[1]), 0):
     print("held", flush=True)
     time.sleep(60)
@@ -224,7 +225,7 @@ class TestTwoAtOnce:
     def test_somebody_elses_lock(self, tmp_path: Path) -> None:
         pytest.importorskip("filelock")
         (tmp_path / lock.FILE).write_text("mine")
-        with pytest.raises(ValueError, match="is no lock of an evaluation"), claimed(tmp_path, 0):
+        with pytest.raises(ValueError, match="is no lock of fusioncam"), claimed(tmp_path, 0):
             pass
         assert (tmp_path / lock.FILE).read_text() == "mine"
 

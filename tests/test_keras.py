@@ -11,9 +11,9 @@ import pytest
 from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, LayerCAM, ScoreCAM, adapt_model
 from fusioncam_core.arrays.namespaces import indices_like, to_numpy
 from fusioncam_core.errors import EvidenceWarning
-from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.outputs import ClassScores
+from fusioncam_core.stores.fingerprints import Fingerprints
 from libraries import framework
 
 keras = framework("keras")

@@ -50,8 +50,8 @@ class _Bar(Steps):
 class _Lines(Steps):
     """A line now and then, of how much is done and how long the rest may take."""
 
-    def __init__(self, total: int | None, description: str, stream: TextIO):
-        self._total, self._done = total, 0
+    def __init__(self, total: int | None, description: str, stream: TextIO, *, rate: bool = False):
+        self._total, self._done, self._rate = total, 0, rate
         self._description, self._stream = visible(description), stream
         self._begun = self._told = time.monotonic()
 
@@ -69,12 +69,16 @@ class _Lines(Steps):
 
     def _line(self, gone: float) -> str:
         if not self._total:
-            return f"{self._description}: {self._done} done in {_clock(gone)}"
+            return f"{self._description}: {self._done} done in {_clock(gone)}{self._told_rate(gone)}"
         left = gone * max(self._total - self._done, 0) / max(self._done, 1)
         share = f"{self._done / self._total:.0%}".replace("%", " %")
         return (
-            f"{self._description}: {self._done} of {self._total} ({share}) in {_clock(gone)}, about {_clock(left)} left"
+            f"{self._description}: {self._done} of {self._total} ({share}) in {_clock(gone)}{self._told_rate(gone)}, "
+            f"about {_clock(left)} left"
         )
+
+    def _told_rate(self, gone: float) -> str:
+        return f", {self._done / gone:.3g} a second" if self._rate and gone > 0 else ""
 
 
 def _clock(seconds: float) -> str:
@@ -84,7 +88,9 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(total: int | None, description: str, progress: bool | None = None) -> Iterator[Steps]:
+def progress_bar(
+    total: int | None, description: str, progress: bool | None = None, *, rate: bool = False
+) -> Iterator[Steps]:
     """Progress on standard error; yields `advance`, which is called with steps, and whose `skip` leaves some out.
 
     Args:
@@ -93,6 +99,7 @@ def progress_bar(total: int | None, description: str, progress: bool | None = No
         progress: None shows a bar when standard error is a terminal and tqdm is installed; True always shows
             progress, as a line each half a minute where standard error is neither a terminal nor a notebook's, such as
             in a log; False never does. None is shown where standard error is closed.
+        rate: whether lines say how many steps are done in a second, as a bar does.
 
     Raises:
         MissingExtra: `progress` is True, a bar can be drawn, and tqdm is not installed.
@@ -101,7 +108,7 @@ def progress_bar(total: int | None, description: str, progress: bool | None = No
         yield Steps()
         return
     if not (sys.stderr.isatty() or _in_notebook()):
-        yield _Lines(total, description, sys.stderr)
+        yield _Lines(total, description, sys.stderr, rate=rate)
         return
     tqdm = require("tqdm", "A progress bar").tqdm
     with tqdm(total=total, desc=visible(description), file=sys.stderr, leave=False, dynamic_ncols=True) as bar:

@@ -14,8 +14,8 @@ from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.data.preprocessing import Preprocessing, read_photograph
 from fusioncam_core.data.sources import PHOTOGRAPHS, photographs
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.evaluation.fingerprints import Fingerprints, digest
 from fusioncam_core.extras import require
+from fusioncam_core.stores.fingerprints import Fingerprints, digest
 
 Masks = Any
 """(N, *size), a mapping from names to (*size) arrays, or a folder of pictures."""

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import to_numpy
-from fusioncam_core.evaluation.fingerprints import Fingerprints, digest
 from fusioncam_core.evaluation.ground_truth import GroundTruth
 from fusioncam_core.evaluation.store import MAP, PLAIN, Key
 from fusioncam_core.explainers.base import Explainer
@@ -16,6 +15,7 @@ from fusioncam_core.metrics.given import GivenMaps
 from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.models.inputs import Inputs, leaves
 from fusioncam_core.models.structure import Shared, entries, found, is_array, is_container
+from fusioncam_core.stores.fingerprints import Fingerprints, digest
 
 
 class Row(NamedTuple):

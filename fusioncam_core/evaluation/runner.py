@@ -19,7 +19,6 @@ from fusioncam_core.evaluation.compared import (
     distinct_metrics,
     reference_of,
 )
-from fusioncam_core.evaluation.fingerprints import Fingerprints
 from fusioncam_core.evaluation.ground_truth import GroundTruth, Masks
 from fusioncam_core.evaluation.keys import KeptKeys, Keys
 from fusioncam_core.evaluation.results import Evaluation
@@ -28,6 +27,7 @@ from fusioncam_core.evaluation.store import Store, opened
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.plugins.manager import adapt_model
+from fusioncam_core.stores.fingerprints import Fingerprints
 
 KEPT = "{count} values are kept in {folder}"
 """What an interrupt is told with first."""

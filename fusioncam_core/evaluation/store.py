@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.evaluation.lock import claimed
+from fusioncam_core.stores.lock import claimed
 
 FILE = "values.jsonl"
 

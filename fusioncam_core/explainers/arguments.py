@@ -11,6 +11,7 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.stores.fingerprints import same_model
 
 
 class Value:
@@ -61,6 +62,9 @@ def _made_again(kind: type[Value], arguments: Mapping[str, Any]) -> Value:
     return kind(**arguments)
 
 
+WITHOUT_EFFECT = ("model", "layer", "batch_size", "progress", "weights_digest")
+"""Arguments that no fingerprint holds: how fast, how watched; and those that are told in other words."""
+
 _own_parameters: weakref.WeakKeyDictionary[type, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -97,15 +101,6 @@ def bound_arguments(method: type, arguments: tuple[Any, ...], keywords: Mapping[
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             given |= given.pop(name, {})
     return given
-
-
-def same_model(first: Any, second: Any) -> bool:
-    """Whether it is one model: the same object, or made of the same objects."""
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        return first.keys() == second.keys() and all(same_model(first[name], second[name]) for name in first)
-    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        return len(first) == len(second) and all(map(same_model, first, second))
-    return first is second
 
 
 def same(first: Any, second: Any) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
 from fusioncam_core.arrays.checks import require_finite, require_scores, require_size_of, require_switch
@@ -19,7 +20,7 @@ from fusioncam_core.errors import (
     UnconnectedError,
 )
 from fusioncam_core.explainers import registry
-from fusioncam_core.explainers.arguments import Value
+from fusioncam_core.explainers.arguments import WITHOUT_EFFECT, Value
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.dataset import OnError, explain_many
 from fusioncam_core.explainers.diagnostics import (
@@ -28,17 +29,20 @@ from fusioncam_core.explainers.diagnostics import (
     warn_of_empty_maps,
     warn_of_zero_gradients,
 )
+from fusioncam_core.explainers.job import explain_to
 from fusioncam_core.explainers.model_inputs import ModelInputs
 from fusioncam_core.explainers.options import (
     BUDGET,
     COMBINES,
     DEFAULTS,
     ExplainerOptions,
+    KeptMaps,
     require_known,
     require_map_size,
 )
 from fusioncam_core.explainers.provenance import provenance_of
 from fusioncam_core.explainers.result import Result, checked, require_one_size, united
+from fusioncam_core.jobs.run import JobResult
 from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.batch_size import Span, require_batch_size
@@ -55,6 +59,7 @@ from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, check_top, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation, join
+from fusioncam_core.stores.fingerprints import Fingerprints
 
 Family = Literal["gradient", "region", "ensemble"]
 
@@ -190,6 +195,15 @@ class Explainer(Value, ABC):
 
     def _model_name(self) -> str:
         return self.adapter.model_name
+
+    def fingerprint(self, words: Fingerprints) -> str:
+        """What tells its maps from those of others, in a folder of results: class, options, layers and the model."""
+        given = self.get_params()
+        options = {name: each for name, each in given.items() if name not in WITHOUT_EFFECT}
+        parts = {f"{name} in use": each for name, each in vars(self).items() if isinstance(each, Explainer)}
+        layers = None if given["layer"] is None else self.layer_names
+        own = words.of_object(self, {**options, **parts, "layer": layers}, repr(self.name))
+        return f"{own} of {words.model(self.adapter, given['model'])}"
 
     def _require_form(self, *, several_layers: bool) -> None:
         """Refuse a form of the maps that the method does not have."""
@@ -412,6 +426,72 @@ class Explainer(Value, ABC):
             prefetch=prefetch,
             progress=progress,
             on_error=on_error,
+        )
+
+    def explain_to(
+        self,
+        folder: str | Path,
+        source: Any,
+        targets: Any = None,
+        *,
+        preprocessing: Callable[[Any], Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        maps: KeptMaps = "made",
+        piece: int = 1000,
+        resume: bool = True,
+        on_error: OnError = "skip",
+        prefetch: int = 2,
+        progress: bool | None = None,
+        wait: float = 0.0,
+        model_name: str | None = None,
+    ) -> JobResult:
+        """Explain any number of images into a folder of Parquet files; the same call goes on where it was interrupted.
+
+        For data sets: memory does not grow with the images, what is written stays written, and the rows are those of a
+        run that was never interrupted. Needs the extra `jobs`. docs/jobs.md has the columns, and questions in SQL.
+
+        Args:
+            folder: with `job.json`, what the job is of, and `part-000000.parquet` and so on. It is made if it is not
+                there.
+            source: as for `explain_many`, but nothing that can be read only once. Loaders must give the same images
+                in the same order again: no shuffling.
+            targets: as for `explain_many`.
+            preprocessing: of photographs, likewise.
+            class_names: by number, for the column `name`.
+            maps: "made" keeps the maps as they are made, in the input's size or the one that `size=` says; a size such
+                as (7, 7) keeps smaller ones; None keeps none. Their values are rounded to float16.
+            piece: images in a file: what is done again at most after an interruption.
+            resume: whether to go on with a job that is there; False refuses one.
+            on_error: as for `explain_many`; an image that is left out has a row with its reason in `error`.
+            prefetch: how many groups are read ahead, likewise.
+            progress: as for `explain_many`; with True a line each half a minute where nobody watches.
+            wait: seconds to wait for another process that works in the folder.
+            model_name: of a model that shows no weights: another one whenever the model changes.
+
+        Returns:
+            What was done, how fast, and how many images were left out.
+
+        Raises:
+            TypeError, ValueError: as for `explain_many`; for a folder with something else in it, or with a job of
+                another model, method, source or targets, which is said in words.
+            FolderInUseError: another process works in the folder.
+            MissingExtra: pyarrow or filelock is not installed.
+        """
+        return explain_to(
+            self,
+            folder,
+            source,
+            targets,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            maps=maps,
+            piece=piece,
+            resume=resume,
+            on_error=on_error,
+            prefetch=prefetch,
+            progress=progress,
+            wait=wait,
+            model_name=model_name,
         )
 
     @in_session

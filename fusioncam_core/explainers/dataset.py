@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fusioncam_core import errors
 from fusioncam_core.arrays.checks import require_word
@@ -59,40 +59,72 @@ def _explained(
         size,
         strict=on_error == "raise",
     )
-
-    def wanted_together(group: Group) -> int:
-        return explainer._steps.groups(leaf(group.inputs, explainer.masked_input)).wanted
-
     wanted = SourceTargets(targets)
     prepared = None if preprocessing is None else plain(preprocessing)
     bar = progress_bar(length(source), f"{explainer.title}, images", progress)
-    with bar as advance, contextlib.closing(prefetched(regrouped(images, wanted_together), prefetch)) as groups:
+    ahead = prefetched(regrouped(images, lambda group: _together(explainer, group)), prefetch)
+    with bar as advance, contextlib.closing(ahead) as groups:
         for group in groups:
-            for single in _of_group(explainer, group, wanted, on_error):
-                if single is not None:
+            for single in _of_group(explainer, group, wanted):
+                if isinstance(single, LeftOut):
+                    single.tell(on_error)
+                else:
                     yield _with_preprocessing(single, prepared)
                 advance(1)
 
 
+def _together(explainer: Explainer, group: Group) -> int:
+    """How many of such images are explained together now."""
+    return explainer._steps.groups(leaf(group.inputs, explainer.masked_input)).wanted
+
+
 def _of_group(
-    explainer: Explainer, group: Group, wanted: SourceTargets, on_error: OnError
-) -> Iterator[Explanation | None]:
-    """The explanation of each image; one by one if something is wrong with one of them, which has None."""
+    explainer: Explainer, group: Group, wanted: SourceTargets, form: Callable[[Explanation], Explanation] | None = None
+) -> Iterator[Explanation | LeftOut]:
+    """The explanation of each image; one by one if something is wrong with one of them.
+
+    Args:
+        form: of the whole, before it is taken apart.
+    """
     targets = wanted.of(group)
     try:
         with images_called(group.words):
             whole = explainer._call(group.inputs, targets, progress=False)
     except (ValueError, RuntimeError) as error:  # ours, and what models raise of values that they cannot take
         if len(group.places) == 1:
-            _tell(error, group.words[0], on_error)
-            yield None
+            yield LeftOut(group.places[0], group.words[0], error)
             return
         for row in range(len(group.places)):
-            yield from _of_group(explainer, group.rows(row, row + 1), wanted, on_error)
+            yield from _of_group(explainer, group.rows(row, row + 1), wanted, form)
         return
     files = group.files or (None,) * len(group.places)
-    for each in zip(whole, group.places, group.names, files, strict=True):
+    for each in zip(whole if form is None else form(whole), group.places, group.names, files, strict=True):
         yield _with_its_place(*each)
+
+
+class LeftOut(NamedTuple):
+    """An image that could not be explained.
+
+    Attributes:
+        place: in the source.
+        image: what it is called in messages.
+        error: the reason.
+    """
+
+    place: int
+    image: str
+    error: Exception
+
+    def tell(self, on_error: OnError) -> None:
+        """Raise or warn of the error, with the name of its image."""
+        image, error = self.image, self.error
+        if on_error == "skip":
+            warn(f"{image[0].upper()}{image[1:]} of the source is left out: {error}", SkippedImageWarning)
+            return
+        if type(error) in vars(errors).values():
+            raise type(error)(f"{image[0].upper()}{image[1:]} of the source: {error}") from error
+        error.add_note(f"This is about {image} of the source.")
+        raise error
 
 
 def _with_its_place(single: Explanation, place: int, name: str | None, file: str | None) -> Explanation:
@@ -105,14 +137,3 @@ def _with_preprocessing(single: Explanation, preprocessing: Any) -> Explanation:
     if not single.files or single.provenance is None:
         return single
     return replace(single, provenance=replace(single.provenance, preprocessing=preprocessing))
-
-
-def _tell(error: Exception, image: str, on_error: OnError) -> None:
-    """Raise or warn of the error, with the name of its image."""
-    if on_error == "skip":
-        warn(f"{image[0].upper()}{image[1:]} of the source is left out: {error}", SkippedImageWarning)
-        return
-    if type(error) in vars(errors).values():
-        raise type(error)(f"{image[0].upper()}{image[1:]} of the source: {error}") from error
-    error.add_note(f"This is about {image} of the source.")
-    raise error

@@ -22,6 +22,10 @@ Size = Literal["input", "layer"] | tuple[int, ...]
 """Of maps: the input's, the layer's, or one length for each axis of space."""
 
 
+KeptMaps = Literal["made"] | tuple[int, ...] | None
+"""Which maps a job keeps: as they are made, smaller ones of that size, or none."""
+
+
 class ModelOptions(TypedDict, total=False):
     """Keywords of every explainer about the model and the images; `Explainer` says what they mean."""
 

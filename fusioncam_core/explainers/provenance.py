@@ -30,12 +30,12 @@ def provenance_of(explainer: Explainer, layers: Sequence[str], images: Array) ->
     """
     adapter = explainer.adapter
     return Provenance(
-        version=_version("fusioncam_core"),
+        version=version_of("fusioncam_core"),
         method=explainer.name,
         options=_options(explainer),
         layers=() if explainer.layer_names == () else tuple(layers),
         model=adapter.model_name,
-        frameworks={name: _version(name) for name in adapter.frameworks},
+        frameworks={name: version_of(name) for name in adapter.frameworks},
         device=str(array_api_compat.device(images)),
     )
 
@@ -56,5 +56,6 @@ def _part(part: Any) -> dict[str, Any]:
     return {**described, "layers": list(part.layer_names)} if part.layer_names else described
 
 
-def _version(module: str) -> str:
+def version_of(module: str) -> str:
+    """Of a module that is imported; "unknown" of others."""
     return str(getattr(sys.modules.get(module), "__version__", "unknown"))

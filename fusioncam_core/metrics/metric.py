@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import Array
 from fusioncam_core.metrics import registry
 from fusioncam_core.metrics.explained_batch import ExplainedBatch
+from fusioncam_core.stores.fingerprints import Fingerprints, fields_of
 
 Better = Literal["higher", "lower"]
 
@@ -59,6 +61,12 @@ class Metric(ABC):
             explained: of the batch.
             ground_truth: (B, *size) masks of the objects, for metrics that need them.
         """
+
+    def fingerprint(self, words: Fingerprints) -> str:
+        """What tells its values from those of others, in a folder of results: its class, and its options."""
+        values: Any = self
+        own = fields_of(values) if dataclasses.is_dataclass(values) else vars(self)
+        return words.of_object(self, own, repr(self.name))
 
 
 def find_metric(metric: str | Metric | type[Metric]) -> Metric:

@@ -135,11 +135,18 @@ class ModelBatching(Batching):
     Args:
         adapter: of the model that works.
         size: the most images at once.
+        memory_format: in which they run; None for the one they have.
     """
 
-    def __init__(self, adapter: ModelAdapter, size: int):
+    def __init__(self, adapter: ModelAdapter, size: int, memory_format: str | None = None):
         super().__init__(size, fixed=adapter.execution.fixed_shapes)
         self._adapter = adapter
+        self._memory_format = adapter.execution.memory_formats[0] if memory_format is None else memory_format
+
+    @property
+    def way(self) -> Setting:
+        """How images run."""
+        return Setting(self._memory_format, self.size)
 
     def over(
         self, total: int, work: Work[Done], *, search: bool = True, ready: Callable[[Any], object] = to_numpy
@@ -150,7 +157,8 @@ class ModelBatching(Batching):
         while start < total:
             span = self.span(start, total, self.size)
             try:
-                result = work(span)
+                with self._adapter.memory_format(self._memory_format):
+                    result = work(span)
             except self._adapter.memory_errors as error:
                 self._halve(span, error, told)
                 told = True
@@ -259,6 +267,9 @@ class AutoBatching(ModelBatching):
 
     Args:
         adapter: of the model that works; the batch size of its `execution` is tried first.
+
+    Attributes:
+        coming: how many images are to come besides those that are known of, for which a compilation may pay.
     """
 
     def __init__(self, adapter: ModelAdapter):
@@ -268,6 +279,7 @@ class AutoBatching(ModelBatching):
         self._timing = PairedTiming(*next(self._search))
         self._worked = 0.0
         self._prepared = 0.0
+        self.coming = 0
 
     @property
     def largest(self) -> int:
@@ -324,7 +336,7 @@ class AutoBatching(ModelBatching):
         """Whether compiling for one more size takes little of the time that the work takes."""
         if not self._adapter.execution.fixed_shapes or not self._timing.is_new:
             return True
-        expected = self._worked + left * self._timing.seconds_an_image(self._best)
+        expected = self._worked + (left + self.coming) * self._timing.seconds_an_image(self._best)
         # What was spent on others than the first one, and as much as that one took for the next.
         return self._prepared + self._timing.prepared <= SHARE * expected
 
@@ -402,8 +414,10 @@ def require_batch_size(batch_size: BatchSize) -> BatchSize:
     return batch_size
 
 
-def make_batching(adapter: ModelAdapter, batch_size: BatchSize) -> ModelBatching:
-    """The batching of a model for a batch size as users give it."""
+def make_batching(adapter: ModelAdapter, batch_size: BatchSize | Setting) -> ModelBatching:
+    """The batching of a model for a batch size as users give it, or for the way that proved fastest before."""
+    if isinstance(batch_size, Setting):
+        return ModelBatching(adapter, batch_size.size, batch_size.memory_format)
     if batch_size == "auto" and adapter.execution.only:
         return ModelBatching(adapter, adapter.execution.batch_size)
     return AutoBatching(adapter) if batch_size == "auto" else ModelBatching(adapter, batch_size)

@@ -16,7 +16,7 @@ from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, in
 from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
-from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Span, make_batching
+from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, make_batching
 from fusioncam_core.models.function_scores import OwnFunctionScores, OwnLogits, RawOutputs, Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, taken, with_leaf
 from fusioncam_core.models.outputs import ClassScores
@@ -128,13 +128,18 @@ class MaskedSteps:
     Args:
         adapter: of the model.
         which: the explained one of several inputs.
-        batch_size: the most images at once, or "auto".
+        batch_size: the most images at once, or "auto"; or the way in which they are to run.
         masked: whether images run under masks: then the masks of a few images fill the batches whose size is looked
             for. Otherwise it is looked for how many images are best explained together.
     """
 
     def __init__(
-        self, adapter: ModelAdapter, which: Which = None, batch_size: BatchSize = "auto", *, masked: bool = True
+        self,
+        adapter: ModelAdapter,
+        which: Which = None,
+        batch_size: BatchSize | Setting = "auto",
+        *,
+        masked: bool = True,
     ):
         self.adapter = adapter
         self.which = which
@@ -182,6 +187,11 @@ class MaskedSteps:
         if shape not in self._groups:
             self._groups[shape] = self._new_groups()
         return self._groups[shape]
+
+    @property
+    def searched(self) -> ModelBatching | None:
+        """Of the images that came first the batching whose size is looked for; None before there were any."""
+        return next(iter((self._batchings if self._masked else self._groups).values()), None)
 
     def _new_groups(self) -> ModelBatching:
         if self._masked and self._batch_size == "auto":

@@ -1,4 +1,4 @@
-"""One evaluation at a time fills a folder; another one is told who does, and waits."""
+"""One evaluation, or job, at a time fills a folder; another one is told who does, and waits."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, wait: float) -> Iterator[None]:
+def claimed(folder: Path, wait: float, file: str = FILE, who: str = "evaluation") -> Iterator[None]:
     """A context in which no other process has the folder; a process that is killed gives it back.
 
     Args:
         folder: is made if it is not there.
         wait: how many seconds to wait for another one, of which a line is logged at once.
+        file: what the lock is called there.
+        who: fills it: "evaluation", "job".
 
     Raises:
         FolderInUseError: if it has the folder still; it says who.
@@ -37,21 +39,23 @@ def claimed(folder: Path, wait: float) -> Iterator[None]:
     """
     if not wait >= 0:
         raise InvalidValueError(f"Expected wait in seconds, 0 or more, got {wait!r}.")
-    filelock = require("filelock", "Keeping an evaluation's values in a folder")
+    filelock = require("filelock", "Keeping results in a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    _require_ours(path)  # first, as the holder is read first: older releases of filelock empty the file that they open
+    path = folder / file
+    _require_ours(
+        path, who
+    )  # first, as the holder is read first: older releases of filelock empty the file that they open
     lock = filelock.FileLock(path)
     with contextlib.ExitStack() as held:
-        held.enter_context(_taken(lock, path, wait, filelock.Timeout))
+        held.enter_context(_taken(lock, path, wait, filelock.Timeout, who))
         _write(path, f'{_MARK}, "pid": {os.getpid()}, "host": {json.dumps(socket.gethostname())}}}\n')
         held.callback(_write, path, "")
         yield
 
 
 @contextlib.contextmanager
-def _taken(lock: Any, path: Path, wait: float, timeout: type[Exception]) -> Iterator[None]:
-    holder = _holder(path)
+def _taken(lock: Any, path: Path, wait: float, timeout: type[Exception], who: str) -> Iterator[None]:
+    holder = _holder(path, who)
     try:
         lock.acquire(timeout=0)
     except timeout:
@@ -69,23 +73,23 @@ def _taken(lock: Any, path: Path, wait: float, timeout: type[Exception]) -> Iter
         lock.release()
 
 
-def _holder(path: Path) -> str:
+def _holder(path: Path, who: str) -> str:
     """Who has the folder, as its lock says; while it is written, and where locked files cannot be read, somebody."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return f"The evaluation of process {found['pid']} on {found['host']}"
+        return f"The {who} of process {found['pid']} on {found['host']}"
     except (OSError, ValueError, LookupError, TypeError):
-        return "Another evaluation"
+        return f"Another {who}"
 
 
-def _require_ours(path: Path) -> None:
+def _require_ours(path: Path, who: str) -> None:
     """Refuse a file that was there before us and says something else."""
     if not path.exists():
         return
     with _as_far_as_allowed(), path.open("rb") as file:
         found = file.read(len(_MARK))
         if found and not _MARK.encode().startswith(found):
-            raise InvalidValueError(f"{path} is no lock of an evaluation: give another folder, or remove it.")
+            raise InvalidValueError(f"{path} is no lock of fusioncam: give another folder, or remove it.")
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,22 +11,24 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.errors import InvalidTypeError
-from fusioncam_core.explainers.arguments import same_model
-from fusioncam_core.explainers.base import Explainer
-from fusioncam_core.metrics.metric import Metric
 from fusioncam_core.models.adapter import HasState, HasWeights, ModelAdapter
-
-WITHOUT_EFFECT = ("model", "layer", "batch_size", "progress", "weights_digest")
-"""Arguments of explainers that are left out: how fast, how watched; and those that are told in other words."""
 
 _LENGTH = 16
 """Hexadecimal digits of a digest: among a billion values two have the same one with a probability of 3 %."""
+
+
+@runtime_checkable
+class TellsItself(Protocol):
+    """What says itself by which values it is told from others: explainers, metrics."""
+
+    def fingerprint(self, words: Fingerprints) -> str:
+        """Equal ones for what gives equal results."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,15 @@ def named(function: Any, name: Any) -> Named:
     if not callable(function) or not isinstance(name, str) or not name:
         raise InvalidTypeError(f"Expected a function and its name, got {function!r} and {name!r}.")
     return Named(function, name)
+
+
+def same_model(first: Any, second: Any) -> bool:
+    """Whether it is one model: the same object, or made of the same objects."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same_model(first[name], second[name]) for name in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same_model, first, second))
+    return first is second
 
 
 def digest(*contents: bytes) -> str:
@@ -98,7 +109,7 @@ class Fingerprints:
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             return _array(value)
         if dataclasses.is_dataclass(value):
-            return self._object(value, _fields(value), where)
+            return self.of_object(value, fields_of(value), where)
         own: Any = type(value)
         shows_its_value = own.__repr__ is not object.__repr__ and " at 0x" not in repr(value)
         if callable(value) or not shows_its_value:
@@ -161,21 +172,10 @@ class Fingerprints:
     def _class(self, value: type, where: str) -> str:
         return f"{_name(value)}:{_code_of_class(value)}"
 
-    def _object(self, value: Any, attributes: Mapping[str, Any], where: str) -> str:
+    def of_object(self, value: Any, attributes: Mapping[str, Any], where: str) -> str:
+        """The words of an object by what its class does, and by attributes that tell it from others of the class."""
         words = (f"{name}={self.of(each, f'The {name} of {where}')}" for name, each in sorted(attributes.items()))
         return f"{self._class(type(value), where)}({', '.join(words)})"
-
-    def _metric(self, value: Any, where: str) -> str:
-        own = _fields(value) if dataclasses.is_dataclass(value) else vars(value)
-        return self._object(value, own, repr(value.name))
-
-    def _explainer(self, value: Explainer, where: str) -> str:
-        given = value.get_params()
-        options = {name: each for name, each in given.items() if name not in WITHOUT_EFFECT}
-        parts = {f"{name} in use": each for name, each in vars(value).items() if isinstance(each, Explainer)}
-        layers = None if given["layer"] is None else value.layer_names
-        own = {**options, **parts, "layer": layers}
-        return f"{self._object(value, own, repr(value.name))} of {self.model(value.adapter, given['model'])}"
 
 
 def _plain(value: Any) -> str:
@@ -192,7 +192,8 @@ def _array(value: Any) -> str:
     return f"array:{digest(f'{values.shape} {values.dtype}'.encode(), values.tobytes())}"
 
 
-def _fields(value: Any) -> dict[str, Any]:
+def fields_of(value: Any) -> dict[str, Any]:
+    """A dataclass's fields and their values."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
@@ -261,9 +262,8 @@ _SORTS: tuple[tuple[Any, Callable[[Fingerprints, Any, str], str]], ...] = (
     (type(None) | bool | int | float | complex | str | bytes | np.generic, lambda self, value, where: _plain(value)),
     (PurePath, lambda self, value, where: f"path:{value}"),
     (Named, lambda self, value, where: f"named:{value.name!r}"),
-    (Explainer, Fingerprints._explainer),
-    (Metric, Fingerprints._metric),
     (type, Fingerprints._class),
+    (TellsItself, lambda self, value, where: value.fingerprint(self)),
     (Mapping, Fingerprints._mapping),
     (list | tuple, Fingerprints._sequence),
     (set | frozenset, Fingerprints._set),

@@ -1,0 +1,176 @@
+"""The rows of a job: what they hold, and how they come into files of Parquet that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusioncam_core.extras import require
+from fusioncam_core.results.explanation import Explanation
+
+Row = dict[str, Any]
+
+PURPOSE = "Keeping explanations in Parquet files"
+
+ROWS = 1024
+"""So many at most wait to be written: what a job holds in memory."""
+
+UNFINISHED = ".unfinished"
+"""How files end that are being written. They are of no use to anybody."""
+
+
+def schema(weights: Sequence[str]) -> Any:
+    """The columns, with those of a method's weights and contributions.
+
+    Maps are float32 rounded to float16: Spark and older readers know no column of halves, and compressed they take as
+    much room.
+    """
+    pa = require("pyarrow", PURPOSE, "jobs")
+    shared = pa.dictionary(pa.int32(), pa.string())
+    fields = [
+        ("id", pa.int64()),
+        ("path", pa.string()),
+        ("row", pa.int32()),
+        ("class", pa.int32()),
+        ("name", shared),
+        ("probability", pa.float32()),
+        ("score", pa.float32()),
+        *((name, pa.float32()) for name in weights),
+        ("masks_run", pa.int32()),
+        ("uncertainty", pa.float32()),
+        ("raw_low", pa.float32()),
+        ("raw_high", pa.float32()),
+        ("layer", shared),
+        ("map_shape", pa.list_(pa.int32())),
+        ("map", pa.list_(pa.float32())),
+        ("warnings", pa.list_(pa.string())),
+        ("error", pa.string()),
+    ]
+    return pa.schema([pa.field(name, kind, nullable=name not in ("id", "row")) for name, kind in fields])
+
+
+def rows_of(
+    explanation: Explanation,
+    maps: np.ndarray[Any, Any] | None,
+    path: str | None,
+    class_names: Sequence[str] | None,
+    warnings: Sequence[str],
+) -> Iterator[Row]:
+    """A row for each target of the explanation of one image.
+
+    Args:
+        explanation: of NumPy arrays, of one image, with its place in the source.
+        maps: (K, *spatial) to be kept; None keeps none.
+        path: of the image's file.
+        class_names: by number.
+        warnings: about the image.
+    """
+    several = explanation.targets.ndim == 2
+
+    def own(values: Any) -> Any:
+        """(K, ...) of the one image; K times None of what the method has none of."""
+        if values is None:
+            return [None] * count
+        return values[0] if several else values
+
+    count = explanation.targets.shape[1] if several else 1
+    names = explanation.target_names[0] if explanation.target_names else ("",) * count
+    ranges = [(None, None)] * count if explanation.raw_range is None else own(explanation.raw_range).tolist()
+    for row, target in enumerate(own(explanation.targets).tolist()):
+        known = class_names is not None and 0 <= target < len(class_names)
+        yield {
+            "id": explanation.indices[0],
+            "path": path,
+            "row": row,
+            "class": target,
+            "name": names[row] or (class_names[target] if class_names is not None and known else None),
+            "probability": own(explanation.probabilities)[row],
+            "score": own(explanation.scores)[row],
+            **{name: own(values)[row] for name, values in explanation.weights.items()},
+            "masks_run": None if explanation.masks_run is None else explanation.masks_run[0],
+            "uncertainty": own(explanation.uncertainty)[row],
+            "raw_low": ranges[row][0],
+            "raw_high": ranges[row][1],
+            "layer": explanation.layer,
+            "map_shape": None if maps is None else list(maps.shape[1:]),
+            "map": None if maps is None else maps[row].astype(np.float16).astype(np.float32).reshape(-1),
+            "warnings": list(warnings),
+            "error": None,
+        }
+
+
+def skipped_row(place: int, path: str | None, reason: str) -> Row:
+    """The row of an image that could not be explained."""
+    return {"id": place, "path": path, "row": 0, "error": reason}
+
+
+@contextlib.contextmanager
+def written(path: Path, columns: Any) -> Iterator[Writer]:
+    """A context in which rows are written to a file that is there when it ends, whole, and not at all if it raises."""
+    parquet = require("pyarrow.parquet", PURPOSE, "jobs")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        with open(beside, "xb") as file:
+            with parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns)) as to:
+                writer = Writer(to, columns)
+                yield writer
+                writer.flush()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _settle(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _encoding(columns: Any) -> dict[str, Any]:
+    """Bytes of equal weight side by side in the maps, which are noise otherwise; dictionaries where values repeat."""
+    repeated = [field.name for field in columns if field.name in ("name", "layer")]
+    return {"use_dictionary": repeated, "use_byte_stream_split": ["map.list.element"]}
+
+
+def _settle(folder: Path) -> None:
+    """See to it that a file's new name is on the disk, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class Writer:
+    """Writes rows in groups.
+
+    Args:
+        to: a writer of Parquet.
+        columns: the schema.
+
+    Attributes:
+        rows: how many there were.
+    """
+
+    def __init__(self, to: Any, columns: Any):
+        self.rows = 0
+        self._to, self._columns = to, columns
+        self._waiting: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        """One row; columns that it does not name are null."""
+        self.rows += 1
+        self._waiting.append(row)
+        if len(self._waiting) >= ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            pa = require("pyarrow", PURPOSE, "jobs")
+            self._to.write_table(pa.Table.from_pylist(self._waiting, schema=self._columns))
+            self._waiting = []
