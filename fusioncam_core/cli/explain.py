@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from fusioncam_core.cli.classes import targets_given
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
+from fusioncam_core.cli.job import add_job, check_job, run_job
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.cli.report import add_report
 from fusioncam_core.cli.work import NO_INDEX, Work
@@ -68,6 +69,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
+    add_job(parser)
     add_report(parser)
     add_drawing(parser)
     add_common(parser, run)
@@ -93,7 +95,8 @@ def _size(text: str) -> Size:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Explain photographs: print the top classes and the contributions, write pictures, maps and numbers.
+    """Explain photographs: print the top classes and the contributions, write pictures, maps and numbers; or, with
+    --job, rows in Parquet files.
 
     The files are called like the photographs, below the folder that holds all of these. None replaces a photograph or
     anything else that fusioncam has not written; earlier explanations are replaced with --overwrite only. A table,
@@ -102,6 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
     paths = _checked(arguments)
     loaded, preprocessing = load(arguments)
     watched = _progress(arguments.no_progress, several=len(paths) > 1)
+    if arguments.job:
+        explainer = _explainer(arguments, loaded, False)
+        return run_job(arguments, paths, explainer, loaded, preprocessing, watched[0])
     work = Work(arguments, paths, loaded, preprocessing, _explainer(arguments, loaded, watched[1]))
     Path(arguments.out).mkdir(parents=True, exist_ok=True)
     with contextlib.closing(work.index), progress_bar(len(paths), "photographs", watched[0]) as advance:
@@ -131,7 +137,9 @@ def _checked(arguments: argparse.Namespace) -> list[str]:
     paths = photographs_given(arguments.photographs)
     if not arguments.model.startswith(_OWN_CODE) or arguments.method in EXPLAINERS:
         _check_options(arguments)
-    if arguments.maps_only:
+    if arguments.job:
+        check_job(arguments)
+    elif arguments.maps_only:
         refuse_drawing(arguments)
     else:
         require("matplotlib.figure", "Drawing pictures")
@@ -208,7 +216,7 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel, progress: boo
         task=loaded.task,
         output_kind=loaded.output_kind,
         progress=progress,
-        weights_digest=shows_weights(adapter),
+        weights_digest=shows_weights(adapter) and not arguments.job,  # which knows its model itself
         **_given(arguments, (*_FUSION_OPTIONS, *_LIMITS)),
         **_form(arguments),
     )
