@@ -15,6 +15,15 @@ FILE = "job.json"
 
 FORMAT = 1
 
+UNFINISHED = ".unfinished"
+"""How files end that are being written. They are of no use to anybody."""
+
+
+def beside_of(path: Path) -> Path:
+    """Where a file is written before it is moved to its place."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+
+
 ABOUT = {
     "method": "the method, its options or its layers",
     "model": "the model or its weights",
@@ -52,7 +61,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Put it into the folder, whole or not at all."""
         path = folder / FILE
-        beside = path.with_name(f"{FILE}.{secrets.token_hex(4)}.unfinished")
+        beside = beside_of(path)
         text = json.dumps({"fusioncam": "job", "format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
         with open(beside, "x", encoding="utf-8") as file:
             file.write(f"{text}\n")

@@ -14,15 +14,18 @@ import numpy as np
 from fusioncam_core.data.progress import Steps, progress_bar
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
-from fusioncam_core.jobs.manifest import FILE, Manifest, found, require_same
+from fusioncam_core.jobs.manifest import FILE, UNFINISHED, Manifest, found, require_same
 from fusioncam_core.jobs.pieces import Piece, Pieces
-from fusioncam_core.jobs.table import PURPOSE, UNFINISHED, rows_of, schema, skipped_row, written
+from fusioncam_core.jobs.table import PURPOSE, rows_of, schema, skipped_row, written
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.stores.lock import claimed
 
 LOCK = "job.lock"
 
 _PART = re.compile(r"part-(\d{6,})\.parquet")
+
+_LEFT = re.compile(rf"({re.escape(FILE)}|part-\d+\.parquet)\.[0-9a-f]{{8}}{re.escape(UNFINISHED)}")
+"""Files that a run was writing when it was killed."""
 
 
 class Skipped(NamedTuple):
@@ -113,6 +116,8 @@ def run(
     require("pyarrow", PURPOSE, "jobs")
     before = found(folder)  # before anything is made there
     with claimed(folder, wait, LOCK, "job"):
+        for left in [each for each in folder.iterdir() if _LEFT.fullmatch(each.name)]:
+            left.unlink(missing_ok=True)
         before = found(folder)
         if before is not None and not resume:
             raise InvalidValueError(
@@ -137,8 +142,6 @@ class _Run:
         self._columns = schema(manifest.weights)
 
     def go(self, progress: bool | None, title: str) -> JobResult:
-        for left in self._folder.glob(f"part-*.parquet.*{UNFINISHED}"):  # of a run that was killed
-            left.unlink(missing_ok=True)
         done = _parts(self._folder)
         images = skipped = explained = 0
         begun = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusioncam_core.extras import require
+from fusioncam_core.jobs.manifest import beside_of
 from fusioncam_core.results.explanation import Explanation
 
 Row = dict[str, Any]
@@ -20,9 +20,6 @@ PURPOSE = "Keeping explanations in Parquet files"
 
 ROWS = 1024
 """So many at most wait to be written: what a job holds in memory."""
-
-UNFINISHED = ".unfinished"
-"""How files end that are being written. They are of no use to anybody."""
 
 
 def schema(weights: Sequence[str]) -> Any:
@@ -114,7 +111,7 @@ def skipped_row(place: int, path: str | None, reason: str) -> Row:
 def written(path: Path, columns: Any) -> Iterator[Writer]:
     """A context in which rows are written to a file that is there when it ends, whole, and not at all if it raises."""
     parquet = require("pyarrow.parquet", PURPOSE, "jobs")
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    beside = beside_of(path)
     try:
         with open(beside, "xb") as file:
             with parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns)) as to:
