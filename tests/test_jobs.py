@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ class TestFiles:
                 preprocessing=Preprocessing(size=(12, 12), mean=0.0, std=1.0),
                 progress=False,
             )
-        assert not (tmp_path / "out" / "job.json").exists()
+        assert not (tmp_path / "out" / "_job.json").exists()
 
     def test_the_command(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -166,7 +167,7 @@ class TestFiles:
         command += ["--targets", "top2", "--out", "out", "--job-maps", "4x4", "--no-progress"]
         assert main(command) == 1  # two photographs were left out
         first = capsys.readouterr().out
-        assert "9 images in 1 files, 2 of them left out: 9 explained now" in first
+        assert "9 images in 1 file, 2 of them left out: 9 explained now" in first
         assert main(command) == 1
         assert "all of it was there already" in capsys.readouterr().out
         found = rows(tmp_path / "out")
@@ -225,7 +226,7 @@ class TestGoingOn:
         monkeypatch.setattr(AutoBatching, "settled", property(lambda self: True))
         monkeypatch.setattr(AutoBatching, "way", property(lambda self: self._best._replace(size=3)))
         GradCAM(network(), "1").explain_to(tmp_path, images, piece=10, progress=False)
-        assert json.loads((tmp_path / "job.json").read_text())["batch_size"] == 3
+        assert json.loads((tmp_path / "_job.json").read_text())["batch_size"] == 3
         shutil.rmtree(tmp_path / "nothing", ignore_errors=True)
         (tmp_path / "part-000002.parquet").unlink()
         sizes: list[int] = []
@@ -269,9 +270,9 @@ class TestGoingOn:
     def test_folders_of_others(self, images: np.ndarray, tmp_path: Path) -> None:
         cam = GradCAM(network(), "1")
         for name, content, words in (
-            ("job.json", "{}", "is no job of fusioncam"),
-            ("job.json", '{"fusioncam": "job", "format": 9}', "is of format 9"),
-            ("mine.parquet", "rows", r"holds mine\.parquet and no job\.json"),
+            ("_job.json", "{}", "is no job of fusioncam"),
+            ("_job.json", '{"fusioncam": "job", "format": 9}', "is of format 9"),
+            ("mine.parquet", "rows", r"holds mine\.parquet and no _job\.json"),
         ):
             folder = tmp_path / words.split()[1]
             folder.mkdir(exist_ok=True)
@@ -290,7 +291,7 @@ class TestGoingOn:
             cam.explain_to(tmp_path, images, piece=10, progress=False)
 
     def test_one_at_a_time(self, images: np.ndarray, tmp_path: Path) -> None:
-        with claimed(tmp_path, 0, "job.lock", "job"), pytest.raises(FolderInUseError, match="The job of process"):
+        with claimed(tmp_path, 0, "_job.lock", "job"), pytest.raises(FolderInUseError, match="The job of process"):
             GradCAM(network(), "1").explain_to(tmp_path, images, progress=False)
 
 
@@ -358,3 +359,14 @@ def test_rows_are_asked_in_sql(images: np.ndarray, tmp_path: Path) -> None:
     assert {name: (n, pytest.approx(share)) for name, n, share in found} == {
         name: (len(shares), np.mean(shares)) for name, shares in expected.items()
     }
+
+
+def test_an_estimate_is_of_the_same_order_as_the_work(images: np.ndarray) -> None:
+    cam = GradCAM(network(), "1", batch_size=8)
+    forecast = cam.estimate(images, 100_000, seconds=0.4)
+    began = time.perf_counter()
+    explained = sum(1 for _ in range(8) for _ in cam.explain_many(images))
+    rate = explained / (time.perf_counter() - began)
+    assert rate / 4 < forecast.images_a_second < rate * 4
+    assert forecast.seconds == pytest.approx(100_000 / forecast.images_a_second)
+    assert str(forecast).startswith(f"100000 images at {forecast.images_a_second:.3g} a second: ")

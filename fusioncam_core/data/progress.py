@@ -69,19 +69,20 @@ class _Lines(Steps):
 
     def _line(self, gone: float) -> str:
         if not self._total:
-            return f"{self._description}: {self._done} done in {_clock(gone)}{self._told_rate(gone)}"
+            return f"{self._description}: {self._done} done in {clock(gone)}{self._told_rate(gone)}"
         left = gone * max(self._total - self._done, 0) / max(self._done, 1)
         share = f"{self._done / self._total:.0%}".replace("%", " %")
         return (
-            f"{self._description}: {self._done} of {self._total} ({share}) in {_clock(gone)}{self._told_rate(gone)}, "
-            f"about {_clock(left)} left"
+            f"{self._description}: {self._done} of {self._total} ({share}) in {clock(gone)}{self._told_rate(gone)}, "
+            f"about {clock(left)} left"
         )
 
     def _told_rate(self, gone: float) -> str:
         return f", {self._done / gone:.3g} a second" if self._rate and gone > 0 else ""
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds as in 6:08, with hours where there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Unpack
 
 from fusioncam_core.arrays.checks import require_finite, require_scores, require_size_of, require_switch
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_numpy
@@ -29,7 +29,6 @@ from fusioncam_core.explainers.diagnostics import (
     warn_of_empty_maps,
     warn_of_zero_gradients,
 )
-from fusioncam_core.explainers.job import explain_to
 from fusioncam_core.explainers.model_inputs import ModelInputs
 from fusioncam_core.explainers.options import (
     BUDGET,
@@ -42,7 +41,6 @@ from fusioncam_core.explainers.options import (
 )
 from fusioncam_core.explainers.provenance import provenance_of
 from fusioncam_core.explainers.result import Result, checked, require_one_size, united
-from fusioncam_core.jobs.run import JobResult
 from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.batch_size import Span, require_batch_size
@@ -59,7 +57,10 @@ from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, check_top, read_targets
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.explanation import Explanation, join
-from fusioncam_core.stores.fingerprints import Fingerprints
+
+if TYPE_CHECKING:
+    from fusioncam_core.jobs.run import Estimate, JobResult
+    from fusioncam_core.stores.fingerprints import Fingerprints
 
 Family = Literal["gradient", "region", "ensemble"]
 
@@ -451,7 +452,7 @@ class Explainer(Value, ABC):
         run that was never interrupted. Needs the extra `jobs`. docs/jobs.md has the columns, and questions in SQL.
 
         Args:
-            folder: with `job.json`, what the job is of, and `part-000000.parquet` and so on. It is made if it is not
+            folder: with `_job.json`, what the job is of, and `part-000000.parquet` and so on. It is made if it is not
                 there.
             source: as for `explain_many`, but nothing that can be read only once. Loaders must give the same images
                 in the same order again: no shuffling.
@@ -477,6 +478,8 @@ class Explainer(Value, ABC):
             FolderInUseError: another process works in the folder.
             MissingExtra: pyarrow or filelock is not installed.
         """
+        from fusioncam_core.explainers.job import explain_to  # as above
+
         return explain_to(
             self,
             folder,
@@ -493,6 +496,23 @@ class Explainer(Value, ABC):
             wait=wait,
             model_name=model_name,
         )
+
+    def estimate(self, images: Any, count: int, targets: Any = None, *, seconds: float = 8.0) -> Estimate:
+        """How long so many images would take, by explaining a few until it is known how they run best.
+
+        Args:
+            images: a hundred or so such as those to come, an array (n, ...); they are read from memory, so that slow
+                disks and decoding are not in the estimate.
+            count: how many there are to be.
+            targets: as for `explain_many`.
+            seconds: for which the best way is looked for, at most, and a quarter of which it is timed.
+
+        Raises:
+            TypeError, ValueError: as for `explain_many`.
+        """
+        from fusioncam_core.explainers.job import estimate  # with what it takes to keep results: few need it
+
+        return estimate(self, images, count, targets, seconds=seconds)
 
     @in_session
     def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:

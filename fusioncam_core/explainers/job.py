@@ -24,7 +24,7 @@ from fusioncam_core.explainers.options import KeptMaps
 from fusioncam_core.explainers.provenance import version_of
 from fusioncam_core.jobs.manifest import Manifest
 from fusioncam_core.jobs.pieces import Piece, Pieces, moved
-from fusioncam_core.jobs.run import Explained, JobResult, Skipped, Worker, run
+from fusioncam_core.jobs.run import Estimate, Explained, JobResult, Skipped, Worker, run
 from fusioncam_core.models.batch_size import AutoBatching, Setting
 from fusioncam_core.models.masking import MaskedSteps
 from fusioncam_core.results.explanation import Explanation
@@ -79,6 +79,25 @@ def explain_to(
         progress=progress,
         title=explainer.title,
     )
+
+
+def estimate(explainer: Explainer, images: Any, count: int, targets: Any, *, seconds: float) -> Estimate:
+    """As `Explainer.estimate`."""
+    count, began = require_count(count, "count"), time.monotonic()
+    while time.monotonic() - began < seconds:
+        _explained_all(explainer, images, targets)
+        batching = explainer._steps.searched
+        if batching is None or not isinstance(batching, AutoBatching) or batching.settled:
+            break
+        batching.coming = count
+    explained, began = 0, time.monotonic()
+    while explained == 0 or time.monotonic() - began < seconds / 4:
+        explained += _explained_all(explainer, images, targets)
+    return Estimate(count, explained / (time.monotonic() - began))
+
+
+def _explained_all(explainer: Explainer, images: Any, targets: Any) -> int:
+    return sum(1 for _ in explainer.explain_many(images, targets, progress=False))
 
 
 class _Job:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fusioncam_core.errors import InvalidValueError
 
-FILE = "job.json"
+FILE = "_job.json"
 
 FORMAT = 1
 
@@ -39,7 +39,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """A job, as `job.json` has it.
+    """A job, as `_job.json` has it.
 
     Attributes:
         made_of: what tells it from others, by the names in `ABOUT`.

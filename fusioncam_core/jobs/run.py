@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.data.progress import Steps, progress_bar
+from fusioncam_core.data.progress import Steps, clock, progress_bar
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.jobs.manifest import FILE, UNFINISHED, Manifest, found, require_same
@@ -20,7 +20,7 @@ from fusioncam_core.jobs.table import PURPOSE, rows_of, schema, skipped_row, wri
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.stores.lock import claimed
 
-LOCK = "job.lock"
+LOCK = "_job.lock"
 
 _PART = re.compile(r"part-(\d{6,})\.parquet")
 
@@ -79,6 +79,18 @@ class JobResult:
         skipped: how many of them were left out, with the reason in their row's `error`.
         explained: how many this run explained or left out; the others were there.
         seconds: that took.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import torch
+        >>> from fusioncam_core import GradCAM
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> strips = np.float32([[[[4, 2, 0, 0]], [[0, 0, 0, 8]]]] * 5)  # five equal ones
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done = GradCAM(model, "0").explain_to(folder, strips, piece=2, progress=False)
+        >>> done.images, done.skipped, [file.name for file in done.files]
+        (5, 0, ['part-000000.parquet', 'part-000001.parquet', 'part-000002.parquet'])
     """
 
     folder: Path
@@ -94,11 +106,41 @@ class JobResult:
         return self.explained / self.seconds if self.explained else float("nan")
 
     def __str__(self) -> str:
-        done = f"{self.images} images in {len(self.files)} files"
+        done = f"{_counted_words(self.images, 'image')} in {_counted_words(len(self.files), 'file')}"
         left = f", {self.skipped} of them left out" if self.skipped else ""
         if not self.explained:
             return f"{done}{left}: all of it was there already"
         return f"{done}{left}: {self.explained} explained now, {self.images_a_second:.3g} a second"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long images take, by what a few of them took.
+
+    Attributes:
+        images: how many there are to be.
+        images_a_second: that were explained.
+
+    Examples:
+        >>> from fusioncam_core import Estimate
+        >>> print(Estimate(images=1_000_000, images_a_second=250.0))
+        1000000 images at 250 a second: 1:06:40
+    """
+
+    images: int
+    images_a_second: float
+
+    @property
+    def seconds(self) -> float:
+        """For all of them."""
+        return self.images / self.images_a_second
+
+    def __str__(self) -> str:
+        return f"{self.images} images at {self.images_a_second:.3g} a second: {clock(self.seconds)}"
+
+
+def _counted_words(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def run(

@@ -79,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.monotonic()
     whole = forked(base / "whole")
-    while not (base / "whole" / "job.json").exists():
+    while not (base / "whole" / "_job.json").exists():
         time.sleep(0.001)
     begun = time.monotonic() - start
     os.waitpid(whole, 0)

@@ -35,6 +35,6 @@ def test_kills_at_random_times(tmp_path: Path) -> None:
         where = f"kill {number} of seed {seed}, after {kill['before']} files"
         assert kill["equal"], where
         assert kill["repeated"] <= PIECE, where
-        assert kill["left"] == ["job.json", "job.lock"], where
+        assert kill["left"] == ["_job.json", "_job.lock"], where
     if EVERYTHING:
         assert sum(0 < kill["before"] < IMAGES // PIECE for kill in found["kills"]) > KILLS // 3, "hit the work itself"
