@@ -88,7 +88,7 @@ class JobResult:
         >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         >>> strips = np.float32([[[[4, 2, 0, 0]], [[0, 0, 0, 8]]]] * 5)  # five equal ones
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     done = GradCAM(model, "0").explain_to(folder, strips, piece=2, progress=False)
+        ...     done = GradCAM(model, "0").explain_to(folder, strips, piece=2, model_name="mean")
         >>> done.images, done.skipped, [file.name for file in done.files]
         (5, 0, ['part-000000.parquet', 'part-000001.parquet', 'part-000002.parquet'])
     """
