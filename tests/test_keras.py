@@ -776,3 +776,56 @@ class TestFingerprints:
         words = [Fingerprints().model(adapt_model(each)) for each in nets]
         assert words[0] == words[1]
         assert len(set(words)) == 3
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow alone runs step by step in Python")
+class TestRecurrentOnTensorFlow:
+    @staticmethod
+    def model(steps: int = 40) -> Any:
+        keras.utils.set_random_seed(0)
+        kept = [layers.Conv1D(4, 3, padding="same", name="conv"), layers.LSTM(5), layers.Dense(3)]
+        return keras.Sequential([keras.Input((steps, 2)), *kept])
+
+    def test_steps_run_in_a_graph(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The cell is called to trace it, and not for each step: 1,000 of them took four seconds a call."""
+        calls = []
+        call = layers.LSTMCell.call
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            calls.append(1)
+            return call(*arguments, **keywords)
+
+        model, signals = self.model(), np.random.default_rng(0).random((2, 40, 2), dtype=np.float32)
+        monkeypatch.setattr(layers.LSTMCell, "call", counted)
+        cam = GradCAM(model, "conv")
+        cam(signals)
+        traced = len(calls)
+        cam(signals)
+        assert len(calls) == traced < 40
+
+    def test_the_gradients_are_those_of_a_tape(self) -> None:
+        import tensorflow as tf
+
+        model, signals = self.model(), np.random.default_rng(1).random((2, 40, 2), dtype=np.float32)
+        activations = model.layers[0](signals)
+        with tf.GradientTape() as tape:
+            tape.watch(activations)
+            score = tf.reduce_sum(model.layers[2](model.layers[1](activations))[:, 1])
+        weights = tf.reduce_mean(tape.gradient(score, activations), axis=1, keepdims=True)
+        expected = np.maximum(to_numpy(tf.reduce_sum(weights * activations, axis=2)), 0)
+        found = GradCAM(model, "conv", normalised=False, size="layer")(signals, 1).maps
+        np.testing.assert_allclose(to_numpy(found), expected, atol=1e-6)
+        scored = GradCAM(model, "conv", normalised=False, size="layer")(signals, lambda outputs: outputs[:, 1]).maps
+        np.testing.assert_allclose(to_numpy(scored), expected, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a warning of TensorFlow's")
+def test_several_explainers_are_no_cause_for_warnings_of_retracing(
+    images: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = TestRecurrentOnTensorFlow.model()
+    signals = np.random.default_rng(0).random((1, 40, 2), dtype=np.float32)
+    for _ in range(7):
+        ScoreCAM(model, "conv")(signals, 1)
+        GradCAM(model, "conv")(signals, 1)
+    assert not [record for record in caplog.records if "retracing" in record.getMessage()]

@@ -139,9 +139,9 @@ class Fingerprints:
         values = [*weights.values(), *state.values()]  # names differ where a framework numbers the layers it makes
         if self._model_name is None and not any(hasattr(each, "shape") for each in values):
             raise InvalidTypeError(
-                f"{adapter.model_name} shows no weights by which it could be told from another model, and "
-                "results in a folder are kept by model. Expected model_name= (--model-name), got none: give it one, and "
-                "another whenever the model changes."
+                f"{adapter.model_name} shows no weights by which it could be told from another model, and results in a "
+                "folder are kept by model. Expected model_name= (--model-name), got none: give it one, and another "
+                "whenever the model changes."
             )
         numbered = re.sub(r"_\d+$", "", adapter.model_name)  # Keras numbers models as well
         words = [self._model_name or "", numbered, *(self.of(each, "The model's state") for each in values)]
