@@ -17,6 +17,8 @@ from typing import Any
 
 FRAMEWORKS = {"torch": "PyTorch", "tensorflow": "Keras on TensorFlow", "jax": "Flax NNX on JAX"}
 PEERS = {"torchcam": "torch-cam", "pytorch_grad_cam": "pytorch-grad-cam", "tf_keras_vis": "tf-keras-vis"}
+BOUND_DEFAULT = "1.10"
+
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
 
 
@@ -46,7 +48,7 @@ def report(folder: Path) -> Iterator[str]:
     if not runs:
         raise SystemExit(f"no benchmark was written into {folder}")
     yield from machine(next(iter(runs.values())))
-    for section in (exact, given, five, gradient, probing, peers, options_of_torch, memory, start):
+    for section in (exact, given, five, gradient, probing, many, peers, options_of_torch, memory, start):
         yield from section(runs)
     if (folder / "budgets.json").exists():
         yield from budgets(json.loads((folder / "budgets.json").read_text()))
@@ -163,6 +165,34 @@ def probing(runs: dict[str, Any]) -> Iterator[str]:
         for name, _, more in of(runs, "test_probing")
     ]
     yield from table(("framework", "once", "Fusion-CAM", "share"), rows)
+
+
+def many(runs: dict[str, Any]) -> Iterator[str]:
+    """A data set by default, and with given batches."""
+    rows = []
+    for framework, _, info in of(runs, "test_data_set"):
+        rates, best = info["images_a_second"], str(info["best"])
+        rows.append(
+            (
+                FRAMEWORKS[framework],
+                info["case"],
+                info["images"],
+                f"{rates['default']:.3g}",
+                info["found"][1],
+                f"{rates[best]:.3g} ({best})",
+                f"{info['ratio']:.2f}",
+            )
+        )
+    if not rows:
+        return
+    yield "### Data sets"
+    yield ""
+    yield (
+        "Images a second of `explain_many` by default, after the batch was found, beside the best of the batches 16, "
+        f"64 and 256; the ratio is of the times (bound {BOUND_DEFAULT})."
+    )
+    yield ""
+    yield from table(("", "case", "images", "default", "batch found", "best given", "ratio"), rows)
 
 
 def peers(runs: dict[str, Any]) -> Iterator[str]:

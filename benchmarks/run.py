@@ -15,7 +15,7 @@ from benchmarks.subjects import SUBJECTS
 
 HERE = Path(__file__).parent
 STARTS = "start"
-FILES = ("test_speed.py", "test_peers.py", "test_options.py")
+FILES = ("test_speed.py", "test_many.py", "test_peers.py", "test_options.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
