@@ -127,7 +127,8 @@ class TestFigure:
 
     @pytest.mark.parametrize("name", [CLASS_NAMES[2], "Contrast(540, instead_of=657)", "mmmmmmmmm " * 9])
     def test_nothing_overlaps_and_nothing_leaves_the_picture(self, name):
-        drawn = figure(self.rows(3, 48, 80, label=f"{name}\np = 0.7"), ["Photograph", "Denoised Grad-CAM", "B", "C"])
+        rows = self.rows(3, 48, 80, label=f"{name}\np = 0.7")
+        drawn = figure(rows, ["Photograph", "Denoised Grad-CAM", "B", "C"])
         png(drawn)  # lays the text out
         page = drawn.bbox
         panels = [axes.get_window_extent() for axes in drawn.axes]
@@ -152,7 +153,10 @@ class TestFigure:
             # Beside 1.26 inches there is room for 17 letters.
             ("Contrast(540, instead_of=657)", "Contrast(540,\ninstead_of=657)"),
             ("SegmentationLogit(1, mask=<48x48>)", "SegmentationLogit\n(1, mask=<48x48>)"),
-            ("a name that is far too long for any panel of this size", "a name that is\nfar too long for\nany panel of…"),
+            (
+                "a name that is far too long for a panel of this size",
+                "a name that is\nfar too long for\na panel of this…",
+            ),
         ],
     )
     def test_long_labels_are_wrapped_and_the_longest_end_in_dots(self, name, lines):
