@@ -65,7 +65,7 @@ CHECK = $(CACHED) $(QUICKLY) OMP_NUM_THREADS=1 FUSIONCAM_REQUIRE=torch,tensorflo
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all test-source test-plugins test-keras-torch test-keras-jax wheel env \
-        bench study sweep docs docs-links lint format typecheck clean
+        bench study sweep gallery docs docs-links lint format typecheck clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -119,6 +119,9 @@ study: $(BENCH)/.fusioncam-bench  ## Compare all methods by all metrics: see doc
 sweep: $(SWEEP)/.fusioncam-sweep  ## Explain a model of every architecture of other packages: see docs/models.md
 	-$(SWEEP)/bin/python -m benchmarks.sweep.run --out sweep-out
 	$(SWEEP)/bin/python -m benchmarks.sweep.report sweep-out docs/models.md
+
+gallery: $(DEV)  ## Explain photographs by all methods: see docs/gallery.md
+	$(PY) -m examples.gallery --out docs/images/gallery --page docs/gallery.md
 
 # Notebooks are run by the build: a framework's own threads, and its words on standard error, are none of the reader's.
 SPHINX := FUSIONCAM_DOCS_VERSIONS="$(VERSIONS)" TF_CPP_MIN_LOG_LEVEL=3 $(DOCS)/bin/python -m sphinx -W --keep-going -j auto

@@ -41,10 +41,9 @@ FEWER: dict[str, dict[str, Any]] = {
     "rise": {"masks": 400},
     "smooth-grad-cam++": {"samples": 10},
 }
-"""Fewer masks and samples than the papers take, so that all pictures are made in minutes on two cores."""
+"""Fewer masks and samples than the papers take, so that all pictures are made in minutes on two cores.
 
-COSTLY = ("ablation-cam", "ss-cam", "is-cam")
-"""Left out unless `--all` asks for them: each runs the model for every channel once or several times."""
+Those of SS-CAM and IS-CAM are for each channel."""
 
 LAYERS = ("_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15", "_swish")
 """From an early layer (maps of 56 x 56) to the default one (7 x 7)."""
@@ -127,13 +126,13 @@ class Explained(NamedTuple):
     found: list[Measured]
 
 
-def explained(zoo: Any, scene: Scene, left_out: Sequence[str] = COSTLY) -> Explained:
+def explained(zoo: Any, scene: Scene) -> Explained:
     """Both classes of a scene by each method, at the default layer, and by Grad-CAM one class against the other."""
     image = zoo.preprocessing(scene.picture)
     targets = [[thing.target for thing in scene.things]]
     masks = np.stack([mask_of(zoo, scene, thing) for thing in scene.things])
     found = []
-    for method in (method for method in capabilities() if method.name not in left_out):
+    for method in capabilities():
         explanation = EXPLAINERS[method.name](zoo.model, **FEWER.get(method.name, {}))(image, targets).numpy()
         found.append(measured(method.title, explanation, masks))
         print(f"{scene.name}, {method.title}: {found[-1].shares.round(2)}, {explanation.evaluations} model evaluations")
@@ -181,13 +180,13 @@ def layers_row(zoo: Any, scene: Scene) -> list[Measured]:
     return found
 
 
-COLUMNS = 7
+COLUMNS = 6
 
 
 def sheet(all_maps: Explained, place: int) -> Figure:
-    """The photograph with a frame around the thing that is explained, and each method's map with its share below."""
+    """The photograph with a frame around the thing that is explained, and each method's map with its share above."""
     panels = [(each.title, each.maps[place], each.shares[place]) for each in all_maps.found[:-1]]
-    drawn = Figure(figsize=(9, 3.1), dpi=110, layout="constrained")
+    drawn = Figure(figsize=(9, 5.4), dpi=110, layout="constrained")
     axes = list(drawn.subplots(-(-(len(panels) + 1) // COLUMNS), COLUMNS).flat)
     for each in axes:
         each.set_axis_off()
@@ -211,7 +210,7 @@ def frame(mask: np.ndarray) -> Rectangle:
 
 def layers_sheet(pixels: np.ndarray, found: Sequence[Measured]) -> Figure:
     """Two rows: a method each, a layer each column."""
-    drawn = Figure(figsize=(9, 4), dpi=80, layout="constrained")
+    drawn = Figure(figsize=(9, 4), dpi=110, layout="constrained")
     for each, panel in zip(drawn.subplots(2, len(LAYERS)).flat, found, strict=True):
         each.imshow(overlay(pixels, panel.maps[0]))
         each.set_title(f"{panel.title}  {panel.shares[0]:.2f}", fontsize=8, pad=3)
@@ -257,14 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--page", metavar="FILE", help="the page whose table is replaced (default: the table is printed)"
     )
-    parser.add_argument("--all", action="store_true", help=f"also {', '.join(COSTLY)}")
     options = parser.parse_args(arguments)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     zoo = load()
     with warnings.catch_warnings():
         warnings.simplefilter("error", EmptyMapWarning)
-        everything = [explained(zoo, scene, () if options.all else COSTLY) for scene in scenes()]
+        everything = [explained(zoo, scene) for scene in scenes()]
         for each in everything:
             for place in range(2):
                 write(sheet(each, place), out / f"{each.scene.name}_{place}.webp")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from absence import hide
-from fusioncam_core import Contrast, Explanation
+from fusioncam_core import Contrast, Explanation, ScoreCAM, evaluate
 from fusioncam_core.cli import main
 from fusioncam_core.cli.classes import numbered, targets_given
 from fusioncam_core.cli.drawing import add_drawing, style_of
@@ -176,6 +176,58 @@ class TestBudget:
     def test_of_a_method_without_masks(self, workplace, capsys):
         assert main(["explain", "noise.png", *model(), "--method", "grad-cam", "--budget", "3"]) == 2
         assert errors(capsys) == ["fusioncam: error: --budget is for Score-CAM and what builds on it, not grad-cam"]
+
+
+class TestBaseline:
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [("zero", "zero"), ("blur", "blur"), ("0.5", 0.5), ("0.1,0.6,0.9", (0.1, 0.6, 0.9)), ("-1,-1,-1", (-1.0,) * 3)],
+    )
+    def test_it_is_the_explainers(self, workplace, given, meant):
+        method = ["--method", "score-cam", "--no-progress", "--out", "maps"]
+        assert main(["explain", "noise.png", *model(), *method, f"--baseline={given}"]) == 0
+        maps = np.load("maps/noise.npz")["maps"]
+        tiny = sys.modules["tiny_models"]
+        image = tiny.preprocessing(Image.open("noise.png"))[None]
+        expected = {each: ScoreCAM(tiny.net(), baseline=each)(image).numpy().maps[0] for each in {meant, "zero"}}
+        np.testing.assert_allclose(np.squeeze(maps), expected[meant], atol=1e-6)
+        if meant != "zero":
+            assert np.abs(expected[meant] - expected["zero"]).max() > 1e-4
+
+    @pytest.mark.parametrize("method", ["grad-cam", "ablation-cam", "smooth-grad-cam++"])
+    def test_of_a_method_that_erases_nothing(self, workplace, capsys, method):
+        assert main(["explain", "noise.png", *model(), "--method", method, "--baseline", "blur"]) == 2
+        told = "--baseline is for methods that erase parts of the image, such as fusion-cam, not"
+        assert errors(capsys) == [f"fusioncam: error: {told} {method}"]
+
+    @pytest.mark.filterwarnings("ignore::fusioncam_core.EmptyMapWarning")  # of Group-CAM on noise
+    @pytest.mark.parametrize("method", ["fusion-cam", "union-cam", "group-cam", "rise"])
+    def test_of_methods_that_erase(self, workplace, method):
+        assert main(["explain", "noise.png", *model(), "--method", method, "--baseline", "blur", "--maps-only"]) == 0
+
+    @pytest.mark.parametrize("given", ["black", "0.5,", "nan", "1e999", ""])
+    def test_what_is_none(self, workplace, capsys, given):
+        assert main(["explain", "noise.png", *model(), f"--baseline={given}"]) == 2
+        assert f"{given!r} is none of zero, blur, a number such as 0.5, and one a channel" in capsys.readouterr().err
+
+    def test_numbers_for_other_channels(self, workplace, capsys):
+        assert main(["explain", "noise.png", *model(), "--baseline", "1,2", "--no-progress"]) == 2
+        assert "A baseline of shape (2, 1, 1) does not fit images of shape (3, 12, 16)" in "".join(errors(capsys))
+
+    def test_of_an_evaluation(self, workplace):
+        """What average gain finds depends on what is erased to, whatever the method."""
+        options = ["--methods", "grad-cam", "--metrics", "average-gain", "--out", "found", "--no-progress"]
+        assert main(["evaluate", "noise.png", "turned.png", *model(), *options, "--baseline", "0.5"]) == 0
+        with open("found/values.csv", encoding="utf-8", newline="") as lines:
+            found = [float(row["value"]) for row in csv.DictReader(lines)]
+        tiny = sys.modules["tiny_models"]
+        images = np.stack([tiny.preprocessing(Image.open(name)) for name in ("noise.png", "turned.png")])
+        of_half, of_zero = (
+            evaluate(tiny.net(), images, ["grad-cam"], ["average-gain"], baseline=each).values.ravel()
+            for each in (0.5, "zero")
+        )
+        np.testing.assert_allclose(found, of_half, atol=1e-5)
+        assert np.abs(of_half - of_zero).max() > 1e-4
 
 
 class TestEvaluate:

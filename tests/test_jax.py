@@ -329,7 +329,9 @@ class TestArrays:
         model = (jax.jit(lambda images: images), lambda values: (values * 0).mean(axis=(1, 2)))
         with pytest.warns(EmptyMapWarning) as caught:
             explanation = GradCAM(model)(IMAGES)
-        assert "is zero everywhere for image 0; image 1; image 2" in str(caught[0].message)
+        told = str(caught[0].message)
+        assert "is zero everywhere for image 0; image 1; image 2" in told
+        assert "A saturated softmax or sigmoid" in told
         assert float(jnp.max(explanation.maps)) == 0
 
     def test_integers_of_other_inputs_stay(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, GradCAM, ScoreCAM, adapt_model
+from fusioncam_core import EmptyMapWarning, FusionCAM, GradCAM, ScoreCAM, adapt_model
 from fusioncam_core.models.outputs import ClassScores
 
 jax = pytest.importorskip("jax")
@@ -295,6 +295,16 @@ def test_layers_of_tokens() -> None:
     gradients = captured_at(Transformer(), "norm").gradients
     assert gradients.shape == (1, 2, 10, 8)
     assert float(jnp.abs(gradients[:, :, 1:]).max()) > 0
+
+
+@pytest.mark.parametrize("targets", [1, [[0, 1]]])
+def test_a_layer_of_which_the_class_token_alone_is_read(targets: Any) -> None:
+    with pytest.warns(EmptyMapWarning) as caught:
+        explanation = GradCAM(Transformer(), "last")(IMAGES[:1], targets)
+    told = str(caught[0].message)
+    assert "is zero at every patch for image 0" in told
+    assert "in front of the last attention" in told
+    assert float(jnp.abs(explanation.maps).max()) == 0
 
 
 class TestParameters:

@@ -125,10 +125,10 @@ class TestFigure:
         assert box.height / box.width == pytest.approx(ratio)
         assert max(drawn.get_size_inches()) < 20
 
-    def test_nothing_overlaps_and_nothing_leaves_the_picture(self):
-        drawn = figure(
-            self.rows(3, 48, 80, label=f"{CLASS_NAMES[2]}\np = 0.7"), ["Photograph", "Denoised Grad-CAM", "B", "C"]
-        )
+    @pytest.mark.parametrize("name", [CLASS_NAMES[2], "Contrast(540, instead_of=657)", "mmmmmmmmm " * 9])
+    def test_nothing_overlaps_and_nothing_leaves_the_picture(self, name):
+        rows = self.rows(3, 48, 80, label=f"{name}\np = 0.7")
+        drawn = figure(rows, ["Photograph", "Denoised Grad-CAM", "B", "C"])
         png(drawn)  # lays the text out
         page = drawn.bbox
         panels = [axes.get_window_extent() for axes in drawn.axes]
@@ -141,11 +141,36 @@ class TestFigure:
         pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :]]
         assert not [(a, b) for a, b in pairs if a.overlaps(b)]
 
-    def test_long_labels_end_in_dots_and_dollars_are_no_formula(self):
+    def test_dollars_in_labels_are_no_formula(self):
         drawn = figure(self.rows(1, label="$x$ of a name that goes on and on\np = 0.7"), ["P", "A", "B", "C"])
         (text,) = drawn.axes[0].texts
-        assert text.get_text() == "$x$ of a name that goes on a…\np = 0.7"
+        assert text.get_text() == "$x$ of a name that goes on\nand on\np = 0.7"
         assert not text.get_parse_math()
+
+    @pytest.mark.parametrize(
+        ("name", "lines"),
+        [
+            # Beside 1.26 inches there is room for 17 letters.
+            ("Contrast(540, instead_of=657)", "Contrast(540,\ninstead_of=657)"),
+            ("SegmentationLogit(1, mask=<48x48>)", "SegmentationLogit\n(1, mask=<48x48>)"),
+            (
+                "a name that is far too long for a panel of this size",
+                "a name that is\nfar too long for\na panel of this…",
+            ),
+        ],
+    )
+    def test_long_labels_are_wrapped_and_the_longest_end_in_dots(self, name, lines):
+        drawn = figure(self.rows(1, 48, 80, label=f"{name}\np = 0.7"), ["P", "A", "B", "C"])
+        (text,) = drawn.axes[0].texts
+        assert text.get_text() == f"{lines}\np = 0.7"
+
+    def test_lines_of_a_label_take_no_room_of_panels(self):
+        def widths(label):
+            drawn = figure(self.rows(1, 48, 80, label=label), ["P", "A", "B", "C"])
+            return drawn.get_size_inches()[0], drawn.axes[0].get_window_extent().width / drawn.dpi
+
+        (two, panel), (four, same) = widths("a\nb"), widths("a name that is far too long for any panel\nb")
+        assert (four - two, same) == (pytest.approx(2 * 0.15), pytest.approx(panel))
 
     def test_names_that_no_font_has_are_drawn_as_text(self):
         drawn = figure(self.rows(1, label="a\udcffb\n\x1b[1mp = 0.7"), ["P\u202e", "A", "B", "C"])

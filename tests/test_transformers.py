@@ -189,9 +189,12 @@ class TestLayersThatReturnSeveralThings:
 
 def test_the_last_norm_of_a_class_token_has_no_gradient(models: dict[str, Any], images: np.ndarray) -> None:
     with pytest.warns(
-        FusionCamWarning, match=r"The gradient of the score at layer 'vit.layernorm' .* is zero everywhere"
-    ):
+        FusionCamWarning, match=r"The gradient of the score at layer 'vit.layernorm' .* is zero at every patch"
+    ) as caught:
         assert GradCAM(models["vit"], "vit.layernorm")(images).maps.max() == 0
+    told = str(caught[0].message)
+    assert "The score reads other tokens of this layer, such as a class token" in told
+    assert "softmax" not in told  # which is not the cause
     assert ScoreCAM(models["vit"], "vit.layernorm")(images, [[0, 1, 2, 3, 4]] * 2).maps.max() == 1
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.data.labels import read_labels
@@ -21,7 +22,7 @@ from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.plugins.loaded_model import LoadedModel
 
-_OPTIONS = ("budget", "tolerance", "percentile", "contributions", "variant")
+_OPTIONS = ("budget", "tolerance", "percentile", "contributions", "variant", "baseline")
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
     add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
+    add("--baseline", type=baseline_given, metavar=METAVAR, help=HELP)
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")

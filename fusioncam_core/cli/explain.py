@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.classes import targets_given
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
@@ -65,6 +66,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
     add("--budget", type=int, metavar="N", help="Score-CAM in any form: at most N masks (default: all)")
     add("--tolerance", type=float, metavar="T", help="the same: until its map moves by at most T")
+    add("--baseline", type=baseline_given, metavar=METAVAR, help=HELP)
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
@@ -177,6 +179,10 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if _given(arguments, _LIMITS) and not method.takes_budget:
         name = next(iter(_given(arguments, _LIMITS)))
         raise InvalidValueError(f"--{name} is for Score-CAM and what builds on it, not {arguments.method}")
+    if arguments.baseline is not None and not (method.needs_masks and method.masks_images):
+        raise InvalidValueError(
+            f"--baseline is for methods that erase parts of the image, such as fusion-cam, not {arguments.method}"
+        )
     _check_form(arguments, method)
 
 
@@ -217,6 +223,6 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel, progress: boo
         output_kind=loaded.output_kind,
         progress=progress,
         weights_digest=shows_weights(adapter) and not arguments.job,  # which knows its model itself
-        **_given(arguments, (*_FUSION_OPTIONS, *_LIMITS)),
+        **_given(arguments, (*_FUSION_OPTIONS, *_LIMITS, "baseline")),
         **_form(arguments),
     )

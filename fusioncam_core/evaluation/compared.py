@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
@@ -34,6 +35,14 @@ class EvaluationOptions(MethodOptions, total=False):
 
 _PARTICULAR = ("percentile", "contributions", "variant", *BUDGET)
 """Keywords that go to those methods that have them."""
+
+
+_MEANT = {
+    **dict.fromkeys(("ground_truth", "ground_truths", "mask", "annotations", "segmentations"), "masks"),
+    **dict.fromkeys(("labels", "classes"), "targets"),
+    **dict.fromkeys(("images", "dataset", "data"), "source"),
+}
+"""Words for arguments of an evaluation that are too unlike ours to be taken for a slip of the hand."""
 
 
 class Compared(NamedTuple):
@@ -69,6 +78,19 @@ def compared_methods(model: Any, methods: Methods, layer: Any, keywords: Mapping
             found.given[label] = one
         found.explainers[label] = one.asks if isinstance(one, GivenMaps) else one
     return found
+
+
+def refuse_misnamed(keywords: Iterable[str], function: Callable[..., Any]) -> None:
+    """Refuse a keyword that is meant for an argument of the function, which methods know nothing of.
+
+    Raises:
+        InvalidTypeError: naming the first one and what it was meant for.
+    """
+    own = [name for name in inspect.signature(function).parameters if name != "keywords"]
+    for name in keywords:
+        near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, own, n=1, cutoff=0.75)
+        if name not in EvaluationOptions.__optional_keys__ and near:
+            raise InvalidTypeError(f"{function.__name__} has no argument {name!r}; did you mean {near[0]!r}?")
 
 
 def _label(method: Any) -> str:

@@ -18,6 +18,7 @@ from fusioncam_core.evaluation.compared import (
     compared_methods,
     distinct_metrics,
     reference_of,
+    refuse_misnamed,
 )
 from fusioncam_core.evaluation.ground_truth import GroundTruth, Masks
 from fusioncam_core.evaluation.keys import KeptKeys, Keys
@@ -93,8 +94,8 @@ def evaluate(
         that cannot be read or on which the model does not run, a map with NaN, a class with probability 0.
 
     Raises:
-        TypeError: if methods or metrics are no such thing; with `out`, for an option without a value, and for a model
-            that shows no weights and has no name.
+        TypeError: if methods or metrics are no such thing, or for an argument that there is not; with `out`, for an
+            option without a value, and for a model that shows no weights and has no name.
         ValueError: for unknown names, metrics that need masks and have none, masks of which it is not clear whose they
             are, several targets an image, a folder with somebody else's values.jsonl, or with values of another model
             by the same name; for given maps that are not in [0, 1], or not as many or as large as the images.
@@ -113,6 +114,7 @@ def evaluate(
         >>> found.mean("grad-cam", "average-drop")[0] < found.mean("eigen-cam", "average-drop")[0]
         True
     """
+    refuse_misnamed(keywords, evaluate)
     adapter = adapt_model(model, backend_options)
     compared = compared_methods(adapter, methods, layer, keywords)
     explainers, total = compared.explainers, length(source)

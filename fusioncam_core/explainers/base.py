@@ -143,6 +143,7 @@ class Explainer(Value, ABC):
     paper: ClassVar[str] = ""
     needs_gradients: bool = False
     needs_masks: ClassVar[bool] = False
+    masks_images: ClassVar[bool] = True  # with needs_masks: whether images are masked, so that baseline= counts
     needs_layer: ClassVar[bool] = True
     takes_budget: ClassVar[bool] = False
     takes_form: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fusioncam_core.arrays.checks import of_dtype, require_finite_sum, sum_is_finite
-from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like
+from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, to_numpy
 from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.function_scores import Scores
@@ -113,6 +113,17 @@ class Batch:
         if self.gradients is None:
             raise InvalidTypeError("A method asked for gradients without needs_gradients = True.")
         return self.gradients
+
+    def reads_layer(self) -> np.ndarray[Any, Any]:
+        """(B, K) whether the score has a gradient anywhere in the layer's output, at a class token too.
+
+        None of a layer without gradients, or without one row an image.
+        """
+        gradients = None if self._capture is None else self._capture.gradients
+        if gradients is None or not self.layout.plain:
+            return np.zeros(tuple(self.targets.shape), dtype=bool)
+        flat = self.xp.reshape(self.xp.abs(gradients), (*gradients.shape[:2], -1))
+        return to_numpy(self.xp.max(flat, axis=-1) > 0).T
 
     @property
     def evaluations(self) -> int:

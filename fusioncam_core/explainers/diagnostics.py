@@ -141,13 +141,22 @@ def warn_of_zero_gradients(batch: Batch, *, several: bool) -> None:
         return
     zero = to_numpy(batch.largest_gradients) == 0
     empty = np.argwhere(zero if several else zero[:, 0])
-    if len(empty):
+    if not len(empty):
+        return
+    if batch.reads_layer()[zero].all():
         warn(
-            f"The gradient {batch.at_layer('of the score')} is zero everywhere for {_places(empty)}: the "
-            "gradient map is zeros. A saturated softmax or sigmoid at the end of the model does that (explain its "
-            "logits), or a layer that the score does not depend on.",
+            f"The gradient {batch.at_layer('of the score')} is zero at every patch for {_places(empty)}: the "
+            "gradient map is zeros. The score reads other tokens of this layer, such as a class token, and no patch. "
+            "Take an earlier layer, in front of the last attention: layer=None finds it.",
             EmptyMapWarning,
         )
+        return
+    warn(
+        f"The gradient {batch.at_layer('of the score')} is zero everywhere for {_places(empty)}: the "
+        "gradient map is zeros. A saturated softmax or sigmoid at the end of the model does that (explain its "
+        "logits), or a layer that the score does not depend on (take another one; layer=None finds it).",
+        EmptyMapWarning,
+    )
 
 
 def warn_of_empty_maps(explanation: Explanation) -> None:

@@ -270,6 +270,7 @@ class AblationCAM(Explainer):
     family = "region"
     paper = "WACV 2020, Desai and Ramaswamy"
     needs_masks = True
+    masks_images = False
     takes_form = True
 
     def explain(self, batch: Batch) -> Result:

@@ -18,7 +18,6 @@ from fusioncam_core.results.layout import (
     BAR_WIDTH,
     CAPTION_LINE,
     GAP,
-    LETTERS_PER_INCH,
     MARGIN,
     NOTE_HEIGHT,
     RESOLUTION,
@@ -150,7 +149,7 @@ def drawn(
         [row.photograph.shape[:2] for row in rows],
         len(titles),
         across,
-        labels=any(row.label for row in rows),
+        labels=["\n".join(map(visible, row.label.split("\n"))) for row in rows],
         notes=any(note for row in rows for note in row.notes),
         caption=visible(caption),
     )
@@ -163,7 +162,7 @@ def drawn(
             if index < across:
                 axes.set_title(visible(title), fontsize=_FONT_SIZE, pad=4, parse_math=False)
             if column == 0:
-                _label(axes, row.label, layout, index)
+                _label(axes, layout, index)
             elif row.notes:
                 _note(axes, row.notes[column - 1])
     _colour_bar(page, layout, style, signed)
@@ -307,15 +306,12 @@ def _axes(figure: Figure, layout: Layout, left: float, top: float, width: float,
     return figure.add_axes((left / layout.width, bottom / layout.height, width / layout.width, height / layout.height))
 
 
-def _label(axes: Axes, label: str, layout: Layout, row: int) -> None:
+def _label(axes: Axes, layout: Layout, row: int) -> None:
     """Write a label of lines left of a row, from bottom to top."""
-    letters = int(layout.row_heights[row] * LETTERS_PER_INCH)
-    shown = map(visible, label.split("\n"))
-    lines = [line if len(line) <= letters else line[: letters - 1] + "…" for line in shown]
     axes.text(
         -GAP / layout.panel_width,
         0.5,
-        "\n".join(lines),
+        "\n".join(layout.labels[row]),
         transform=axes.transAxes,
         rotation=90,
         rotation_mode="anchor",

@@ -16,7 +16,9 @@ GAP = 0.06
 TITLE_HEIGHT = 0.24
 NOTE_HEIGHT = 0.15
 CAPTION_LINE = 0.125
-LABEL_WIDTH = 0.36
+LABEL_WIDTH = 0.36  # of one or two lines
+LABEL_LINE = 0.15  # of each further one
+LABEL_LINES = 3  # that one line of a label is wrapped to, at most
 BAR_WIDTH = 0.1
 BAR_LABELS = 0.42
 MARGIN = 0.08
@@ -31,6 +33,7 @@ class Layout(NamedTuple):
         width, height: of the whole figure.
         panel_width: of every panel.
         row_lefts, row_tops, row_heights: of the panels of each row, without their notes.
+        labels: the lines beside each row.
         caption: the lines below the last row.
     """
 
@@ -40,11 +43,18 @@ class Layout(NamedTuple):
     row_lefts: list[float]
     row_tops: list[float]
     row_heights: list[float]
+    labels: list[list[str]]
     caption: list[str]
 
 
 def laid_out(
-    proportions: Sequence[tuple[int, int]], columns: int, across: int, *, labels: bool, notes: bool, caption: str
+    proportions: Sequence[tuple[int, int]],
+    columns: int,
+    across: int,
+    *,
+    labels: Sequence[str],
+    notes: bool,
+    caption: str,
 ) -> Layout:
     """The layout of rows of panels under one line of titles.
 
@@ -52,7 +62,7 @@ def laid_out(
         proportions: of each row's photograph, (height, width).
         columns: how many panels a row has.
         across: how many rows stand beside each other, of one size.
-        labels: whether there is something beside the rows.
+        labels: beside each row; "" for nothing.
         notes: whether there is something below the panels.
         caption: below everything; "" for nothing.
     """
@@ -61,7 +71,8 @@ def laid_out(
     gap = GAP + (NOTE_HEIGHT if notes else 0.0)
     first = heights[::across]
     tops = [TITLE_HEIGHT + sum(first[:line]) + gap * line for line in range(len(first))]
-    label = LABEL_WIDTH if labels else 0.0
+    wrapped = [_wrapped(label, height) for label, height in zip(labels, heights, strict=True)]
+    label = _label_width(max(map(len, wrapped)))
     block = label + columns * (panel_width + GAP)
     width = MARGIN + across * block + BAR_WIDTH + BAR_LABELS
     letters = max(20, int((width - 2 * MARGIN) * SMALL_LETTERS_PER_INCH))
@@ -74,8 +85,25 @@ def laid_out(
         [MARGIN + label + block * (row % across) for row in range(len(heights))],
         [tops[row // across] for row in range(len(heights))],
         heights,
+        wrapped,
         lines,
     )
+
+
+def _wrapped(label: str, height: float) -> list[str]:
+    """The lines of a label as they fit beside a row of this height; what is too long ends in dots."""
+    if not label:
+        return []
+    letters = int(height * LETTERS_PER_INCH)
+    return [
+        part
+        for line in label.split("\n")
+        for part in textwrap.wrap(line, letters, max_lines=LABEL_LINES, placeholder="…", break_on_hyphens=False)
+    ]
+
+
+def _label_width(lines: int) -> float:
+    return LABEL_WIDTH + LABEL_LINE * max(0, lines - 2) if lines else 0.0
 
 
 def rows_that_fit(proportions: tuple[int, int]) -> int:
