@@ -14,6 +14,11 @@ _JOINERS = frozenset("\u200c\u200d")
 """They have no width, but belong to the spelling of Persian and Indic words, and hold emoji together."""
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def visible(text: object) -> str:
     """One line of text with what is not to be seen in it escaped as Python does: `\\x1b`, `\\n`, `\\u202e`.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from PIL import Image
 from absence import hide
 from fusioncam_core import FusionCAM, GradCAM, Preprocessing, resize
 from fusioncam_core.cli import main
-from fusioncam_core.errors import FolderInUseError, MissingExtra
+from fusioncam_core.errors import CannotWriteError, FolderInUseError, MissingExtra
 from fusioncam_core.jobs import run as jobs
 from fusioncam_core.models.batch_size import AutoBatching
 from fusioncam_core.stores.lock import claimed
@@ -103,6 +105,37 @@ class TestRows:
         with pytest.raises(ValueError, match="Image 3 of the source: NaN or infinity"):
             GradCAM(network(), "1").explain_to(tmp_path / "raise", broken, on_error="raise", progress=False)
 
+    @pytest.mark.parametrize("factor", [1e-9, 1e9])
+    def test_maps_in_the_methods_own_units_are_no_halves(
+        self, images: np.ndarray, tmp_path: Path, factor: float
+    ) -> None:
+        """Which would make zeros of small values, and infinities of large ones."""
+        model = network()
+        with torch.no_grad():
+            model[4].weight.mul_(factor)
+        cam = GradCAM(model, "1", normalised=False, batch_size=4)
+        cam.explain_to(tmp_path, images[:4], 2, progress=False)
+        expected = cam(images[:4], 2).numpy().maps
+        assert expected.max() > 0
+        for row, own in zip(rows(tmp_path), expected, strict=True):
+            np.testing.assert_allclose(np.reshape(row["map"], own.shape), own, rtol=1e-6)
+
+    @pytest.mark.parametrize("maps", ["small", 7, (7,), (0, 3), (3, 3, 3)])
+    def test_sizes_of_maps_that_are_none(self, images: np.ndarray, tmp_path: Path, maps: Any) -> None:
+        with pytest.raises(ValueError, match="size"):
+            GradCAM(network(), "1").explain_to(tmp_path / "out", images, maps=maps, progress=False)
+        assert not (tmp_path / "out" / "_job.json").exists()
+
+    def test_a_weight_called_as_another_column(self, images: np.ndarray, tmp_path: Path) -> None:
+        class Weighing(GradCAM):
+            def explain(self, batch: Any) -> Any:
+                result = super().explain(batch)
+                return replace(result, weights={"score": batch.target_scores * 2, "own": batch.target_scores * 3})
+
+        Weighing(network(), "1").explain_to(tmp_path, images[:3], 1, progress=False)
+        for row in rows(tmp_path):
+            assert [row["weight_score"], row["own"]] == pytest.approx([row["score"] * 2, row["score"] * 3])
+
     def test_an_empty_map_is_told_of_its_own_image(self, images: np.ndarray, tmp_path: Path) -> None:
         model = network()
         with torch.no_grad():
@@ -143,6 +176,18 @@ class TestFiles:
         Image.new("RGB", (12, 12)).save(folder / "dog" / "new.png")
         with pytest.raises(ValueError, match="of something else: the images changed"):
             cam.explain_to(tmp_path / "out", folder, preprocessing=preprocessing, piece=4, progress=False)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+    def test_a_name_that_is_no_text(self, folder: Path, tmp_path: Path) -> None:
+        (folder / "cat" / "1.png").rename(os.fsdecode(os.fsencode(folder) + b"/cat/\xff.png"))
+        (folder / "cat" / "0.png").rename(os.fsdecode(os.fsencode(folder) + b"/cat/\xfe.png"))
+        preprocessing = Preprocessing(size=(12, 12), mean=0.0, std=255.0)
+        cam = GradCAM(network(channels=3), "1")
+        done = cam.explain_to(tmp_path / "out", folder, preprocessing=preprocessing, progress=False)
+        assert (done.images, done.skipped) == (9, 2)
+        found = {row["path"]: row["error"] for row in rows(tmp_path / "out")}
+        assert found["cat/\\udcff.png"] is None
+        assert "udcfe" in found["cat/\\udcfe.png"]
 
     def test_nothing_to_explain(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="None of the images could be explained"):
@@ -216,9 +261,9 @@ class TestGoingOn:
     def test_what_a_killed_run_left_is_cleared_away(self, images: np.ndarray, tmp_path: Path) -> None:
         cam = GradCAM(network(), "1", batch_size=4)
         cam.explain_to(tmp_path, images, piece=10, progress=False)
-        (tmp_path / "part-000001.parquet").rename(tmp_path / "part-000001.parquet.0123abcd.unfinished")
+        (tmp_path / "part-000001.parquet").rename(tmp_path / ".fusioncam-0123456789abcdef")
         assert cam.explain_to(tmp_path, images, piece=10, progress=False).explained == 10
-        assert not list(tmp_path.glob("*.unfinished"))
+        assert not list(tmp_path.glob(".fusioncam-*"))
 
     def test_the_way_that_proved_fastest_is_kept(
         self, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -227,7 +272,6 @@ class TestGoingOn:
         monkeypatch.setattr(AutoBatching, "way", property(lambda self: self._best._replace(size=3)))
         GradCAM(network(), "1").explain_to(tmp_path, images, piece=10, progress=False)
         assert json.loads((tmp_path / "_job.json").read_text())["batch_size"] == 3
-        shutil.rmtree(tmp_path / "nothing", ignore_errors=True)
         (tmp_path / "part-000002.parquet").unlink()
         sizes: list[int] = []
         cam = GradCAM(network(), "1")
@@ -272,6 +316,7 @@ class TestGoingOn:
         for name, content, words in (
             ("_job.json", "{}", "is no job of fusioncam"),
             ("_job.json", '{"fusioncam": "job", "format": 9}', "is of format 9"),
+            ("_job.json", '{"fusioncam": "job", "format": 1, "made_of": {}}', "is damaged: "),
             ("mine.parquet", "rows", r"holds mine\.parquet and no _job\.json"),
         ):
             folder = tmp_path / words.split()[1]
@@ -282,6 +327,33 @@ class TestGoingOn:
             assert [path.name for path in folder.iterdir()] == [name]
             assert (folder / name).read_text() == content
             (folder / name).unlink()
+
+    def test_a_file_in_the_folders_place(self, images: np.ndarray, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("mine")
+        with pytest.raises(CannotWriteError, match="out"):
+            GradCAM(network(), "1").explain_to(tmp_path / "out", images, progress=False)
+        assert (tmp_path / "out").read_text() == "mine"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+    def test_a_full_disk(self, images: np.ndarray, tmp_path: Path) -> None:
+        """The file is named, nothing half is left, and what is there is gone on with."""
+        import resource
+
+        cam = GradCAM(network(), "1", batch_size=4)
+        cam.explain_to(tmp_path, images, piece=10, progress=False)
+        expected = rows(tmp_path)
+        (tmp_path / "part-000001.parquet").unlink()
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+        try:
+            with pytest.raises(CannotWriteError, match=r"part-000001\.parquet"):
+                cam.explain_to(tmp_path, images, piece=10, progress=False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        names = ["_job.json", "_job.lock", "part-000000.parquet", "part-000002.parquet"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        assert cam.explain_to(tmp_path, images, piece=10, progress=False).explained == 10
+        assert rows(tmp_path) == expected
 
     def test_a_damaged_file_is_named(self, images: np.ndarray, tmp_path: Path) -> None:
         cam = GradCAM(network(), "1")
@@ -314,6 +386,24 @@ class TestSources:
         (tmp_path / "part-000001.parquet").unlink()
         assert cam.explain_to(tmp_path, loader, "labels", piece=10, progress=False).explained == 10
         assert rows(tmp_path) == found
+
+    def test_others_of_as_many_images_are_other_sources(self, images: np.ndarray, tmp_path: Path) -> None:
+        cam = GradCAM(network(), "1", batch_size=4)
+
+        def loader(values: np.ndarray) -> Any:
+            return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(values)), batch_size=7)
+
+        for name, made in (("loader", loader), ("list", lambda values: [values[:9], values[9:]])):
+            cam.explain_to(tmp_path / name, made(images), progress=False)
+            assert cam.explain_to(tmp_path / name, made(images.copy()), progress=False).explained == 0
+            with pytest.raises(ValueError, match="of something else: the images changed"):
+                cam.explain_to(tmp_path / name, made(images[::-1].copy()), progress=False)
+
+    def test_no_images_at_all(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            TypeError, match="Expected images: a folder, a list of files, an array or a loader, got a int"
+        ):
+            GradCAM(network(), "1").explain_to(tmp_path / "out", 5, progress=False)
 
     def test_what_is_read_once_is_refused(self, images: np.ndarray, tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="read again when a job goes on, got a generator"):

@@ -247,3 +247,11 @@ def _abandon(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def sides_in(text: str) -> tuple[int, int] | None:
+    """The height and the width in a text such as 56x56, or 56 for both; None if it is none."""
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        return None
+    return int(sides[0]), int(sides[-1])

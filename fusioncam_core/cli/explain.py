@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.classes import targets_given
-from fusioncam_core.cli.common import add_common, complain, load, say
+from fusioncam_core.cli.common import add_common, complain, load, say, sides_in
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
 from fusioncam_core.cli.job import add_job, check_job, run_job
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
@@ -28,7 +28,7 @@ from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.results.index import IndexFormat
 from fusioncam_core.results.terminal import table_legend
-from fusioncam_core.visible import visible
+from fusioncam_core.visible import counted, visible
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
@@ -90,10 +90,10 @@ def _add_form(parser: argparse.ArgumentParser) -> None:
 def _size(text: str) -> Size:
     if text in ("input", "layer"):
         return cast("Size", text)
-    sides = text.split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+    sides = sides_in(text)
+    if sides is None:
         raise argparse.ArgumentTypeError(f"{text!r} is none of input, layer and sizes such as 56x56")
-    return int(sides[0]), int(sides[-1])
+    return sides
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.explain_table and work.last is not None:
         say("\n".join(table_legend(work.last)) + "\n", sys.stdout)
     if work.index.path is not None:
-        say(f"wrote {visible(work.index.path)}, {_counted(work.index.rows, 'row')}", sys.stdout)
+        say(f"wrote {visible(work.index.path)}, {counted(work.index.rows, 'row')}", sys.stdout)
     return 1 if work.broken else 0
 
 
@@ -164,10 +164,6 @@ def _progress(unwanted: bool, several: bool) -> tuple[bool | None, bool | None]:
         return False, shown
     reports_seen = shown is None and sys.stdout is not None and sys.stdout.isatty()
     return (False, None) if reports_seen else (shown, False)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

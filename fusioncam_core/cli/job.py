@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fusioncam_core.cli.classes import numbered
-from fusioncam_core.cli.common import complain, say
+from fusioncam_core.cli.common import complain, say, sides_in
 from fusioncam_core.cli.drawing import refuse_drawing
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
@@ -45,12 +45,12 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 
 def _maps(text: str) -> Any:
-    sides = text.split("x")
     if text in (MADE, NONE):
         return None if text == NONE else text
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+    sides = sides_in(text)
+    if sides is None:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {MADE}, {NONE} and sizes such as 7x7")
-    return int(sides[0]), int(sides[-1])
+    return sides
 
 
 def check_job(arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import require_count, require_word
+from fusioncam_core.arrays.checks import require_count, require_size, require_size_of, require_word
 from fusioncam_core.arrays.words import resize
 from fusioncam_core.data.sources import Group, SourceTargets, prefetched, read, regrouped
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError
@@ -56,6 +56,8 @@ def explain_to(
 ) -> JobResult:
     """As `Explainer.explain_to`."""
     require_word(on_error, "on_error", OnError)
+    if maps not in ("made", None):
+        maps = require_size(maps)
     job = _Job(explainer, targets, preprocessing, maps, on_error, prefetch)
     pieces = Pieces(source, require_count(piece, "piece"), job.groups)
     words = Fingerprints(model_name)
@@ -90,6 +92,8 @@ def estimate(explainer: Explainer, images: Any, count: int, targets: Any, *, sec
         if batching is None or not isinstance(batching, AutoBatching) or batching.settled:
             break
         batching.coming = count
+    if explainer._steps.searched is not None:
+        explainer._steps.searched.coming = 0
     explained, began = 0, time.monotonic()
     while explained == 0 or time.monotonic() - began < seconds / 4:
         explained += _explained_all(explainer, images, targets)
@@ -144,7 +148,9 @@ class _Job:
         explainer, began = self._explainer, time.monotonic()
         first: Explanation | None = None
         for single in self._from_the_first(pieces):
-            first = single if first is None and isinstance(single, Explanation) else first
+            if first is None and isinstance(single, Explanation):
+                first = single
+                self._kept_maps(first)  # which refuses a size that is not for such images
             batching = explainer._steps.searched
             if first is None or batching is None:
                 continue
@@ -156,6 +162,7 @@ class _Job:
             raise InvalidValueError("None of the images could be explained: there is nothing to make a job of.")
         batching = explainer._steps.searched
         assert batching is not None
+        batching.coming = 0
         return Manifest(
             made_of,
             batch_size=batching.way.size,
@@ -211,7 +218,7 @@ class _Job:
         if self._maps is None:
             return None
         maps: np.ndarray[Any, Any] = single.maps if single.targets.ndim == 1 else single.maps[0]
-        return maps if self._maps == "made" else np.asarray(resize(maps, self._maps))
+        return maps if self._maps == "made" else np.asarray(resize(maps, require_size_of(self._maps, maps.ndim - 1)))
 
     @contextlib.contextmanager
     def _in_the_way(self, manifest: Manifest, pieces: Pieces) -> Iterator[None]:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.results.writing import whole_file
 
 FILE = "_job.json"
 
 FORMAT = 1
-
-UNFINISHED = ".unfinished"
-"""How files end that are being written. They are of no use to anybody."""
-
-
-def beside_of(path: Path) -> Path:
-    """Where a file is written before it is moved to its place."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
-
 
 ABOUT = {
     "method": "the method, its options or its layers",
@@ -60,14 +50,9 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put it into the folder, whole or not at all."""
-        path = folder / FILE
-        beside = beside_of(path)
-        text = json.dumps({"fusioncam": "job", "format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
-        with open(beside, "x", encoding="utf-8") as file:
-            file.write(f"{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        content = json.dumps({"fusioncam": "job", "format": FORMAT, **asdict(self)}, indent=1)
+        with whole_file(folder / FILE) as file:
+            file.write(f"{content}\n".encode())
 
 
 def found(folder: Path) -> Manifest | None:
@@ -97,7 +82,10 @@ def found(folder: Path) -> Manifest | None:
             f"{path} is of format {form}, and this release of fusioncam goes on with format {FORMAT}. Give another "
             "folder."
         )
-    return Manifest(**values)
+    try:
+        return Manifest(**values)
+    except TypeError as error:
+        raise InvalidValueError(f"{path} is damaged: {error}. Give another folder, or put the file right.") from error
 
 
 def require_same(folder: Path, before: Manifest, made_of: dict[str, str]) -> None:

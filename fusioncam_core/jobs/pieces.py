@@ -11,6 +11,7 @@ from typing import Any
 
 from fusioncam_core.data.sources import Group, photographs
 from fusioncam_core.errors import InvalidTypeError
+from fusioncam_core.models.inputs import leaves
 from fusioncam_core.stores.fingerprints import Fingerprints
 
 Reader = Callable[[Any, int], Iterator[Group]]
@@ -60,7 +61,7 @@ class Pieces:
     def fingerprint(self, words: Fingerprints) -> str:
         """Equal for sources of the same images: files by paths, sizes and times, arrays by their values.
 
-        Of others, such as loaders, no more is told than how many images they say they have.
+        Others, such as loaders, are told by how many images they say they have, and by the first that they give.
         """
         if self._files is not None:
             whole = hashlib.sha256()
@@ -69,7 +70,11 @@ class Pieces:
                 told = None if status is None else (status.st_size, status.st_mtime_ns)
                 whole.update(f"{name}\0{told}\0".encode(errors="surrogatepass"))
             return f"files:{whole.hexdigest()[:16]}"
-        return words.of(self._source, "source") if hasattr(self._source, "shape") else f"images:{self.total}"
+        if hasattr(self._source, "shape") or isinstance(self._source, list | tuple):
+            return words.of(self._source, "source")
+        first = next(iter(self._reader(self._source, 0)), None)
+        seen = None if first is None else words.of(leaves(first.inputs), "source")
+        return f"images:{self.total} {seen}"
 
     def __iter__(self) -> Iterator[Piece]:
         if self._files is None and not hasattr(self._source, "shape"):
@@ -128,6 +133,10 @@ def _files(source: Any) -> list[str] | None:
 
 
 def _length(source: Any) -> int | None:
+    if not isinstance(source, Iterable):
+        raise InvalidTypeError(
+            f"Expected images: a folder, a list of files, an array or a loader, got a {type(source).__name__}."
+        )
     if iter(source) is source:
         raise InvalidTypeError(
             f"Expected a source that can be read again when a job goes on, got a {type(source).__name__}, which is "

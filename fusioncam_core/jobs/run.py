@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,20 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusioncam_core.data.progress import Steps, clock, progress_bar
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import CannotWriteError, InvalidValueError
 from fusioncam_core.extras import require
-from fusioncam_core.jobs.manifest import FILE, UNFINISHED, Manifest, found, require_same
+from fusioncam_core.jobs.manifest import FILE, Manifest, found, require_same
 from fusioncam_core.jobs.pieces import Piece, Pieces
 from fusioncam_core.jobs.table import PURPOSE, rows_of, schema, skipped_row, written
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.writing import clear
 from fusioncam_core.stores.lock import claimed
+from fusioncam_core.visible import counted
 
 LOCK = "_job.lock"
 
 _PART = re.compile(r"part-(\d{6,})\.parquet")
-
-_LEFT = re.compile(rf"({re.escape(FILE)}|part-\d+\.parquet)\.[0-9a-f]{{8}}{re.escape(UNFINISHED)}")
-"""Files that a run was writing when it was killed."""
 
 
 class Skipped(NamedTuple):
@@ -106,7 +107,7 @@ class JobResult:
         return self.explained / self.seconds if self.explained else float("nan")
 
     def __str__(self) -> str:
-        done = f"{_counted_words(self.images, 'image')} in {_counted_words(len(self.files), 'file')}"
+        done = f"{counted(self.images, 'image')} in {counted(len(self.files), 'file')}"
         left = f", {self.skipped} of them left out" if self.skipped else ""
         if not self.explained:
             return f"{done}{left}: all of it was there already"
@@ -139,10 +140,6 @@ class Estimate:
         return f"{self.images} images at {self.images_a_second:.3g} a second: {clock(self.seconds)}"
 
 
-def _counted_words(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def run(
     folder: Path,
     pieces: Pieces,
@@ -156,11 +153,12 @@ def run(
 ) -> JobResult:
     """Do what is left of a job. Arguments as for `Explainer.explain_to`."""
     require("pyarrow", PURPOSE, "jobs")
-    before = found(folder)  # before anything is made there
+    if folder.exists() and not folder.is_dir():
+        raise CannotWriteError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    found(folder)  # which refuses what is not ours before anything is made there
     with claimed(folder, wait, LOCK, "job"):
-        for left in [each for each in folder.iterdir() if _LEFT.fullmatch(each.name)]:
-            left.unlink(missing_ok=True)
-        before = found(folder)
+        clear(folder)
+        before = found(folder)  # once more: another process may have begun it meanwhile
         if before is not None and not resume:
             raise InvalidValueError(
                 f"There is a job in {folder}: expected resume=True to go on with it, or another folder."
@@ -193,12 +191,12 @@ class _Run:
                 path = self._folder / f"part-{piece.number:06d}.parquet"
                 files.append(path)
                 if piece.number in done:
-                    counted = _counted(path)
-                    advance.skip(counted[0])
+                    found_there, left_out = _contents(path)
+                    advance.skip(found_there)
                 else:
-                    counted = self._piece(piece, path, advance)
-                    explained += counted[0]
-                images, skipped = images + counted[0], skipped + counted[1]
+                    found_there, left_out = self._piece(piece, path, advance)
+                    explained += found_there
+                images, skipped = images + found_there, skipped + left_out
         return JobResult(self._folder, tuple(files), images, skipped, explained, time.monotonic() - begun)
 
     def _piece(self, piece: Piece, path: Path, advance: Steps) -> tuple[int, int]:
@@ -227,7 +225,7 @@ def _parts(folder: Path) -> set[int]:
     return {int(each[1]) for each in matched if each}
 
 
-def _counted(path: Path) -> tuple[int, int]:
+def _contents(path: Path) -> tuple[int, int]:
     """How many images a file has, and how many of them were left out.
 
     Raises:

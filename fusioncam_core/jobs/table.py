@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fusioncam_core.extras import require
-from fusioncam_core.jobs.manifest import beside_of
+from fusioncam_core.methods.form import FormName
 from fusioncam_core.results.explanation import Explanation
+from fusioncam_core.results.writing import naming, whole_file
 
 Row = dict[str, Any]
 
@@ -22,11 +22,34 @@ ROWS = 1024
 """So many at most wait to be written: what a job holds in memory."""
 
 
+COLUMNS = frozenset(
+    [
+        "id",
+        "path",
+        "row",
+        "class",
+        "name",
+        "probability",
+        "score",
+        "masks_run",
+        "uncertainty",
+        "raw_low",
+        "raw_high",
+        "layer",
+        "map_shape",
+        "map",
+        "warnings",
+        "error",
+    ]
+)
+"""What every job has, whatever the method."""
+
+
 def schema(weights: Sequence[str]) -> Any:
     """The columns, with those of a method's weights and contributions.
 
-    Maps are float32 rounded to float16: Spark and older readers know no column of halves, and compressed they take as
-    much room.
+    Maps are float32, those in [0, 1] or [-1, 1] rounded to float16: Spark and older readers know no column of halves,
+    and compressed they take as much room.
     """
     pa = require("pyarrow", PURPOSE, "jobs")
     shared = pa.dictionary(pa.int32(), pa.string())
@@ -38,7 +61,7 @@ def schema(weights: Sequence[str]) -> Any:
         ("name", shared),
         ("probability", pa.float32()),
         ("score", pa.float32()),
-        *((name, pa.float32()) for name in weights),
+        *((column_of(name), pa.float32()) for name in weights),
         ("masks_run", pa.int32()),
         ("uncertainty", pa.float32()),
         ("raw_low", pa.float32()),
@@ -50,6 +73,11 @@ def schema(weights: Sequence[str]) -> Any:
         ("error", pa.string()),
     ]
     return pa.schema([pa.field(name, kind, nullable=name not in ("id", "row")) for name, kind in fields])
+
+
+def column_of(weight: str) -> str:
+    """What the column of a method's weight is called: by its name, unless another column is called so."""
+    return f"weight_{weight}" if weight in COLUMNS else weight
 
 
 def rows_of(
@@ -89,17 +117,30 @@ def rows_of(
             "name": names[row] or (class_names[target] if class_names is not None and known else None),
             "probability": own(explanation.probabilities)[row],
             "score": own(explanation.scores)[row],
-            **{name: own(values)[row] for name, values in explanation.weights.items()},
+            **{column_of(name): own(values)[row] for name, values in explanation.weights.items()},
             "masks_run": None if explanation.masks_run is None else explanation.masks_run[0],
             "uncertainty": own(explanation.uncertainty)[row],
             "raw_low": ranges[row][0],
             "raw_high": ranges[row][1],
             "layer": explanation.layer,
             "map_shape": None if maps is None else list(maps.shape[1:]),
-            "map": None if maps is None else maps[row].astype(np.float16).astype(np.float32).reshape(-1),
+            "map": None if maps is None else _kept(maps[row], explanation.form),
             "warnings": list(warnings),
             "error": None,
         }
+
+
+def _kept(values: np.ndarray[Any, Any], form: FormName) -> np.ndarray[Any, Any]:
+    """A map's values, those in [-1, 1] rounded to float16; others, in a method's own units, are no halves."""
+    kept = values.astype(np.float32)
+    return (kept if form == "raw" else kept.astype(np.float16).astype(np.float32)).reshape(-1)
+
+
+def _text(value: Any) -> Any:
+    """Text as UTF-8 has it: of a file's name that is none, the bytes as in `\\udcff`."""
+    if isinstance(value, list):
+        return [_text(each) for each in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def skipped_row(place: int, path: str | None, reason: str) -> Row:
@@ -109,21 +150,24 @@ def skipped_row(place: int, path: str | None, reason: str) -> Row:
 
 @contextlib.contextmanager
 def written(path: Path, columns: Any) -> Iterator[Writer]:
-    """A context in which rows are written to a file that is there when it ends, whole, and not at all if it raises."""
+    """A context in which rows are written to a file that is there when it ends, whole, and not at all if it raises.
+
+    Raises:
+        OSError: `CannotWriteError`, if the disk is full or there is no permission; it names the file.
+    """
     parquet = require("pyarrow.parquet", PURPOSE, "jobs")
-    beside = beside_of(path)
-    try:
-        with open(beside, "xb") as file:
-            with parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns)) as to:
-                writer = Writer(to, columns)
-                yield writer
-                writer.flush()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _settle(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        to = parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns))
+        try:
+            writer = Writer(to, columns, path)
+            yield writer
+            writer.flush()
+            with naming(path):
+                to.close()
+        except BaseException:
+            with contextlib.suppress(OSError):  # which writes the end of a file that nobody will see
+                to.close()
+            raise
 
 
 def _encoding(columns: Any) -> dict[str, Any]:
@@ -132,36 +176,22 @@ def _encoding(columns: Any) -> dict[str, Any]:
     return {"use_dictionary": repeated, "use_byte_stream_split": ["map.list.element"]}
 
 
-def _settle(folder: Path) -> None:
-    """See to it that a file's new name is on the disk, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 class Writer:
     """Writes rows in groups.
 
     Args:
         to: a writer of Parquet.
         columns: the schema.
-
-    Attributes:
-        rows: how many there were.
+        path: of the file, for errors.
     """
 
-    def __init__(self, to: Any, columns: Any):
-        self.rows = 0
-        self._to, self._columns = to, columns
+    def __init__(self, to: Any, columns: Any, path: Path):
+        self._to, self._columns, self._path = to, columns, path
         self._waiting: list[Row] = []
 
     def add(self, row: Row) -> None:
         """One row; columns that it does not name are null."""
-        self.rows += 1
-        self._waiting.append(row)
+        self._waiting.append({name: _text(each) for name, each in row.items()})
         if len(self._waiting) >= ROWS:
             self.flush()
 
@@ -169,5 +199,6 @@ class Writer:
         """Write what waits."""
         if self._waiting:
             pa = require("pyarrow", PURPOSE, "jobs")
-            self._to.write_table(pa.Table.from_pylist(self._waiting, schema=self._columns))
+            with naming(self._path):
+                self._to.write_table(pa.Table.from_pylist(self._waiting, schema=self._columns))
             self._waiting = []

@@ -136,12 +136,16 @@ class ModelBatching(Batching):
         adapter: of the model that works.
         size: the most images at once.
         memory_format: in which they run; None for the one they have.
+
+    Attributes:
+        coming: how many images are to come besides those that are known of, for which a compilation may pay.
     """
 
     def __init__(self, adapter: ModelAdapter, size: int, memory_format: str | None = None):
         super().__init__(size, fixed=adapter.execution.fixed_shapes)
         self._adapter = adapter
         self._memory_format = adapter.execution.memory_formats[0] if memory_format is None else memory_format
+        self.coming = 0
 
     @property
     def way(self) -> Setting:
@@ -267,9 +271,6 @@ class AutoBatching(ModelBatching):
 
     Args:
         adapter: of the model that works; the batch size of its `execution` is tried first.
-
-    Attributes:
-        coming: how many images are to come besides those that are known of, for which a compilation may pay.
     """
 
     def __init__(self, adapter: ModelAdapter):
@@ -279,7 +280,6 @@ class AutoBatching(ModelBatching):
         self._timing = PairedTiming(*next(self._search))
         self._worked = 0.0
         self._prepared = 0.0
-        self.coming = 0
 
     @property
     def largest(self) -> int:

@@ -44,6 +44,8 @@ INDEX = (
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
+_UNFINISHED = re.compile(rf"\.{MARK}-[0-9a-f]{{16}}")
+
 _HEAD = 4096  # bytes at a file's beginning that tell what it is
 
 _TAIL = 2**16  # bytes at a PDF's end, where its properties and the table of its objects are
@@ -154,10 +156,10 @@ def write_files(
     added: list[Path] = []
     try:
         for target, content in contents.items():
-            with _naming(target):
+            with naming(target):
                 complete[target] = _temporary(target, content)
         for target, temporary in complete.items():
-            with _naming(target):
+            with naming(target):
                 if _placed(temporary, target, kind, overwrite):
                     added.append(target)
     except BaseException:  # an interrupt as well leaves nothing behind
@@ -171,7 +173,7 @@ def write_files(
 
 
 @contextlib.contextmanager
-def _naming(target: Path) -> Iterator[None]:
+def naming(target: Path) -> Iterator[None]:
     """Let the errors of the operating system name the file that was to be written."""
     try:
         yield
@@ -179,10 +181,60 @@ def _naming(target: Path) -> Iterator[None]:
         raise CannotWriteError(error.errno, error.strerror or str(error), str(target)) from error
 
 
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file to write into that has its name when the context ends, whole and on the disk; not at all if it raises.
+
+    Args:
+        target: in a folder that is there. It must not be there itself.
+
+    Raises:
+        OSError: `CannotWriteError`, if the disk is full, there is no permission, or the file is there; it names it.
+    """
+    path = _beside(target)
+    try:
+        with naming(target):
+            file = path.open("xb")
+        try:
+            yield file
+            with naming(target):
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with contextlib.suppress(OSError):  # of what could not be written, once more
+                file.close()
+        with naming(target):
+            _moved(path, target)
+            _settle(target.parent)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a process that was killed had not finished writing there. Nobody else may be writing."""
+    for path in [each for each in folder.iterdir() if _UNFINISHED.fullmatch(each.name)]:
+        path.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """See to it that a file's new name is on the disk, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _beside(target: Path) -> Path:
+    """Where a file is written before it is moved to its place; a short name, however long the target's is."""
+    return target.parent / f".{MARK}-{secrets.token_hex(8)}"
+
+
 def _temporary(target: Path, content: bytes) -> Path:
-    """A new file with the content, in the folder of the target; its name is short, however long the target's is."""
+    """A new file with the content, in the folder of the target."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.parent / f".{MARK}-{secrets.token_hex(8)}"
+    path = _beside(target)
     try:
         with path.open("xb") as file:
             file.write(content)

@@ -7,6 +7,7 @@ import enum
 import functools
 import hashlib
 import inspect
+import math
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,9 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import HasState, HasWeights, ModelAdapter
+
+_PART = 1 << 26
+"""Bytes of an array that are looked at together."""
 
 _LENGTH = 16
 """Hexadecimal digits of a digest: among a billion values two have the same one with a probability of 3 %."""
@@ -188,8 +192,15 @@ def _plain(value: Any) -> str:
 
 
 def _array(value: Any) -> str:
-    values = np.ascontiguousarray(to_numpy(value))
-    return f"array:{digest(f'{values.shape} {values.dtype}'.encode(), values.tobytes())}"
+    """By a part after the other: an array may be a file that memory does not hold."""
+    whole, shape = hashlib.sha256(), tuple(int(length) for length in value.shape)
+    step = max(1, _PART // max(1, 8 * math.prod(shape[1:])))
+    parts = (value[start : start + step] for start in range(0, max(shape[0], 1), step)) if shape else (value,)
+    for place, part in enumerate(parts):
+        values = np.ascontiguousarray(to_numpy(part))
+        whole.update(f"{shape} {values.dtype}\n".encode() if place == 0 else b"")
+        whole.update(values.tobytes())
+    return f"array:{whole.hexdigest()[:_LENGTH]}"
 
 
 def fields_of(value: Any) -> dict[str, Any]:
