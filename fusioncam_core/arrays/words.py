@@ -65,6 +65,7 @@ def _normalise(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
     return _normalised(maps, spatial_ndim, xp=xp)[0]
 
 
+@as_one_program
 def _normalised(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Array, Array]:
     """`N` of the maps, and of each (kept axes) its lowest and highest value before."""
     low, high, extent, flat = _extent(maps, spatial_ndim, xp=xp)
@@ -93,6 +94,7 @@ def _extent(maps: Array, spatial_ndim: int, *, xp: Namespace) -> tuple[Array, Ar
     return low, high, extent, (extent <= rounding) | (extent < float(kind.smallest_normal))
 
 
+@as_one_program
 def is_constant(maps: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
     """Which maps are constant in the sense of `normalise`: booleans of the leading axes."""
     flat = _extent(maps, spatial_ndim, xp=xp)[-1]
@@ -125,6 +127,7 @@ def percentile(maps: Array, percentage: float, *, spatial_ndim: int = 2) -> Arra
     return _percentile(maps, require_percentage(percentage), spatial_ndim, xp=xp)
 
 
+@as_one_program
 def _percentile(maps: Array, percentage: float, spatial_ndim: int, *, xp: Namespace) -> Array:
     lead = tuple(maps.shape[: maps.ndim - spatial_ndim])
     values = xp.sort(xp.reshape(maps, (*lead, math.prod(maps.shape[-spatial_ndim:]))), axis=-1)
@@ -315,6 +318,7 @@ def _blur_weights(length: int, sigma: float, radius: int) -> np.ndarray[Any, Any
     return weights
 
 
+@as_one_program
 def weighted_sum(weights: Array, activations: Array, *, xp: Namespace) -> Array:
     """`sum_k w_k A_k`: (B, K, C) and (B, C, *spatial) -> (B, K, *spatial)."""
     batch, channels, *spatial = activations.shape

@@ -18,6 +18,7 @@ from fusioncam_core.arrays.checks import (
 )
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, is_traced
 from fusioncam_core.arrays.precision import in_float32, tamed, unit
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import _normalise, _normalised, _over_space, _percentile
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.methods.form import range_of
@@ -60,6 +61,7 @@ def denoise(maps: Array, percentile: float = 10, *, spatial_ndim: int = 2) -> Ar
     return _denoise(tamed(maps, -spatial_ndim, xp=xp), require_percentage(percentile), spatial_ndim, xp=xp)
 
 
+@as_one_program
 def _denoise(maps: Array, percentile: float, spatial_ndim: int, *, xp: Namespace) -> Array:
     threshold = _over_space(_percentile(maps, percentile, spatial_ndim, xp=xp), spatial_ndim, xp=xp)
     return _normalise(xp.where(maps < threshold, xp.zeros_like(maps), maps), spatial_ndim, xp=xp)
@@ -112,6 +114,7 @@ def contribution_weights(
     return _contribution_weights(first / one, second / one, contributions, xp=xp)
 
 
+@as_one_program
 def _contribution_weights(first: Array, second: Array, mode: Contributions, *, xp: Namespace) -> tuple[Array, Array]:
     if mode == "unnormalised":
         return first, second
@@ -374,26 +377,38 @@ def _fusion_cam(
     xp: Namespace,
 ) -> Fusion:
     """Steps 1 to 3 in the paper's symbols; `p` gives the probabilities of the image times a mask, `p_0` of black."""
-
-    def over(values: Array) -> Array:
-        return _over_space(values, spatial_ndim, xp=xp)
-
     d = _denoise(g, percentile, spatial_ndim, xp=xp)
     p_d, p_r = p(d), p(r)
     beta_d, beta_r = p_d - p_0, p_r - p_0
     w_d, w_r = _contribution_weights(beta_d, beta_r, mode, xp=xp)
-    u = _normalise(over(w_d) * d + over(w_r) * r, spatial_ndim, xp=xp)
+    u = _union(d, r, w_d, w_r, spatial_ndim, xp=xp)
     if variant == "calibrated":
         return _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, fusion=xp.sqrt(u)).named()
     p_u = p(u)
     beta_u = p_u - p_0
     # The published second step weighs the union's contribution against the region's *normalised* weight.
     v_u, v_r = _contribution_weights(beta_u, w_r, mode, xp=xp)
-    a, b = over(v_u) * u, over(v_r) * r
+    s, fusion, raw_range = _fusion(u, r, v_u, v_r, spatial_ndim, xp=xp)
+    named = _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, p_u, beta_u, v_u, v_r, s, fusion).named()
+    return replace(named, raw_range=raw_range)
+
+
+@as_one_program
+def _union(d: Array, r: Array, w_d: Array, w_r: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
+    """`N(w_d d + w_r r)`."""
+    w_d, w_r = (_over_space(weight, spatial_ndim, xp=xp) for weight in (w_d, w_r))
+    return _normalise(w_d * d + w_r * r, spatial_ndim, xp=xp)
+
+
+@as_one_program
+def _fusion(
+    u: Array, r: Array, v_u: Array, v_r: Array, spatial_ndim: int, *, xp: Namespace
+) -> tuple[Array, Array, Array]:
+    """Step 3: the similarity, the fused map and its range before it was normalised."""
+    a, b = (_over_space(weight, spatial_ndim, xp=xp) * maps for weight, maps in ((v_u, u), (v_r, r)))
     s = _similarity(a, b, xp=xp)
     fusion, low, high = _normalised(_fused(a, b, s, xp=xp), spatial_ndim, xp=xp)
-    named = _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, p_u, beta_u, v_u, v_r, s, fusion).named()
-    return replace(named, raw_range=range_of(low, high, spatial_ndim, xp=xp))
+    return s, fusion, range_of(low, high, spatial_ndim, xp=xp)
 
 
 class _Symbols(NamedTuple):
