@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from kills import campaign
 
 from libraries import EVERYTHING
 
@@ -26,14 +22,9 @@ VALUES = IMAGES * METHODS * METRICS
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked and killed here")
 def test_kills_at_random_times(tmp_path: Path) -> None:
-    seed = time.time_ns()
-    command = [sys.executable, str(DRIVER), str(tmp_path), str(KILLS), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    found: dict[str, Any] = json.loads(done.stdout)
+    found, seed = campaign(DRIVER, tmp_path, KILLS)
     assert np.isfinite(found["expected"]).all()
     assert np.size(found["expected"]) == VALUES
-    assert len(found["kills"]) == KILLS
     for number, kill in enumerate(found["kills"]):
         where = f"kill {number} of seed {seed}, {kill['kept']} lines kept"
         np.testing.assert_allclose(kill["values"], found["expected"], rtol=1e-5, atol=1e-6, err_msg=where)

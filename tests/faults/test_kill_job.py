@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from kills import campaign
 
 from libraries import EVERYTHING
 
@@ -24,13 +21,8 @@ IMAGES, PIECE = 120, 8
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked and killed here")
 def test_kills_at_random_times(tmp_path: Path) -> None:
-    seed = time.time_ns()
-    command = [sys.executable, str(DRIVER), str(tmp_path), str(KILLS), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    found = json.loads(done.stdout)
+    found, seed = campaign(DRIVER, tmp_path, KILLS)
     assert found["rows"] == IMAGES * 2
-    assert len(found["kills"]) == KILLS
     for number, kill in enumerate(found["kills"]):
         where = f"kill {number} of seed {seed}, after {kill['before']} files"
         assert kill["equal"], where
