@@ -93,5 +93,6 @@ def run_job(
             f"interrupted: what is written in {visible(arguments.out)} stays, and the same command goes on with it"
         )
         return 130
-    say(f"{done}\nwrote {visible(done.folder)}\n", sys.stdout)
+    why = "; the column error says why" if done.skipped else ""
+    say(f"{done}\nwrote {visible(done.folder)}{why}", sys.stdout)
     return 1 if done.skipped else 0
