@@ -659,6 +659,36 @@ class TestCost:
         assert EigenCAM(model)(image(1, 3, 16, 16), 1).layer == "act"
         assert sizes == [1, 2, 2, 1, 1]
 
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_a_target_function_that_looks_at_one_of_many_heads(self, *, frozen: bool) -> None:
+        """Most of the last maps are nothing to it, and there are more of them than are looked at in one round."""
+
+        class Detector(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.backbone = tower(3)
+                self.neck = nn.Conv2d(6, 6, 1)
+                self.heads = nn.ModuleList(
+                    nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)) for _ in range(30)
+                )
+
+            def forward(self, images: Any) -> Any:
+                features = self.neck(self.backbone(images))
+                with torch.set_grad_enabled(not frozen and torch.is_grad_enabled()):
+                    rows = torch.cat([head(features).flatten(2).mT for head in self.heads], dim=1)
+                return [{"boxes": each, "scores": each.amax(-1)} for each in rows]
+
+        def one_head(outputs: Any) -> Any:
+            return torch.stack([each["boxes"][15 * 256 : 16 * 256, 1].sum() for each in outputs])
+
+        sizes: list[int] = []
+        model = Detector().eval()
+        model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+        assert GradCAM(model)(image(1, 3, 16, 16), one_head).layer == "heads.15.1"
+        passes = sizes[: -2 if frozen else -1]  # the explanation's own, which runs twice where gradients are switched off
+        assert len(passes) <= 8
+        assert max(passes) <= 2
+
     def test_evaluations_do_not_count_what_was_measured(self) -> None:
         assert (
             GradCAM(nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))(image(2, 3, 16, 16), 1).evaluations

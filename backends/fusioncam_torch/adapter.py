@@ -247,6 +247,12 @@ class TorchAdapter(ModelAdapter):
             self._frozen[frozen] = any(each.gradients is not None for each in within.layers.values())
             return within
 
+    @in_session
+    def dependence(self, inputs: Inputs, layers: Sequence[str], score: Score) -> dict[str, torch.Tensor | None]:
+        with self._without_cudnn():
+            captured = self._watched(inputs, layers, score, None, Gradients(stay_on=True))
+        return {name: each.gradients for name, each in captured.layers.items()}
+
     def _watched(
         self, inputs: Inputs, layers: Sequence[str], score: Score, targets: torch.Tensor | None, gradients: Gradients
     ) -> Capture:

@@ -300,6 +300,15 @@ class ModelAdapter(ABC):
             GradientsUnavailableError: if a score came and the model cannot be differentiated.
         """
 
+    def dependence(self, inputs: Inputs, layers: Sequence[str], score: Score) -> dict[str, Array | None]:
+        """The gradients by which it is told at which layers a score depends on anything, as `capture` has them.
+
+        A backend whose models can run parts without gradients counts those parts in, since the score does depend on
+        them, and saves the pass by which `capture` finds out whether it has to.
+        """
+        captured = self.capture(inputs, layers, score, None)
+        return {name: each.gradients for name, each in captured.layers.items()}
+
     def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
         """One forward pass, and of every call of the layers what `view` makes of its output; nothing else is kept.
 

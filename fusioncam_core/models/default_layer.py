@@ -8,6 +8,8 @@ transformer is the one that the last attention reads.
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +35,11 @@ ROUNDS = 4
 DIFFERENTIATED, DIFFERENTIATED_ROWS = 6, 12
 """How many calls, maps or rows of tokens, from the last one back, are differentiated first; the others, and all of the
 other kind, in one pass if none of these matters."""
+
+MOST_VALUES = 2**26
+"""How many values the outputs of calls hold together, from the last one back, that are differentiated for a target
+function: 256 MB in float32, with what a graph keeps two to three times that. All of a large network's would take the
+memory of training."""
 
 PASSES = 8
 """How many passes of the model the search takes, if it has found a layer within them."""
@@ -135,17 +142,24 @@ class _Search:
         self._measurements = measurements
         self._reshape = reshape
         self._kinds = {layer.name: layer.kind for layer in listed}
+        self._known: dict[str, Array | None] = {}  # gradients of calls
         calls = [Call(layer, run) for layer in listed for run in layer.runs]
         self._calls = sorted(calls, key=lambda call: call.run.place)
 
     def found(self) -> Call | None:
         """Of the kind that ran last, maps or rows of tokens; the other one where that has none, or ran later."""
         left = [call for call in self._calls if self._may_be(call)]
+        passes = 1  # in which the layers were listed
+        unknown: list[Call] = []
+        if not isinstance(self._score, AnyOutput) and not callable(self._reshape):
+            (left, unknown), passes = self._on_which_it_depends(left), 2
         best: Call | None = None
         fallback: Call | None = None
         waiting: list[tuple[Call, Layout]] = []  # to be differentiated with those of the other kind
-        rows, passes = False, 1  # in which the layers were listed
+        rows = False
         for turn in range(ROUNDS):
+            if not left and best is None:
+                left, unknown = unknown, []
             if not left:
                 break
             rows = not rows if turn == 1 and self._of_kind(not rows, left) else self._is_row(left[-1])
@@ -168,14 +182,33 @@ class _Search:
                 waiting = [each for each in waiting if each[0].run.place > place]
         return best or fallback or self._where_nothing_changes()
 
+    def _on_which_it_depends(self, calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
+        """The calls at which a target function has a gradient, and those before them of which that is not known.
+
+        All where it has none: the last of those that see the image is as good as any then.
+
+        It may look at one box of a detector, to which most of the last layers are nothing: one pass back tells that of
+        all, where measuring each kind and part of them first would take many.
+        """
+        together = itertools.accumulate(math.prod(call.run.shape) for call in reversed(calls))
+        last = calls[-max(sum(values <= MOST_VALUES for values in together), DIFFERENTIATED) :]
+        try:
+            self._known = dict(self._adapter.dependence(self._inputs, [call.name for call in last], self._score))
+        except GradientsUnavailableError:
+            return list(calls), []
+        xp = self._adapter.namespace
+        gradients = [(call, self._known[call.name]) for call in last]
+        some = [call for call, each in gradients if each is not None and bool(xp.any(each != 0))]
+        return (some, list(calls[: -len(last)])) if some else (list(calls), [])
+
     def _of_kind(self, rows: bool, calls: Sequence[Call]) -> list[Call]:
         """Those that return rows of tokens, or those that return maps."""
         return [call for call in calls if self._is_row(call) == rows]
 
     def _passes_for(self, rows: bool) -> int:
-        """How many passes it takes to measure calls of a kind, and to differentiate them."""
+        """How many passes it takes to measure calls of a kind, and to differentiate them if that is to be done yet."""
         axes = len(self._measurements.size)
-        return axes + 2 if rows else len(HALVES.get(axes, ())) + 1
+        return (axes + 1 if rows else len(HALVES.get(axes, ()))) + (not self._known)
 
     @staticmethod
     def _later(one: Call | None, other: Call | None) -> Call | None:
@@ -245,8 +278,9 @@ class _Search:
         in_order = sorted(usable, key=lambda each: each[0].run.place)
         if not in_order or callable(self._reshape):  # which of the layers it is made for is the user's to say
             return in_order[-1][0] if in_order else None
+        calls = [call for call, _ in in_order]
         try:
-            gradients = self._gradients([call for call, _ in in_order])
+            gradients = self._known if {call.name for call in calls} <= self._known.keys() else self._gradients(calls)
         except GradientsUnavailableError:
             return in_order[-1][0]
         for call, layout in reversed(in_order):
