@@ -121,7 +121,9 @@ class JaxAdapter(ModelAdapter):
 
     def _measured_ndim(self, images: jax.Array) -> int | None:
         told = None
-        likely_first = sorted((images, images[None]), key=lambda each: each.ndim != self._network.input_ndim)
+        shapes = (images.shape, (1, *images.shape))
+        either = (jax.ShapeDtypeStruct(shape, images.dtype) for shape in shapes)
+        likely_first = sorted(either, key=lambda each: each.ndim != self._network.input_ndim)
         for batch in likely_first:
             recorder = self._recorder()
             if batch.ndim > 2 and self._reads(batch, recorder):
@@ -130,7 +132,7 @@ class JaxAdapter(ModelAdapter):
         # It runs on neither: what is wrong is said by the number of axes, or else by the model itself.
         return told[0] + 2 if told else self._network.input_ndim
 
-    def _reads(self, batch: jax.Array, recorder: Recorder) -> bool:
+    def _reads(self, batch: jax.ShapeDtypeStruct, recorder: Recorder) -> bool:
         """Whether the model takes the array for a batch.
 
         It runs on others too: Flax's convolutions take an array that has one axis less for one image, or one more for
@@ -477,7 +479,7 @@ def _beside(values: Any, arrays: list[jax.Array]) -> jax.Array:
     """The values as an array where the parameters are; on several devices, whole on each of them."""
     committed = next((array for array in arrays if array.committed), None)
     if committed is None:
-        return jnp.asarray(values)
+        return jax.device_put(values)
     if isinstance(values, jax.Array) and values.sharding.device_set == committed.sharding.device_set:
         return values
     if isinstance(committed.sharding, jax.sharding.NamedSharding):

@@ -29,12 +29,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def constant_like(values: Any, like: jax.Array) -> jax.Array:
     """NumPy values as an array of `like`'s dtype. It is bound to no device, so that it goes where `like` is."""
-    return jnp.asarray(np.asarray(values), dtype=like.dtype)
+    # Cast on the host, and put there: on the device both are programs, for every shape.
+    return jax.device_put(np.asarray(values).astype(like.dtype))
 
 
 def indices_like(values: Any, like: jax.Array) -> jax.Array:
     """NumPy integers as indices: int32, or int64 where `jax_enable_x64` is set."""
-    return jnp.asarray(np.asarray(values, dtype=np.int64))
+    return jax.device_put(np.asarray(values, dtype=np.int64))
 
 
 def to_host(arrays: Sequence[jax.Array]) -> list[np.ndarray[Any, Any]]:

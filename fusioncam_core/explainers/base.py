@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Unpack
 
-from fusioncam_core.arrays.checks import require_finite, require_scores, require_size_of, require_switch
+from fusioncam_core.arrays.checks import require_size_of, require_switch
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_numpy
 from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.data.progress import progress_bar
@@ -49,7 +49,7 @@ from fusioncam_core.models.function_scores import Functions, FunctionScores, Sco
 from fusioncam_core.models.inputs import Inputs, batch_length, leaf, require_paths, rows_of
 from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
 from fusioncam_core.models.measurements import MeasuredCall, Measurements
-from fusioncam_core.models.outputs import ClassScores, require_rows
+from fusioncam_core.models.outputs import ClassScores, Task, at_targets, probabilities_of, require_rows
 from fusioncam_core.models.pairing import require_own_rows
 from fusioncam_core.models.session import Opened, in_session
 from fusioncam_core.models.targets import Targets, check_range, check_top, read_targets
@@ -269,8 +269,8 @@ class Explainer(OverDataSets, Value, ABC):
         Raises:
             ValueError: for a size that does not fit, and raw values beyond their dtype's range.
         """
-        found = finished(combined, self.map_size(batch), self.form, xp=batch.xp)
-        return Result(found.maps, raw_range=found.raw_range(xp=batch.xp), combined=combined)
+        found = finished(combined, self.map_size(batch), self.form, ranges=True, xp=batch.xp)
+        return Result(found.maps, raw_range=found.raw_range, combined=combined)
 
     def mask_count(self, batch: Batch) -> int | None:
         """How many steps the method tells `batch.advance` of; None if it cannot know."""
@@ -465,24 +465,26 @@ class Explainer(OverDataSets, Value, ABC):
         asked = None if targets.classes is None else indices_like(targets.classes, images, xp)
         layers, capture = self._layers_seen(inputs, targets, scores, asked)
         outputs = adapter.forward(inputs) if capture is None else capture.outputs
-        logits = require_scores(scores.logits(outputs), "model's outputs", xp)
+        logits = scores.logits(outputs)
         require_rows(logits, batch_length(inputs))
-        self._check_outputs(inputs, outputs, scores)
-        if targets.classes is None:
-            check_top(1 if targets.functions else targets.top, int(logits.shape[1]), adapter.model_name)
-            asked = scores.default_targets(logits)
-        else:
+        if targets.classes is not None:
             check_range(targets.classes, int(logits.shape[1]), adapter.model_name)
-        require_finite(xp.take_along_axis(logits, asked, axis=1), "targets' scores", xp)
-        masked = self._masked(scores, inputs, asked)
+        else:
+            check_top(1 if targets.functions else targets.top, int(logits.shape[1]), adapter.model_name)
+            asked = scores.default_targets(logits) if targets.functions else None
+        seen = at_targets(logits, asked, top=1 if targets.functions else targets.top, xp=xp)
+        seen.require_finite(logits, xp)
+        self._check_outputs(inputs, outputs, scores)
+        masked = self._masked(scores, inputs, seen.targets)
         batches = [
             Batch(
                 adapter,
                 layer.name,
                 scores,
                 inputs,
-                asked,
+                seen.targets,
                 logits,
+                seen.scores,
                 None if capture is None else self._captured(capture, layer),
                 masked.sharing(),
                 which=self.masked_input,
@@ -552,23 +554,22 @@ class Explainer(OverDataSets, Value, ABC):
 
     def _explanation(self, result: Result, batches: list[Batch], *, several: bool) -> Explanation:
         batch = batches[0]
-        xp, probabilities = batch.xp, batch.scores.probabilities(batch.logits)
-
+        task = batch.scores.task if isinstance(batch.scores, ClassScores) else None
         made = {
             "maps": result.maps,
             "targets": batch.targets,
             "scores": batch.target_scores,
-            "probabilities": xp.take_along_axis(probabilities, batch.targets, axis=1),
             "parts": dict(result.parts),
             "weights": dict(result.weights),
             "uncertainty": result.uncertainty,
             "raw_range": result.raw_range,
         }
+        made, probabilities = _with_probabilities(made, batch.logits, task=task, several=several, xp=batch.xp)
         return Explanation(
             method=self.name,
             layer=", ".join(each.layer for each in batches),
             model=self.adapter.model_name,
-            **(made if several else _of_first_targets(made, xp=xp)),
+            **made,
             class_probabilities=probabilities,
             images=batch.images,
             image_channel_axis=batch.channel_axis,
@@ -582,10 +583,19 @@ class Explainer(OverDataSets, Value, ABC):
 
 
 @as_one_program
-def _of_first_targets(made: dict[str, Any], *, xp: Namespace) -> dict[str, Any]:
+def _with_probabilities(
+    made: dict[str, Any], logits: Array, *, task: Task | None, several: bool, xp: Namespace
+) -> tuple[dict[str, Any], Array]:
+    """What was made (B, K, ...) with the targets' probabilities, of one target without its axis; and all classes'."""
+    probabilities = probabilities_of(logits, task, xp)
+    made = {**made, "probabilities": xp.take_along_axis(probabilities, made["targets"], axis=1)}
+    return made if several else _of_first_targets(made), probabilities
+
+
+def _of_first_targets(made: dict[str, Any]) -> dict[str, Any]:
     """Arrays (B, 1, ...), in dicts, without the axis of one target."""
     return {
-        name: _of_first_targets(each, xp=xp) if isinstance(each, dict) else None if each is None else each[:, 0, ...]
+        name: _of_first_targets(each) if isinstance(each, dict) else None if each is None else each[:, 0, ...]
         for name, each in made.items()
     }
 

@@ -37,6 +37,7 @@ class Batch:
         scores: what the outputs mean.
         logits: (B, classes) of the plain images, in float32 or, of outputs in float64, in that: all that maps are made
             of has their dtype.
+        target_scores: (B, K) those of the targets.
         captured: the layer's output as it was; None for methods that need no layer.
         activations: (B, C, *spatial) of the layer, in the dtype of `logits`; None likewise.
         gradients: (B, K, C, *spatial) of the targets' logits, likewise; None if no method asked for them.
@@ -52,6 +53,7 @@ class Batch:
         inputs: Inputs,
         targets: Array,
         logits: Array,
+        target_scores: Array,
         capture: LayerCapture | None,
         masked: MaskedScorer,
         *,
@@ -73,6 +75,7 @@ class Batch:
         self.size = spatial_size(self.images, channel_axis)
         self.targets = targets
         self.logits = logits
+        self.target_scores = target_scores
         self.masked = masked
         self.advance: Callable[[int], object] = _ignore
         self._capture = capture
@@ -80,13 +83,12 @@ class Batch:
         self._evidence = evidence
         self._kind = kind
         self._plain_evaluations = evaluations
-        gradients = None if capture is None else capture.gradients
         self.captured: Array = None if capture is None else capture.activations
-        self.activations: Array = None if capture is None else self._channels_first(capture.activations)
+        self.activations: Array = None
         self.gradients: Array | None = None
         self.largest_gradients: Array | None = None
-        if gradients is not None:
-            self.gradients, self.largest_gradients = self._gradients_first(gradients)
+        if capture is not None:
+            self.activations, self.gradients, self.largest_gradients = self._channels_first(capture)
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -101,11 +103,6 @@ class Batch:
             self._evidence,
             self._kind,
         )
-
-    @property
-    def target_scores(self) -> Array:
-        """(B, K) the targets' logits for the plain images."""
-        return self.xp.take_along_axis(self.logits, self.targets, axis=1)
 
     @property
     def required_gradients(self) -> Array:
@@ -139,7 +136,7 @@ class Batch:
         inputs = with_leaf(self.inputs, self._which, images)
         captured = self.adapter.capture(inputs, [self.layer], self.scores, self.targets).layers[self.layer]
         self.count(batch_length(inputs))
-        return self._channels_first(captured.activations), self._gradients_first(captured.gradients)[0]
+        return self._channels_first(captured)[:2]
 
     def ablated_scores(self, rows: Array, channels: np.ndarray[Any, Any], count: int) -> Array:
         """The targets' logits (n, K) of the images (n,), each without a channel (n,) of the layer, `count` no padding.
@@ -187,21 +184,22 @@ class Batch:
             )
         return fitting[0]
 
-    def _channels_first(self, activations: Array) -> Array:
-        return self._checked(_activations_first, activations, "activations").values
+    def _channels_first(self, capture: LayerCapture) -> tuple[Array, Array | None, Array | None]:
+        """What was captured, laid out: (B, C, *spatial), (B, K, C, *spatial), and (B, K) the largest gradients.
 
-    def _gradients_first(self, gradients: Array) -> tuple[Array, Array]:
-        """(K, B, ...) in the layer's layout -> (B, K, C, *spatial), and (B, K) the largest magnitudes."""
-        made = self._checked(_gradients_first, gradients, "gradients")
-        return made.values, made.largest
-
-    def _checked(self, lay_out: Callable[..., _LaidOut], values: Array, what: str) -> _LaidOut:
-        """The values laid out, in one program unless a user's function does it, which may do what it likes."""
-        steps = lay_out if self.layout.function is not None else as_one_program(lay_out)
+        In one program, unless a user's function does it, which may do what it likes.
+        """
+        steps = _laid_out if self.layout.function is not None else as_one_program(_laid_out)
+        given = [
+            None if each is None else of_dtype(each, self.logits.dtype, xp=self.xp)
+            for each in (capture.activations, capture.gradients)
+        ]
         with np.errstate(all="ignore"):
-            made = steps(of_dtype(values, self.logits.dtype, xp=self.xp), layout=self.layout, xp=self.xp)
-        require_finite_sum(values, made.sum_is_finite, self.at_layer(what), self.xp)
-        return made
+            made = steps(*given, layout=self.layout, xp=self.xp)
+        require_finite_sum(capture.activations, made.activations_finite, self.at_layer("activations"), self.xp)
+        if capture.gradients is not None:
+            require_finite_sum(capture.gradients, made.gradients_finite, self.at_layer("gradients"), self.xp)
+        return made.activations, made.gradients, made.largest
 
     def at_layer(self, what: str) -> str:
         """The words for something at the explained layer, with the layer's and the model's names."""
@@ -209,22 +207,23 @@ class Batch:
 
 
 class _LaidOut(NamedTuple):
-    """A layer's values, channels first, whether their sum is finite, and of gradients the largest magnitudes."""
+    """What was captured of a layer, channels first, whether the sums are finite, and the largest gradients' size."""
 
-    values: Array
-    sum_is_finite: Array
+    activations: Array
+    activations_finite: Array
+    gradients: Array | None = None
+    gradients_finite: Array | None = None
     largest: Array | None = None
 
 
-def _activations_first(activations: Array, *, layout: Layout, xp: Namespace) -> _LaidOut:
-    return _LaidOut(layout.channels_first(activations, xp=xp), sum_is_finite(activations, xp=xp))
-
-
-def _gradients_first(gradients: Array, *, layout: Layout, xp: Namespace) -> _LaidOut:
+def _laid_out(activations: Array, gradients: Array | None, *, layout: Layout, xp: Namespace) -> _LaidOut:
+    made = _LaidOut(layout.channels_first(activations, xp=xp), sum_is_finite(activations, xp=xp))
+    if gradients is None:
+        return made
     each = [layout.channels_first(gradients[k, ...], xp=xp) for k in range(gradients.shape[0])]
     values = xp.stack(each, axis=1)
     largest = xp.max(xp.abs(values), axis=tuple(range(2, values.ndim)))
-    return _LaidOut(values, sum_is_finite(gradients, xp=xp), largest)
+    return made._replace(gradients=values, gradients_finite=sum_is_finite(gradients, xp=xp), largest=largest)
 
 
 def _ignore(count: int) -> None:

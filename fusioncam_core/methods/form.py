@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from fusioncam_core.arrays.checks import require_finite, require_flag
 from fusioncam_core.arrays.namespaces import Array, Namespace
@@ -79,48 +79,43 @@ class Finished(NamedTuple):
     Attributes:
         maps: in their form.
         low, high: (B, K, 1, ...) the lowest and highest value of each map before it was normalised; None otherwise.
-        units: as in `Combined`, of those two.
+        raw_range: (B, K, 2) those two in the method's own units, if they were asked for; None otherwise.
     """
 
     maps: Array
     low: Array = None
     high: Array = None
-    units: Units = ()
-
-    def raw_range(self, *, xp: Namespace) -> Array | None:
-        """(B, K, 2) the lowest and highest values in the method's own units; None of maps that are not normalised."""
-        if self.low is None:
-            return None
-        return _raw_range(self.low, self.high, self.units, xp=xp)
+    raw_range: Array = None
 
 
-def finished(combined: Combined, size: tuple[int, ...], form: Form, *, xp: Namespace) -> Finished:
-    """`N(U(relu(combined)))`, or `N(relu(U(combined)))`, without what the form leaves out.
+def finished(combined: Combined, size: tuple[int, ...], form: Form, *, ranges: bool = False, xp: Namespace) -> Finished:
+    """`N(U(relu(combined)))`, or `N(relu(U(combined)))`, without what the form leaves out; `ranges` asks for raw ones.
 
     Raises:
         ValueError: if values in the method's own units lie beyond their dtype's range.
     """
-    made = _finished(combined.values, combined.units, cut=combined.cut, size=tuple(size), form=form, xp=xp)
+    options: dict[str, Any] = {"cut": combined.cut, "size": tuple(size), "form": form, "ranges": ranges}
+    made = _finished(combined.values, combined.units, **options, xp=xp)
     if not form.normalised:
         require_finite(made.maps, "raw map", xp)
     return made
 
 
 @as_one_program
-def _finished(values: Array, units: Units, *, cut: Cut, size: tuple[int, ...], form: Form, xp: Namespace) -> Finished:
+def _finished(
+    values: Array, units: Units, *, cut: Cut, size: tuple[int, ...], form: Form, ranges: bool, xp: Namespace
+) -> Finished:
     cut = cut if form.relu else "none"
     values = relu(values, xp=xp) if cut == "before" else values
     values = _resize(values, size, xp=xp)
     values = relu(values, xp=xp) if cut == "after" else values
     if not form.normalised:
         return Finished(functools.reduce(operator.mul, units, values))
-    return Finished(*normalised(values, form, len(size), xp=xp), units)
-
-
-@as_one_program
-def _raw_range(low: Array, high: Array, units: Units, *, xp: Namespace) -> Array:
+    maps, low, high = normalised(values, form, len(size), xp=xp)
+    if not ranges:
+        return Finished(maps, low, high)
     lowest, highest = (functools.reduce(operator.mul, units, each) for each in (low, high))
-    return range_of(lowest, highest, low.ndim - 2, xp=xp)
+    return Finished(maps, low, high, range_of(lowest, highest, len(size), xp=xp))
 
 
 def range_of(low: Array, high: Array, spatial_ndim: int, *, xp: Namespace) -> Array:

@@ -294,8 +294,8 @@ class _Search:
 
     def _matters(self, gradients: Array, layout: Layout) -> bool:
         """Whether there is a gradient at any position, and for each score in more than one channel."""
-        xp = self._adapter.namespace
-        placed = [to_numpy(layout.channels_first(gradients[k, ...], xp=xp)) for k in range(int(gradients.shape[0]))]
+        rows = to_numpy(gradients)
+        placed = [layout.channels_first(each, xp=array_namespace(rows)) for each in rows]
         channels = [np.flatnonzero(np.abs(each).sum(axis=(0, *range(2, each.ndim)))) for each in placed]
         if not any(len(each) for each in channels):
             return False

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, get_args
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import at_least_float32
-from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace
+from fusioncam_core.arrays.checks import (
+    at_least_float32,
+    require_finite_sum,
+    require_scores,
+    sum_is_finite,
+)
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, is_traced
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import _softmax, sigmoid
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.structure import Path, entries, is_array, is_container, rebuilt
@@ -291,10 +298,7 @@ class ClassScores:
 
     def probabilities(self, logits: Array) -> Array:
         """(B, classes) probabilities in [0, 1] of logits that `logits` returned."""
-        xp = array_namespace(logits)
-        if self.task == "multiclass":
-            return _softmax(logits, axis=-1, xp=xp)
-        return sigmoid(logits, xp=xp)
+        return probabilities_of(logits, self.task, array_namespace(logits))
 
     def __call__(self, outputs: Any, targets: Array | None) -> Array:
         """(B, K) logits of the targets (B, K), or (B, top) of each image's top classes when there are none."""
@@ -309,10 +313,56 @@ class ClassScores:
 
     def default_targets(self, logits: Array) -> Array:
         """(B, top) the classes with the largest logits, the largest first; all of them where there are no more."""
-        xp = array_namespace(logits)
-        if self.top == 1:
-            return xp.argmax(logits, axis=1, keepdims=True)
-        return xp.argsort(logits, axis=1, descending=True)[:, : self.top]
+        return _top(logits, self.top, array_namespace(logits))
+
+
+def probabilities_of(logits: Array, task: Task | None, xp: Namespace) -> Array:
+    """(B, classes) of logits: by a softmax, by sigmoids, or as they are where there is no task."""
+    if task is None:
+        return logits
+    return _softmax(logits, axis=-1, xp=xp) if task == "multiclass" else sigmoid(logits, xp=xp)
+
+
+def _top(logits: Array, count: int, xp: Namespace) -> Array:
+    if count == 1:
+        return xp.argmax(logits, axis=1, keepdims=True)
+    return xp.argsort(logits, axis=1, descending=True)[:, :count]
+
+
+class AtTargets(NamedTuple):
+    """What is read off the logits of a batch.
+
+    Attributes:
+        targets: (B, K) the explained classes.
+        scores: (B, K) their logits.
+        all_finite: whether the sum of all logits is, without those of classes that a model rules out by -infinity.
+        scores_finite: whether the sum of the scores is.
+    """
+
+    targets: Array
+    scores: Array
+    all_finite: Array
+    scores_finite: Array
+
+    def require_finite(self, logits: Array, xp: Namespace) -> None:
+        """Nothing, if the targets' logits are finite, and the others are or rule their classes out.
+
+        Raises:
+            InvalidValueError: if they are not.
+        """
+        if not is_traced(logits, xp) and not bool(self.all_finite):
+            require_scores(logits, "model's outputs", xp)
+        require_finite_sum(self.scores, self.scores_finite, "targets' scores", xp)
+
+
+@as_one_program
+def at_targets(logits: Array, asked: Array | None, *, top: int, xp: Namespace) -> AtTargets:
+    """What is read off logits (B, classes) at the classes that were asked for (B, K), or at the top ones."""
+    targets = _top(logits, top, xp) if asked is None else asked
+    scores = xp.take_along_axis(logits, targets, axis=1)
+    with np.errstate(all="ignore"):
+        others = xp.where(logits == -math.inf, xp.zeros_like(logits), logits)
+        return AtTargets(targets, scores, sum_is_finite(others, xp=xp), sum_is_finite(scores, xp=xp))
 
 
 def _several_scores(values: Array) -> str:

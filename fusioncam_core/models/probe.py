@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusioncam_core.arrays.checks import require_scores
-from fusioncam_core.arrays.namespaces import Array, constant_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like, to_numpy
 from fusioncam_core.errors import EvidenceWarning, InvalidTypeError, InvalidValueError, warn
 from fusioncam_core.models.adapter import LayerInfo, ModelAdapter, call_name
 from fusioncam_core.models.inputs import Inputs, Which, leaf, map_rows, with_leaf
@@ -293,8 +293,9 @@ class Probe:
         """What a changed image changes in the outputs of the calls."""
         adapter, xp = self._adapter, self._adapter.namespace
         own = leaf(self._inputs, self._which)
-        both = xp.concat([own, constant_like(changed, own, xp)], axis=0)
-        inputs = with_leaf(map_rows(lambda each: xp.concat([each, each], axis=0), self._inputs), self._which, both)
+        both = constant_like(np.concatenate([self._image, changed]), own, xp)
+        others = with_leaf(self._inputs, self._which, both)
+        inputs = map_rows(lambda each: each if each is both else xp.concat([each, each], axis=0), others)
         names = tuple(dict.fromkeys(call.rpartition("#")[0] for call in shapes))
         outputs, seen = adapter.observe(inputs, names, Change(tuple(shapes.items())))
         self._heard.update(seen)
@@ -330,7 +331,8 @@ class Probe:
                 "axis is no batch, but a bag or a sequence that it takes as a whole. Wrap the model so that it takes a "
                 "batch of bags, (batch, members, ...), and returns a row of outputs for each."
             )
-        scores = to_numpy(require_scores(values, "model's outputs", self._adapter.namespace)[0, ...]).astype(np.float64)
+        scores = to_numpy(values)
+        scores = require_scores(scores, "model's outputs", array_namespace(scores))[0, ...].astype(np.float64)
         return np.where(np.isneginf(scores), 0, scores)  # of a class that is ruled out
 
     def _is_random(self, own: np.ndarray[Any, Any], inputs: Inputs) -> bool:
