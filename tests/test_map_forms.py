@@ -241,8 +241,8 @@ class TestScaling:
     def test_the_raw_range_undoes_the_normalisation(self, eager: Library) -> None:
         values = array(eager, np.stack([GRAD_CAM, HIRES])[None])
         xp = array_namespace(values)
-        found = finished(Combined(values, (3.0,), cut="none"), (4, 4), Form(), xp=xp)
-        ends = np.asarray(found.raw_range(xp=xp))
+        found = finished(Combined(values, (3.0,), cut="none"), (4, 4), Form(), ranges=True, xp=xp)
+        ends = np.asarray(found.raw_range)
         raw = np.asarray(finished(Combined(values, (3.0,), cut="none"), (4, 4), Form(normalised=False), xp=xp).maps)
         low, high = ends[..., 0, None, None], ends[..., 1, None, None]
         np.testing.assert_allclose(np.asarray(found.maps) * (high - low) + low, raw, rtol=1e-5, atol=1e-4)

@@ -379,36 +379,38 @@ def _fusion_cam(
     """Steps 1 to 3 in the paper's symbols; `p` gives the probabilities of the image times a mask, `p_0` of black."""
     d = _denoise(g, percentile, spatial_ndim, xp=xp)
     p_d, p_r = p(d), p(r)
-    beta_d, beta_r = p_d - p_0, p_r - p_0
-    w_d, w_r = _contribution_weights(beta_d, beta_r, mode, xp=xp)
-    u = _union(d, r, w_d, w_r, spatial_ndim, xp=xp)
+    beta_d, beta_r, w_d, w_r, u = _union(d, r, p_d, p_r, p_0, mode, spatial_ndim, xp=xp)
     if variant == "calibrated":
         return _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, fusion=xp.sqrt(u)).named()
     p_u = p(u)
-    beta_u = p_u - p_0
-    # The published second step weighs the union's contribution against the region's *normalised* weight.
-    v_u, v_r = _contribution_weights(beta_u, w_r, mode, xp=xp)
-    s, fusion, raw_range = _fusion(u, r, v_u, v_r, spatial_ndim, xp=xp)
+    beta_u, v_u, v_r, s, fusion, raw_range = _fusion(u, r, p_u, p_0, w_r, mode, spatial_ndim, xp=xp)
     named = _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, p_u, beta_u, v_u, v_r, s, fusion).named()
     return replace(named, raw_range=raw_range)
 
 
 @as_one_program
-def _union(d: Array, r: Array, w_d: Array, w_r: Array, spatial_ndim: int, *, xp: Namespace) -> Array:
-    """`N(w_d d + w_r r)`."""
-    w_d, w_r = (_over_space(weight, spatial_ndim, xp=xp) for weight in (w_d, w_r))
-    return _normalise(w_d * d + w_r * r, spatial_ndim, xp=xp)
+def _union(
+    d: Array, r: Array, p_d: Array, p_r: Array, p_0: Array, mode: Contributions, spatial_ndim: int, *, xp: Namespace
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Step 2: what both maps contribute, their weights, and the union `N(w_d d + w_r r)`."""
+    beta_d, beta_r = p_d - p_0, p_r - p_0
+    w_d, w_r = _contribution_weights(beta_d, beta_r, mode, xp=xp)
+    a, b = (_over_space(weight, spatial_ndim, xp=xp) * maps for weight, maps in ((w_d, d), (w_r, r)))
+    return beta_d, beta_r, w_d, w_r, _normalise(a + b, spatial_ndim, xp=xp)
 
 
 @as_one_program
 def _fusion(
-    u: Array, r: Array, v_u: Array, v_r: Array, spatial_ndim: int, *, xp: Namespace
-) -> tuple[Array, Array, Array]:
-    """Step 3: the similarity, the fused map and its range before it was normalised."""
+    u: Array, r: Array, p_u: Array, p_0: Array, w_r: Array, mode: Contributions, spatial_ndim: int, *, xp: Namespace
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Step 3: what the union contributes, the weights, the similarity, the fused map and what its range was."""
+    beta_u = p_u - p_0
+    # The published second step weighs the union's contribution against the region's *normalised* weight.
+    v_u, v_r = _contribution_weights(beta_u, w_r, mode, xp=xp)
     a, b = (_over_space(weight, spatial_ndim, xp=xp) * maps for weight, maps in ((v_u, u), (v_r, r)))
     s = _similarity(a, b, xp=xp)
     fusion, low, high = _normalised(_fused(a, b, s, xp=xp), spatial_ndim, xp=xp)
-    return s, fusion, range_of(low, high, spatial_ndim, xp=xp)
+    return beta_u, v_u, v_r, s, fusion, range_of(low, high, spatial_ndim, xp=xp)
 
 
 class _Symbols(NamedTuple):

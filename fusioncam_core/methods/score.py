@@ -11,6 +11,7 @@ from fusioncam_core.approximation.budget import Formula, require_limits, score_c
 from fusioncam_core.arrays.checks import require_finite, require_float, require_shares, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.precision import in_float32, in_unit
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import (
     _map_size,
     _normalise,
@@ -142,8 +143,13 @@ def _score_cam(maps: Array, scores: Array, channel_weights: ChannelWeights = "so
     if channel_weights == "regression":
         combined = constant_like(_regression(to_numpy(maps), to_numpy(scores)), maps, xp)
     else:
-        combined = weighted_sum(channel_shares(scores, channel_weights, xp=xp), maps, xp=xp)
+        combined = _weighed_by_scores(maps, scores, channel_weights, xp=xp)
     return Combined(combined, cut="after")
+
+
+@as_one_program
+def _weighed_by_scores(maps: Array, scores: Array, channel_weights: ChannelWeights, *, xp: Namespace) -> Array:
+    return weighted_sum(channel_shares(scores, channel_weights, xp=xp), maps, xp=xp)
 
 
 def _regression(maps: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import of_dtype, require_finite
+from fusioncam_core.arrays.checks import of_dtype, require_finite_sum
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, indices_like, to_numpy
 from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
@@ -19,7 +19,7 @@ from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, make_batching
 from fusioncam_core.models.function_scores import OwnFunctionScores, OwnLogits, RawOutputs, Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, taken, with_leaf
-from fusioncam_core.models.outputs import ClassScores
+from fusioncam_core.models.outputs import ClassScores, Task, probabilities_at
 
 Baseline = Any
 """What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
@@ -295,8 +295,10 @@ class MaskedScorer:
         flat = xp.reshape(masks, (batch * several, *masks.shape[2:]))
         logits = self._over(np.repeat(np.arange(batch), several), self._own_masks(flat))
         wanted = xp.reshape(self._targets, (batch * several, 1))
-        chosen = xp.take_along_axis(self._scores.probabilities(logits), wanted, axis=1)
-        return require_finite(xp.reshape(chosen, (batch, several)), "probabilities of the masked images", xp)
+        with np.errstate(all="ignore"):
+            chosen, finite = probabilities_at(logits, wanted, task=self._task, xp=xp)
+        require_finite_sum(chosen, finite, "probabilities of the masked images", xp)
+        return xp.reshape(chosen, (batch, several))
 
     def probabilities_under(self, owners: np.ndarray[Any, Any], masks: Callable[[Span], Array]) -> Array:
         """The first target's probability (n,) for the images `owners` (n,) under masks that are made when needed.
@@ -344,6 +346,10 @@ class MaskedScorer:
         return xp.concat([each[:count, ...] for each, count in found], axis=0)
 
     @property
+    def _task(self) -> Task | None:
+        return self._scores.task if isinstance(self._scores, ClassScores) else None
+
+    @property
     def black_logits(self) -> Array:
         """The logits (B, classes) of the wholly erased images; run once for all images if that is zero."""
         if not self._black:
@@ -356,7 +362,8 @@ class MaskedScorer:
         images = leaf(self._inputs, self._which)
         distinct = 1 if self._erased is None and self._which is None else batch
         size = spatial_size(images, self._channel_axis)
-        black = constant_like(np.zeros((1, *size)), xp.astype(images[:0, ...], xp.float32), xp)
+        like = images if images.dtype == xp.float32 else xp.astype(images[:0, ...], xp.float32)
+        black = constant_like(np.zeros((1, *size)), like, xp)
         if distinct == 1 and self._reader is not None:
             return self._read_for_all(self._reader, black)
         logits = self._over(
@@ -384,8 +391,7 @@ class MaskedScorer:
 
     def black_probabilities(self) -> Array:
         """The targets' probabilities (B, K) of the wholly erased images."""
-        probabilities = self._scores.probabilities(self.black_logits)
-        return self.adapter.namespace.take_along_axis(probabilities, self._targets, axis=1)
+        return probabilities_at(self.black_logits, self._targets, task=self._task, xp=self.adapter.namespace)[0]
 
 
 def spatial_axes(ndim: int, channel_axis: int | None) -> tuple[int, ...]:

@@ -329,6 +329,13 @@ def _top(logits: Array, count: int, xp: Namespace) -> Array:
     return xp.argsort(logits, axis=1, descending=True)[:, :count]
 
 
+@as_one_program
+def probabilities_at(logits: Array, targets: Array, *, task: Task | None, xp: Namespace) -> tuple[Array, Array]:
+    """The targets' (n, K) probabilities, of logits (n, classes), and whether their sum is finite."""
+    chosen = xp.take_along_axis(probabilities_of(logits, task, xp), targets, axis=1)
+    return chosen, sum_is_finite(chosen, xp=xp)
+
+
 class AtTargets(NamedTuple):
     """What is read off the logits of a batch.
 

@@ -107,7 +107,7 @@ def channel_scores(
 
 def live_channels(activations: Array, *, xp: Namespace) -> np.ndarray[Any, Any]:
     """(B, C) booleans on the host: which channels are not constant."""
-    return to_numpy(xp.logical_not(is_constant(activations, activations.ndim - 2, xp=xp)))
+    return ~to_numpy(is_constant(activations, activations.ndim - 2, xp=xp))
 
 
 def scored(
