@@ -685,7 +685,9 @@ class TestCost:
         model = Detector().eval()
         model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
         assert GradCAM(model)(image(1, 3, 16, 16), one_head).layer == "heads.15.1"
-        passes = sizes[: -2 if frozen else -1]  # the explanation's own, which runs twice where gradients are switched off
+        passes = sizes[
+            : -2 if frozen else -1
+        ]  # the explanation's own, which runs twice where gradients are switched off
         assert len(passes) <= 8
         assert max(passes) <= 2
 
