@@ -122,3 +122,27 @@ def test_class_token(build: Any) -> None:
     assert explanation.maps.shape == (2, 3, SIZE, SIZE)
     assert explanation.maps.max() == pytest.approx(1)
     assert [each.name for each in cam.layers(images) if each.default] == [layer]
+
+
+@pytest.mark.filterwarnings("ignore:The last layer of")  # so many heads make what is behind the backbone early
+def test_a_target_function_that_looks_at_one_of_many_heads() -> None:
+    """Behind the head that it looks at are more maps than are measured at once, which are nothing to it."""
+    framework("tensorflow")
+    keras = framework("keras")
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    images = keras.Input((SIZE, SIZE, 3))
+    features = layers.Conv2D(WIDTH, 3, activation="relu", padding="same", name="backbone")(images)
+    rows = []
+    for head in range(40):
+        mixed = layers.Conv2D(WIDTH, 3, activation="relu", padding="same", name=f"mixed_{head}")(features)
+        boxes = layers.Conv2D(4, 1, name=f"boxes_{head}")(mixed)
+        rows.append(layers.Reshape((SIZE * SIZE, 4))(boxes))
+    model = keras.Model(images, layers.Concatenate(axis=1)(rows))
+    first = 9 * SIZE * SIZE
+
+    def tenth(outputs: Any) -> Any:
+        return keras.ops.sum(outputs[:, first : first + SIZE * SIZE, 1], axis=1)
+
+    image = np.random.default_rng(0).standard_normal((1, SIZE, SIZE, 3)).astype(np.float32)
+    assert GradCAM(model)(image, tenth).layer == "mixed_9"

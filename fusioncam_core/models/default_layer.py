@@ -151,7 +151,7 @@ class _Search:
         left = [call for call in self._calls if self._may_be(call)]
         passes = 1  # in which the layers were listed
         unknown: list[Call] = []
-        if not isinstance(self._score, AnyOutput) and not callable(self._reshape):
+        if self._asks_first and not self._adapter.execution.fixed_shapes:
             (left, unknown), passes = self._on_which_it_depends(left), 2
         best: Call | None = None
         fallback: Call | None = None
@@ -174,6 +174,11 @@ class _Search:
             first = DIFFERENTIATED_ROWS if rows else DIFFERENTIATED
             now, waiting = (usable[-first:], usable[:-first]) if turn == 0 else ([*waiting, *usable], [])
             best = self._later(best, self._that_matters(now))
+            if best is None and self._asks_first and not self._known:
+                both = sorted([*left, *(call for call, _ in waiting)], key=lambda call: call.run.place)
+                (some, unknown), passes = self._on_which_it_depends(both), passes + 1
+                left = [call for call in left if call in some]
+                waiting = [each for each in waiting if each[0] in some]
             if best is None and not self._of_kind(not rows, left):
                 best, waiting = self._that_matters(waiting), []
             if best is not None:
@@ -181,6 +186,14 @@ class _Search:
                 left = [call for call in self._of_kind(not rows, left) if call.run.place > place]
                 waiting = [each for each in waiting if each[0].run.place > place]
         return best or fallback or self._where_nothing_changes()
+
+    @property
+    def _asks_first(self) -> bool:
+        """Whether it is asked on which layers the score depends before they are measured.
+
+        Where each set of layers is a program to compile, only once the last layers have turned out to be none of them.
+        """
+        return not isinstance(self._score, AnyOutput) and not callable(self._reshape)
 
     def _on_which_it_depends(self, calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
         """The calls at which a target function has a gradient, and those before them of which that is not known.
