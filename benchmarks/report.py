@@ -190,8 +190,8 @@ def many(runs: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Images a second of `explain_many` by default, after the batch was found, beside the best of the batches 16, "
-        f"64 and 256; the ratio is of the times (bound {BOUND_DEFAULT}). Last the share of the network's own throughput, at "
-        f"its best of these batches (bound {BOUND_NETWORK})."
+        f"64 and 256; the ratio is of the times (bound {BOUND_DEFAULT}). Last the share of the network's own "
+        f"throughput, at its best of these batches (bound {BOUND_NETWORK})."
     )
     yield ""
     yield from table(
