@@ -422,11 +422,16 @@ def test_without_pyarrow(images: np.ndarray, tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("progress", [None, True])
 def test_a_line_now_and_then_in_a_log(
-    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    progress: Any,
 ) -> None:
     monkeypatch.setattr("fusioncam_core.data.progress.SECONDS", 0.0)
-    GradCAM(network(), "1").explain_to(tmp_path, images, progress=True)
+    GradCAM(network(), "1").explain_to(tmp_path, images, progress=progress)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("Grad-CAM, images: 25 of 25 (100 %) in 0:0")
     assert " a second, about 0:00 left" in last

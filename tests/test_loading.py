@@ -301,6 +301,8 @@ class TestProgressBar:
             (True, io.StringIO, False),
             (True, _Terminal, True),
             (False, _Terminal, False),
+            ("lines", io.StringIO, False),
+            ("lines", _Terminal, True),
         ],
     )
     def test_shown_when_somebody_watches(self, monkeypatch, progress, stream, shown):
@@ -310,12 +312,13 @@ class TestProgressBar:
         assert ("Score-CAM:   0%" in sys.stderr.getvalue()) == shown
         assert bool(sys.stderr.getvalue()) == shown
 
+    @pytest.mark.parametrize("progress", [True, "lines"])
     @pytest.mark.parametrize("total", [400, None])
-    def test_lines_where_nobody_watches(self, monkeypatch, total):
+    def test_lines_where_nobody_watches(self, monkeypatch, total, progress):
         moment = [0.0]
         monkeypatch.setattr(sys, "stderr", io.StringIO())
         monkeypatch.setattr(watching.time, "monotonic", lambda: moment[0])
-        with progress_bar(total, "Evaluating", True) as advance:
+        with progress_bar(total, "Evaluating", progress) as advance:
             advance.skip(200)
             for moment[0] in (10.0, 29.0, 65.0, 70.0, 4000.0):
                 advance(10)
@@ -357,7 +360,7 @@ class TestProgressBar:
 
     def test_closed_standard_error_shows_nothing(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", None)
-        for progress in (None, True):
+        for progress in (None, True, "lines"):
             with progress_bar(4, "Score-CAM", progress) as advance:
                 advance(4)
 

@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from fusioncam_core.extras import require
 from fusioncam_core.visible import visible
 
 SECONDS = 30.0
 """Between two lines: two in a minute fill no log, and show whether a job is alive."""
+
+Progress = bool | Literal["lines"] | None
+"""What is shown of progress: as for `progress_bar`."""
 
 
 class Steps:
@@ -90,7 +93,7 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def progress_bar(
-    total: int | None, description: str, progress: bool | None = None, *, rate: bool = False
+    total: int | None, description: str, progress: Progress = None, *, rate: bool = False
 ) -> Iterator[Steps]:
     """Progress on standard error; yields `advance`, which is called with steps, and whose `skip` leaves some out.
 
@@ -99,16 +102,19 @@ def progress_bar(
         description: what is being done, shown before the bar.
         progress: None shows a bar when standard error is a terminal and tqdm is installed; True always shows
             progress, as a line each half a minute where standard error is neither a terminal nor a notebook's, such as
-            in a log; False never does. None is shown where standard error is closed.
+            in a log; False never does. "lines" shows such lines where nobody watches, and else as None does. Nothing is
+            shown where standard error is closed.
         rate: whether lines say how many steps are done in a second, as a bar does.
 
     Raises:
         MissingExtra: `progress` is True, a bar can be drawn, and tqdm is not installed.
     """
-    if sys.stderr is None or not (_is_watched() if progress is None else progress):
+    in_log = sys.stderr is not None and not (sys.stderr.isatty() or _in_notebook())
+    shown = (_is_watched() or (in_log and progress == "lines")) if progress in (None, "lines") else progress
+    if sys.stderr is None or not shown:
         yield Steps()
         return
-    if not (sys.stderr.isatty() or _in_notebook()):
+    if in_log:
         yield _Lines(total, description, sys.stderr, rate=rate)
         return
     tqdm = require("tqdm", "A progress bar").tqdm
@@ -122,4 +128,4 @@ def _in_notebook() -> bool:
 
 
 def _is_watched() -> bool:
-    return sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    return sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None

@@ -104,7 +104,7 @@ class OverDataSets:
             resume: whether to go on with a job that is there; False refuses one.
             on_error: as for `explain_many`; an image that is left out has a row with its reason in `error`.
             prefetch: how many groups are read ahead, likewise.
-            progress: as for `explain_many`; with True a line each half a minute where nobody watches.
+            progress: as for `explain_many`, and with None and True a line each half a minute where nobody watches.
             wait: seconds to wait for another process that works in the folder.
             model_name: of a model that shows no weights: another one whenever the model changes.
 

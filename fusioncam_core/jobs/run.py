@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.data.progress import Steps, clock, progress_bar
+from fusioncam_core.data.progress import Progress, Steps, clock, progress_bar
 from fusioncam_core.errors import CannotWriteError, InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.jobs.manifest import FILE, Manifest, found, require_same
@@ -186,7 +186,8 @@ class _Run:
         images = skipped = explained = 0
         begun = time.monotonic()
         files = []
-        with progress_bar(self._pieces.total, f"{title}, images", progress, rate=True) as advance:
+        shown: Progress = "lines" if progress is None else progress
+        with progress_bar(self._pieces.total, f"{title}, images", shown, rate=True) as advance:
             for piece in self._pieces:
                 path = self._folder / f"part-{piece.number:06d}.parquet"
                 files.append(path)
