@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.data.sources import SourceTargets, length, prefetched, read, regrouped
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError
+from fusioncam_core.evaluation.answer import Answer
 from fusioncam_core.evaluation.compared import (
     METHODS,
     EvaluationOptions,
@@ -130,7 +131,8 @@ def evaluate(
         fingerprints.model(adapter, model)
         keys = KeptKeys(explainers, measures, ground_truth, fingerprints, backend_options, compared.given)
     with opened(None if out is None else Path(out), wait) as store, _told_of(store, out):
-        run = Run(compared, measures, ground_truth, store, keys)
+        answer = Answer(compared, measures, store)
+        run = Run(compared, measures, ground_truth, keys, answer)
         first = next(iter(explainers.values()))
         size = first.adapter.execution.batch_size if first.batch_size == "auto" else int(first.batch_size)
         groups = read(source, first.adapter, first.masked_input, first.shared, preprocessing, size, run.unreadable)
@@ -143,7 +145,7 @@ def evaluate(
                 run.group(group, wanted, advance)
         if total is None:
             run.require_all_maps()
-        return run.evaluation(chosen)
+        return answer.evaluation(chosen)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,111 @@
+"""Where each value of an evaluation is kept: found by its key, in a temporary database instead of in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fusioncam_core.errors import CannotWriteError
+
+_TABLE = """
+CREATE TABLE entries (
+    key BLOB PRIMARY KEY,
+    value REAL,
+    reason TEXT,
+    place INTEGER NOT NULL,
+    curved INTEGER NOT NULL,
+    counts INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+
+_LOOK = "SELECT value, reason, place, curved FROM entries WHERE key = ?"
+
+_FAST = ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA locking_mode = EXCLUSIVE")
+"""Nothing here is to outlive the process: it is made anew from the file of lines."""
+
+_DIGEST = 16
+"""Bytes that a key is known by: two of a million million keys are alike with a probability of 1.5e-15."""
+
+
+class Place(NamedTuple):
+    """What is known of an entry without reading its line.
+
+    Attributes:
+        value: None where it is undefined.
+        reason: what is to be said of it.
+        place: of its line in the file, in bytes.
+        curved: whether the line has a curve.
+    """
+
+    value: float | None
+    reason: str | None
+    place: int
+    curved: bool
+
+
+class Index:
+    """Entries by their keys. A database without a name: SQLite keeps 2 MB of it in memory, the rest in a file that goes
+    with it."""
+
+    def __init__(self) -> None:
+        # Closed by whatever thread collects it; used by the one of the evaluation alone.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self._database.close)
+        for words in (
+            *_FAST,
+            _TABLE,
+            "BEGIN",
+        ):  # one transaction without an end: nothing is ever looked for from outside
+            self._database.execute(words)
+
+    def add(self, places: Iterable[tuple[bytes, Place, bool]]) -> None:
+        """Keep places by the digests of their keys, in the stead of earlier ones; the last says whether it counts."""
+        rows = ((key, *place, counts) for key, place, counts in places)
+        with _told():
+            self._database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def get(self, key: bytes) -> Place | None:
+        """Of the digest of a key, or None."""
+        with _told():
+            found = self._database.execute(_LOOK, (key,)).fetchone()
+        return None if found is None else Place(found[0], found[1], found[2], bool(found[3]))
+
+    @property
+    def count(self) -> int:
+        """How many there are of those that count."""
+        with _told():
+            return int(self._database.execute("SELECT count(*) FROM entries WHERE counts").fetchone()[0])
+
+    def numbers(self) -> npt.NDArray[np.uint64]:
+        """The keys as numbers, in their order: `number_of` each."""
+        with _told():
+            keys = self._database.execute("SELECT key FROM entries")
+            return np.sort(np.fromiter((number_of(key) for (key,) in keys), dtype=np.uint64))
+
+
+def digest_of(words: Iterable[str | int]) -> bytes:
+    """What a key is known by."""
+    return hashlib.blake2b("\0".join(map(str, words)).encode(errors="surrogatepass"), digest_size=_DIGEST).digest()
+
+
+def number_of(digest: bytes) -> int:
+    """The first half of a digest."""
+    return int.from_bytes(digest[: _DIGEST // 2], "big")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A context in which an error of the database says what it is of: its temporary file, mostly of a full disk."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise CannotWriteError(
+            None, f"{error} (the folder for temporary files, TMPDIR, has to have room)", "an evaluation's index"
+        ) from error
