@@ -11,6 +11,7 @@ import numpy as np
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.evaluation.compared import Compared
 from fusioncam_core.evaluation.curves import NOWHERE, Followed, read_curves
+from fusioncam_core.evaluation.index import Place
 from fusioncam_core.evaluation.keys import Row
 from fusioncam_core.evaluation.results import Evaluation, Problem, Values
 from fusioncam_core.evaluation.store import PROBABILITY_TOLERANCE, Entry, Key, Store
@@ -32,6 +33,13 @@ class Image(NamedTuple):
     plain: Key
     maps: tuple[Key, ...]
     values: tuple[tuple[Key, ...], ...]
+
+    def all_keys(self) -> Iterator[Key]:
+        """All of them."""
+        yield self.plain
+        yield from self.maps
+        for of_method in self.values:
+            yield from of_method
 
 
 class Record(Protocol):
@@ -111,6 +119,7 @@ class Answer:
         self._of_maps = [_Told() for _ in self._explainers]
         self._problems: list[Problem] = []
         self._failure: ValueError | None = None
+        self._places: dict[Key, Place] = {}  # of images that are under way
         self._sentences: dict[str, str] = {}
 
     def begin(self, images: Sequence[Image]) -> None:
@@ -119,13 +128,14 @@ class Answer:
         Raises:
             InvalidValueError: if other ones are on record: that was another model.
         """
+        self._places |= self._store.places(key for image in images for key in image.all_keys())
         for image in images:
             self._require_the_same_model(image)
-        self._store.add({image.plain: Entry(image.row.probability) for image in images})
+        self.add({image.plain: Entry(image.row.probability) for image in images})
 
     def _require_the_same_model(self, image: Image) -> None:
         """The last thing by which a model is known whose weights are as they were, and its functions are not."""
-        kept, row = self._store.place(image.plain), image.row
+        kept, row = self._places.get(image.plain), image.row
         if kept is not None and abs((kept.value or 0) - row.probability) > PROBABILITY_TOLERANCE:
             raise InvalidValueError(
                 f"The folder has values of another model: it gave class {row.target} of {row.name!r} the probability "
@@ -134,11 +144,11 @@ class Answer:
             )
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._store
+        return key in self._places
 
     def add(self, entries: Mapping[Key, Entry]) -> None:
         """Keep values."""
-        self._store.add(entries)
+        self._places |= self._store.add(entries)
 
     def problem(self, image: str, method: str | None, metric: str | None, error: str) -> None:
         """Note why there are no values."""
@@ -150,7 +160,7 @@ class Answer:
         self.problem(image, None, None, str(error))
 
     def settle(self, images: Sequence[Image]) -> None:
-        """Take the images' values from the store."""
+        """Take the images' values."""
         for image in images:
             number = len(self._names)
             self._names.append(_legible(image.row.name))
@@ -160,14 +170,17 @@ class Answer:
                 self._note_map(self._of_maps[m], number, of_map)
                 for column, metric, key in zip(self._columns[m], self._metrics, of_values, strict=True):
                     self._take(column, metric, number, key)
+        for image in images:
+            for key in image.all_keys():
+                self._places.pop(key, None)
 
     def _note_map(self, told: _Told, number: int, key: Key) -> None:
-        kept = self._store.place(key)
+        kept = self._places.get(key)
         if kept is not None and kept.reason is not None:
             told.add(number, self._once(kept.reason))
 
     def _take(self, column: _Column, metric: Metric, number: int, key: Key) -> None:
-        kept = self._store.place(key)
+        kept = self._places.get(key)
         if kept is None:
             column.add(None, None)
             return

@@ -10,7 +10,7 @@ import secrets
 import stat
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -107,36 +107,41 @@ class Store:
             self._index.add(_places(folder / FILE))
 
     def __contains__(self, key: Key) -> bool:
-        return self.place(key) is not None
+        return bool(self.places([key]))
 
     def __getitem__(self, key: Key) -> Entry:
-        found = self.place(key)
-        if found is None:
-            raise KeyError(key)
-        return self.lines.entry(found.place)
+        return self.lines.entry(self.places([key])[key].place)
 
     @property
     def count(self) -> int:
         """How many values of metrics there are."""
         return self._index.count
 
-    def place(self, key: Key) -> Place | None:
-        """An entry's value and where its line is, or None."""
-        return self._index.get(digest_of(key))
+    def places(self, keys: Iterable[Key]) -> dict[Key, Place]:
+        """Of those keys that there are, their values and where their lines are."""
+        by_digest = {digest_of(key): key for key in keys}
+        return {by_digest[each]: place for each, place in self._index.get(list(by_digest)).items()}
 
     def numbers(self) -> npt.NDArray[np.uint64]:
         """All keys as numbers (n,), in their order: `index.number_of` the digest of each."""
         return self._index.numbers()
 
-    def add(self, entries: Mapping[Key, Entry]) -> None:
-        """Keep those that are not there yet, on disk at once: a process that is killed afterwards has kept them."""
-        new = [(key, entry) for key, entry in entries.items() if key not in self]
+    def add(self, entries: Mapping[Key, Entry]) -> dict[Key, Place]:
+        """Keep those that are not there yet, on disk at once: a process that is killed afterwards has kept them.
+
+        Returns:
+            The places of all of them.
+        """
+        there = self.places(entries)
+        new = [(key, entry) for key, entry in entries.items() if key not in there]
         if not new:
-            return
+            return there
         lines = [json.dumps(each).encode() + b"\n" for each in new]
         begin = self.lines.append(b"".join(lines))
-        places = itertools.accumulate(map(len, lines[:-1]), initial=begin)
-        self._index.add(_found(*each, place) for each, place in zip(new, places, strict=True))
+        starts = itertools.accumulate(map(len, lines[:-1]), initial=begin)
+        found = [_found(*each, start) for each, start in zip(new, starts, strict=True)]
+        self._index.add(found)
+        return there | {key: place for (key, _), (_, place, _) in zip(new, found, strict=True)}
 
 
 class Lines:
