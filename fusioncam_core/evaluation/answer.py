@@ -15,7 +15,6 @@ from fusioncam_core.evaluation.index import Place
 from fusioncam_core.evaluation.keys import Row
 from fusioncam_core.evaluation.results import Evaluation, Problem, Values
 from fusioncam_core.evaluation.store import PROBABILITY_TOLERANCE, Entry, Key, Store
-from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.metrics.metric import Metric
 
 
@@ -40,6 +39,27 @@ class Image(NamedTuple):
         yield from self.maps
         for of_method in self.values:
             yield from of_method
+
+
+class Subject(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+        model: the name of the model's class.
+        methods: (M) what they are called here.
+        titles: of those that are called by their own name.
+    """
+
+    model: str
+    methods: tuple[str, ...]
+    titles: dict[str, str]
+
+    @classmethod
+    def of(cls, compared: Compared) -> Subject:
+        """Of these methods, with the model of the first."""
+        explainers = compared.explainers
+        titles = {label: each.title for label, each in explainers.items() if label == each.name}
+        return cls(next(iter(explainers.values())).adapter.model_name, tuple(explainers), titles)
 
 
 class Record(Protocol):
@@ -104,19 +124,19 @@ class Answer:
     """A `Record` that keeps values in a store, and becomes an evaluation.
 
     Args:
-        compared: the methods by what they are called.
+        subject: what is evaluated.
         metrics: that are measured.
         store: what is on record.
     """
 
-    def __init__(self, compared: Compared, metrics: tuple[Metric, ...], store: Store):
-        self._explainers = compared.explainers
+    def __init__(self, subject: Subject, metrics: tuple[Metric, ...], store: Store):
+        self._subject = subject
         self._metrics = metrics
         self._store = store
         self._names: list[str] = []
         self._targets, self._probabilities = array("q"), array("d")
-        self._columns = [[_Column() for _ in metrics] for _ in self._explainers]
-        self._of_maps = [_Told() for _ in self._explainers]
+        self._columns = [[_Column() for _ in metrics] for _ in subject.methods]
+        self._of_maps = [_Told() for _ in subject.methods]
         self._problems: list[Problem] = []
         self._failure: ValueError | None = None
         self._places: dict[Key, Place] = {}  # of images that are under way
@@ -139,7 +159,7 @@ class Answer:
         if kept is not None and abs((kept.value or 0) - row.probability) > PROBABILITY_TOLERANCE:
             raise InvalidValueError(
                 f"The folder has values of another model: it gave class {row.target} of {row.name!r} the probability "
-                f"{kept.value}, and {self._first.adapter.model_name} gives {row.probability}. Give another "
+                f"{kept.value}, and {self._subject.model} gives {row.probability}. Give another "
                 "folder, or another model_name=."
             )
 
@@ -170,6 +190,10 @@ class Answer:
                 self._note_map(self._of_maps[m], number, of_map)
                 for column, metric, key in zip(self._columns[m], self._metrics, of_values, strict=True):
                     self._take(column, metric, number, key)
+        self.forget(images)
+
+    def forget(self, images: Sequence[Image]) -> None:
+        """What was found about the images stays in the store alone, until they begin once more."""
         for image in images:
             for key in image.all_keys():
                 self._places.pop(key, None)
@@ -193,10 +217,6 @@ class Answer:
         legible = _legible(sentence)
         return self._sentences.setdefault(legible, legible)
 
-    @property
-    def _first(self) -> Explainer:
-        return next(iter(self._explainers.values()))
-
     def evaluation(self, reference: str) -> Evaluation:
         """What was found.
 
@@ -209,18 +229,18 @@ class Answer:
             )
         followed = dict(self._followed())
         return Evaluation(
-            model=self._first.adapter.model_name,
+            model=self._subject.model,
             images=tuple(self._names),
             targets=np.asarray(self._targets),
             probabilities=np.asarray(self._probabilities),
-            methods=tuple(self._explainers),
+            methods=self._subject.methods,
             metrics=self._metrics,
             values=self._values(),
             curves=read_curves(followed, self._store.lines),
             fractions={metric: each.fractions for metric, each in followed.items()},
             reference=reference,
             problems=tuple(self._all_problems()),
-            titles={label: each.title for label, each in self._explainers.items() if label == each.name},
+            titles=self._subject.titles,
         )
 
     def _values(self) -> Values:
@@ -242,7 +262,7 @@ class Answer:
 
     def _all_problems(self) -> Iterator[Problem]:
         yield from self._problems
-        for label, of_maps, columns in zip(self._explainers, self._of_maps, self._columns, strict=True):
+        for label, of_maps, columns in zip(self._subject.methods, self._of_maps, self._columns, strict=True):
             for number, reason in of_maps:
                 yield Problem(self._names[number], label, None, reason)
             for metric, column in zip(self._metrics, columns, strict=True):

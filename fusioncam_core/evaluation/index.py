@@ -33,6 +33,9 @@ _TOGETHER = 500
 _FAST = ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA locking_mode = EXCLUSIVE")
 """Nothing here is to outlive the process: it is made anew from the file of lines."""
 
+_PART = 2**16
+"""Keys that are fetched together where all of them are."""
+
 _DIGEST = 16
 """Bytes that a key is known by: two of a million million keys are alike with a probability of 1.5e-15."""
 
@@ -90,21 +93,42 @@ class Index:
         with _told():
             return int(self._database.execute("SELECT count(*) FROM entries WHERE counts").fetchone()[0])
 
-    def numbers(self) -> npt.NDArray[np.uint64]:
-        """The keys as numbers, in their order: `number_of` each."""
+    def known(self) -> Known:
+        """The keys alone, for those who cannot look here."""
         with _told():
-            keys = self._database.execute("SELECT key FROM entries")
-            return np.sort(np.fromiter((number_of(key) for (key,) in keys), dtype=np.uint64))
+            keys = self._database.execute("SELECT key FROM entries ORDER BY key")
+            parts = [_halves(b"")]
+            while some := keys.fetchmany(_PART):
+                parts.append(_halves(b"".join(key for (key,) in some)))
+        high, low = np.concatenate(parts).T.copy()
+        return Known(high, low)
+
+
+class Known(NamedTuple):
+    """Digests of keys, in their order: 16 bytes each.
+
+    Attributes:
+        high, low: (n,) their halves.
+    """
+
+    high: npt.NDArray[np.uint64]
+    low: npt.NDArray[np.uint64]
+
+    def has(self, digest: bytes) -> bool:
+        """Whether a digest is among them."""
+        high, low = _halves(digest)[0]
+        start, stop = np.searchsorted(self.high, high), np.searchsorted(self.high, high, side="right")
+        return bool((self.low[start:stop] == low).any())
+
+
+def _halves(digests: bytes) -> npt.NDArray[np.uint64]:
+    """(n, 2)."""
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def digest_of(words: Iterable[str | int]) -> bytes:
     """What a key is known by."""
     return hashlib.blake2b("\0".join(map(str, words)).encode(errors="surrogatepass"), digest_size=_DIGEST).digest()
-
-
-def number_of(digest: bytes) -> int:
-    """The first half of a digest."""
-    return int.from_bytes(digest[: _DIGEST // 2], "big")
 
 
 @contextlib.contextmanager

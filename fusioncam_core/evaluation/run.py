@@ -43,6 +43,9 @@ class Run:
         ground_truth: the objects' masks.
         keys: of values.
         record: is told of everything.
+
+    Attributes:
+        seen: how many images there are up to the last one that came.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Run:
         self._ground_truth = ground_truth
         self._keys = keys
         self._record = record
-        self._seen = 0
+        self.seen = 0
 
     def unreadable(self, name: str, reason: str) -> None:
         """A file was no photograph."""
@@ -63,7 +66,7 @@ class Run:
     def group(self, group: Group, targets: SourceTargets, advance: Callable[[int], object]) -> None:
         """Explain and measure some images; one by one if the model does not run on one of them."""
         asked = _one_class_an_image(targets.of(group), len(group.names))
-        self._seen = max(self._seen, *(place + 1 for place in group.places))
+        self.seen = max(self.seen, *(place + 1 for place in group.places))
         first = next(iter(self._explainers.values()))
         try:
             inputs = first.prepared(group.inputs)
@@ -103,15 +106,6 @@ class Run:
             if max(places) >= len(given.maps):
                 given.require_count(max(places) + 1)
             require_map_size(given.maps, given.asks.size_for(inputs))
-
-    def require_all_maps(self) -> None:
-        """Nothing, if there are as many given maps as there were images.
-
-        Raises:
-            InvalidValueError: otherwise.
-        """
-        for given in self._given.values():
-            given.require_count(self._seen)
 
     def _plain(
         self, inputs: Inputs, found: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], group: Group

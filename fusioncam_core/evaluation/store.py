@@ -14,11 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.evaluation.index import Index, Place, digest_of
+from fusioncam_core.evaluation.index import Index, Known, Place, digest_of
 from fusioncam_core.stores.lock import claimed
 
 FILE = "values.jsonl"
@@ -122,9 +119,9 @@ class Store:
         by_digest = {digest_of(key): key for key in keys}
         return {by_digest[each]: place for each, place in self._index.get(list(by_digest)).items()}
 
-    def numbers(self) -> npt.NDArray[np.uint64]:
-        """All keys as numbers (n,), in their order: `index.number_of` the digest of each."""
-        return self._index.numbers()
+    def known(self) -> Known:
+        """All keys, for those who cannot look here."""
+        return self._index.known()
 
     def add(self, entries: Mapping[Key, Entry]) -> dict[Key, Place]:
         """Keep those that are not there yet, on disk at once: a process that is killed afterwards has kept them.
