@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -155,19 +155,31 @@ def written(path: Path, columns: Any) -> Iterator[Writer]:
     Raises:
         OSError: `CannotWriteError`, if the disk is full or there is no permission; it names the file.
     """
+    with whole_file(path) as file, written_into(file, columns, path) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def written_into(file: IO[bytes], columns: Any, path: Path) -> Iterator[Writer]:
+    """A context in which rows are written to a file that is open, and may be in memory.
+
+    Args:
+        file: is complete when the context ends.
+        columns: the schema.
+        path: of the file, for errors.
+    """
     parquet = require("pyarrow.parquet", PURPOSE, "jobs")
-    with whole_file(path) as file:
-        to = parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns))
-        try:
-            writer = Writer(to, columns, path)
-            yield writer
-            writer.flush()
-            with naming(path):
-                to.close()
-        except BaseException:
-            with contextlib.suppress(OSError):  # which writes the end of a file that nobody will see
-                to.close()
-            raise
+    to = parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns))
+    try:
+        writer = Writer(to, columns, path)
+        yield writer
+        writer.flush()
+        with naming(path):
+            to.close()
+    except BaseException:
+        with contextlib.suppress(OSError):  # which writes the end of a file that nobody will see
+            to.close()
+        raise
 
 
 def _encoding(columns: Any) -> dict[str, Any]:

@@ -7,15 +7,15 @@ import contextlib
 import logging
 import os
 import pickle
-import socket
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.errors import FusionCamError, FusionCamWarning, InvalidValueError, WorkerError, warn
 from fusioncam_core.extras import require
 from fusioncam_core.plugins.foreign import described
+from fusioncam_core.scale.cluster import connected, elsewhere
 from fusioncam_core.visible import counted
 
 PURPOSE = "Working on Ray"
@@ -25,9 +25,6 @@ ATTEMPTS = 3
 
 PATIENCE = 60.0
 """Seconds without any worker after which it is said what is waited for."""
-
-ADDRESS = "RAY_ADDRESS"
-"""Ray's own variable with the address of a cluster: set in what is submitted to one."""
 
 _SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 """JAX and TensorFlow otherwise take the whole memory of a GPU that they have a part of."""
@@ -85,7 +82,7 @@ class Workers(Generic[Held]):
 
     def __enter__(self) -> Workers[Held]:
         with contextlib.ExitStack() as opened:
-            opened.enter_context(_connected(self._ray, self._address, self._count))
+            opened.enter_context(connected(self._ray, self._address, self._count))
             self._require_known_gpus()
             self._packed = self._ray.put(self._ray.cloudpickle.dumps(self._make))
             opened.callback(self._end_all)
@@ -97,7 +94,7 @@ class Workers(Generic[Held]):
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def each(self, do: Callable[[Held, Item], Made], items: Iterable[Item]) -> Iterator[tuple[Item, Made]]:
+    def each(self, do: Callable[[Held, Item], Made], items: Iterable[Item]) -> Generator[tuple[Item, Made], None, None]:
         """Do something with each of the items, and give what came of it, in the order in which it comes.
 
         Args:
@@ -116,14 +113,14 @@ class Workers(Generic[Held]):
 
     def first(self, do: Callable[[Held, Item], Made], item: Item) -> Made:
         """What comes of one item, on the first worker that is free. As for `each`."""
-        with contextlib.closing(self.each(do, [item])) as made:  # type: ignore[type-var]  # a generator
+        with contextlib.closing(self.each(do, [item])) as made:
             return next(made)[1]
 
     # --- the workers themselves
 
     def _start(self) -> None:
         kind = self._ray.remote(num_cpus=1, num_gpus=self._gpus)(_Worker)
-        worker = kind.remote(0 < self._gpus < 1)
+        worker = kind.remote(0 < self._gpus < 1, os.getcwd())
         self._starting[worker.load.remote(self._packed)] = worker
 
     def _end(self, worker: Any) -> None:
@@ -143,7 +140,7 @@ class Workers(Generic[Held]):
     def _require_known_gpus(self) -> None:
         """Refuse GPUs where there will be none: a cluster may get machines with some, this machine will not."""
         there = self._ray.cluster_resources().get("GPU", 0)
-        if self._gpus > there and not _elsewhere(self._address):
+        if self._gpus > there and not elsewhere(self._address):
             raise InvalidValueError(
                 f"Expected as many GPUs a worker as there are, got gpus_per_worker={self._gpus:g}, and Ray sees "
                 f"{there:g} here: leave it out, or give the address of a cluster that has some."
@@ -165,7 +162,8 @@ class Workers(Generic[Held]):
         wanted = f"1 CPU and {self._gpus:g} GPU" if self._gpus else "1 CPU"
         return (
             f"No worker is ready after {PATIENCE:g} s: each wants {wanted}, and the cluster has "
-            f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU in all. They are waited for; models that load long look the same."
+            f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU in all. They are waited "
+            "for; models that load long look the same."
         )
 
     def _answer(self, reference: Any) -> _Answer | None:
@@ -266,9 +264,17 @@ class _Work(Generic[Held, Item, Made]):
 
 
 class _Worker:
-    """Lives in a process of Ray's."""
+    """Lives in a process of Ray's.
 
-    def __init__(self, shares_gpu: bool):
+    Args:
+        shares_gpu: whether it has a part of one.
+        folder: the current one of the process that it works for, in which it works as well if it has such a folder:
+            paths and modules there are then the same.
+    """
+
+    def __init__(self, shares_gpu: bool, folder: str):
+        if os.path.isdir(folder):
+            os.chdir(folder)
         for name, value in _SHARED_GPU.items() if shares_gpu else ():
             os.environ.setdefault(name, value)
         self._held: Any = None
@@ -277,13 +283,24 @@ class _Worker:
         """Call what makes the rest of the work possible."""
 
         def load() -> None:
-            self._held = pickle.loads(packed)()
+            self._held = _unpacked(packed)()
 
         return _answered(load)
 
     def do(self, do: Callable[[Any, Any], Any], item: Any) -> _Answer:
         """One piece of work."""
         return _answered(lambda: do(self._held, item))
+
+
+def _unpacked(packed: bytes) -> Callable[[], Any]:
+    try:
+        made: Callable[[], Any] = pickle.loads(packed)
+    except Exception as error:  # modules of the user's are imported
+        raise WorkerError(
+            f"A worker cannot load what it was sent: {described(error).rstrip('.')}. Expected the modules that it needs to "
+            "be there as well: install them, or give their folder as working_dir in Ray's runtime_env."
+        ) from error
+    return made
 
 
 def _answered(work: Callable[[], Any]) -> _Answer:
@@ -321,61 +338,3 @@ def _require_gpus(count: Any) -> float:
     if not given or (count > 1 and count != int(count)):
         raise InvalidValueError(f"Expected gpus_per_worker as 0, a fraction up to 1 or a whole number, got {count!r}.")
     return float(count)
-
-
-def _elsewhere(address: str | None) -> bool:
-    """Whether the cluster is more than what this process starts on this machine."""
-    return (address or os.environ.get(ADDRESS) or "local") != "local"
-
-
-@contextlib.contextmanager
-def _connected(ray: Any, address: str | None, workers: int) -> Iterator[None]:
-    """A context in which this process is part of a cluster: as it was already, of one that is there, or of its own."""
-    if ray.is_initialized():
-        if address is not None:
-            raise InvalidValueError(f"This process has initialised Ray itself: expected no address, got {address!r}.")
-        yield
-        return
-    where = address or os.environ.get(ADDRESS) or "local"
-    _require_open(where)
-    own = {"num_cpus": workers, "include_dashboard": False} if where == "local" else {}
-    with _without_reports():
-        try:
-            ray.init(address=where, **own, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise InvalidValueError(_no_cluster(where, error)) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _require_open(address: str) -> None:
-    """Refuse an address at which nobody listens: Ray asks there for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        raise InvalidValueError(_no_cluster(address, error)) from error
-
-
-def _no_cluster(address: str, error: Exception) -> str:
-    return (
-        f"No Ray cluster could be used at {address!r}: {described(error).rstrip('.')}. Expected an address such as auto "
-        "(on a machine of the cluster), HOST:6379 or ray://HOST:10001."
-    )
-
-
-@contextlib.contextmanager
-def _without_reports() -> Iterator[None]:
-    """A context in which a cluster that is started sends no statistics to anybody, unless the user has said so."""
-    name = "RAY_USAGE_STATS_ENABLED"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, "0")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name, None)
