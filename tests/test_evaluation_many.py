@@ -229,6 +229,39 @@ class TestPiecesInAnyOrder:
         assert found.images == expected.images
         np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
 
+    def test_all_workers_find_layers_by_one_image(self, model: Any, some: np.ndarray) -> None:
+        """The first that can be explained: of others, workers might find others."""
+        tasks: list[Any] = []
+
+        class Caught(Backwards):
+            def __init__(self, make: Any, **options: Any):
+                tasks.append(make)
+                super().__init__(make, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scaled, "Workers", Caught)
+            self.on_workers(model, some, 1, piece=4)
+        one, other = (pickle.loads(pickle.dumps(tasks[0]))() for _ in range(2))
+        damaged = some[:3].copy()
+        damaged[0] = np.nan
+        begin = scaled._begin(one, scaled._Part(0, 0, [(damaged, None)]))
+        np.testing.assert_array_equal(begin, some[1:2])
+        seen: list[np.ndarray] = []
+        explainers = other.compared.explainers
+        for explainer in explainers.values():
+            assert explainer.layer_names is None
+            call = explainer._call
+            explainer._call = lambda images, *rest, call=call, **more: (
+                seen.append(np.asarray(images)),
+                call(images, *rest, **more),
+            )[1]
+        scaled._measure(other, scaled._Part(3, 8, [(some[8:], None)]), begin)
+        for image in seen[:2]:
+            np.testing.assert_array_equal(image, begin)
+        names = {each.layer_names for each in (*explainers.values(), *one.compared.explainers.values())}
+        assert names == {("1",)}
+        assert scaled._begin(other, scaled._Part(0, 0, [(some[:1], None)])) is None, "there is nothing to be found"
+
     def test_given_maps(self, model: Any, some: np.ndarray) -> None:
         maps = np.random.default_rng(2).random((13, 12, 12))
         masks = maps > 0.5

@@ -12,7 +12,8 @@ from fusioncam_core.extras import require
 from fusioncam_core.plugins.loading import load_model, place_model
 from fusioncam_core.scale.workers import PURPOSE
 
-HERE, RAY = "here", "ray"
+PROCESS, RAY = "process", "ray"
+"""What `--engine` is."""
 
 _ON_RAY = ("address", "workers", "gpus_per_worker")
 
@@ -20,12 +21,12 @@ _ON_RAY = ("address", "workers", "gpus_per_worker")
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """The arguments about it."""
     add = parser.add_argument_group("where the work is done").add_argument
-    add("--engine", choices=[HERE, RAY], default=HERE, help="in this process, or on Ray (default: %(default)s)")
-    cluster = "of a Ray cluster (default: RAY_ADDRESS, else one of this machine that is started and ended)"
-    add("--address", metavar="A", help=cluster)
-    add("--workers", type=int, metavar="N", help="workers on Ray, each with a model of its own (default: 2)")
-    shared = "GPUs of each worker on Ray, 0.5 for two that share one (default: 0)"
-    add("--gpus-per-worker", type=float, metavar="F", help=shared)
+    engines = "this process, or workers of a Ray cluster, which read the photographs at the same paths"
+    add("--engine", choices=[PROCESS, RAY], default=PROCESS, help=f"{engines} (default: %(default)s)")
+    add("--workers", type=int, metavar="N", help="of Ray, each with a core and a model (default: 2)")
+    add("--gpus-per-worker", type=float, metavar="G", help="1, or a part for workers that share one (default: none)")
+    there = "of a Ray cluster, such as auto or HOST:6379 (default: RAY_ADDRESS, or one of this machine)"
+    add("--address", metavar="A", help=there)
 
 
 def check_engine(arguments: argparse.Namespace) -> None:
@@ -40,7 +41,7 @@ def check_engine(arguments: argparse.Namespace) -> None:
         return
     for name in _ON_RAY:
         if getattr(arguments, name) is not None:
-            raise InvalidValueError(f"--{name.replace('_', '-')} is for workers on Ray: give --engine ray as well.")
+            raise InvalidValueError(f"--{name.replace('_', '-')} belongs to --engine {RAY}.")
 
 
 def ray_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.common import add_common, complain, load, say
-from fusioncam_core.cli.engine import HERE, ModelOf, add_engine, check_engine, ray_options
+from fusioncam_core.cli.engine import PROCESS, ModelOf, add_engine, check_engine, ray_options
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
@@ -124,10 +124,10 @@ def _evaluated(
 
 def _evaluate(arguments: argparse.Namespace, model: Any) -> Callable[..., Evaluation]:
     """`evaluate`, here or on Ray, but for the model."""
-    if arguments.engine == HERE:
+    if arguments.engine == PROCESS:
         return functools.partial(evaluate, model)
-    make_model = ModelOf(arguments.model, arguments.device)
-    return functools.partial(evaluate_on_ray, make_model, **ray_options(arguments))
+    factory = ModelOf(arguments.model, arguments.device)
+    return functools.partial(evaluate_on_ray, factory, **ray_options(arguments))
 
 
 def _printed(found: Evaluation, table: str, written: list[Path]) -> str:

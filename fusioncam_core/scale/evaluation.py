@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from fusioncam_core.arrays.checks import require_count
+from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.data.progress import Steps, progress_bar
-from fusioncam_core.data.sources import SourceTargets, images_in, length, named, prefetched, read_named, regrouped
+from fusioncam_core.data.sources import (
+    Group,
+    SourceTargets,
+    Unreadable,
+    images_in,
+    length,
+    named,
+    prefetched,
+    read_named,
+    regrouped,
+)
 from fusioncam_core.errors import EmptyMapWarning
 from fusioncam_core.evaluation.answer import Answer, Subject
 from fusioncam_core.evaluation.compared import (
@@ -36,6 +47,7 @@ from fusioncam_core.evaluation.store import Store, opened
 from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.metrics.metric import Metric
+from fusioncam_core.models.inputs import Inputs, map_leaves
 from fusioncam_core.models.steps import skip
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.scale.workers import PURPOSE, Workers
@@ -45,7 +57,7 @@ PIECE = 64
 
 
 def evaluate_on_ray(
-    make_model: Callable[[], Any],
+    factory: Callable[[], Any],
     source: Any,
     methods: Methods = METHODS,
     metrics: Sequence[str | Metric | type[Metric]] = FAITHFULNESS,
@@ -72,8 +84,8 @@ def evaluate_on_ray(
     With `out` the values are those of `evaluate`: what was begun on one machine goes on on Ray, and the reverse.
 
     Args:
-        make_model: called once on each worker: gives the model, as `evaluate` takes it. It travels by pickle, and so do
-            all other arguments: a function of a module that is installed there, or any other function.
+        factory: returns the model, as `evaluate` takes it; it is called once on each worker, and travels there by
+            pickle, as all other arguments do.
         source: as for `evaluate`. It is read here, but for photographs: their paths travel, and have to be files there.
         methods: as for `evaluate`, and so are all arguments that are not listed here.
         metrics: likewise.
@@ -110,7 +122,7 @@ def evaluate_on_ray(
     size, total = require_count(piece, "piece"), length(source)
     with opened(None if out is None else Path(out), wait) as store, told_of(store, out):
         task = _Task(
-            make_model,
+            factory,
             methods,
             measures,
             targets,
@@ -133,7 +145,7 @@ def evaluate_on_ray(
 class _Task:
     """What a worker is told once."""
 
-    make_model: Callable[[], Any]
+    factory: Callable[[], Any]
     methods: Methods
     metrics: tuple[Metric, ...]
     targets: Any
@@ -183,7 +195,7 @@ class _Loaded:
     """The model on a worker, with methods and keys."""
 
     def __init__(self, task: _Task):
-        model = task.make_model()
+        model = task.factory()
         adapter = adapt_model(model, task.backend_options)
         self.task = task
         self.compared = compared_methods(adapter, task.methods, task.layer, task.keywords)
@@ -196,6 +208,32 @@ class _Loaded:
         self.first = next(iter(self.compared.explainers.values()))
         self.targets = SourceTargets(task.targets)
 
+    def groups(self, part: _Part, unreadable: Unreadable) -> Iterator[Group]:
+        """The images of a part."""
+        first, preprocessing = self.first, self.task.preprocessing
+        shared = first.shared
+        return read_named(
+            part.pairs, first.adapter, first.masked_input, shared, preprocessing, unreadable, place=part.start
+        )
+
+    @property
+    def finds_layers(self) -> bool:
+        """Whether a method has not found the layer that it explains."""
+        return any(each.layer_names is None for each in self.compared.explainers.values())
+
+    def explains(self, image: Inputs) -> bool:
+        """Whether all methods that find their layers can explain the image, by which they have found them."""
+        try:
+            inputs = self.first.prepared(image)
+            for each in self.compared.explainers.values():
+                if each.layer_names is None:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", EmptyMapWarning)
+                        each._call(inputs, None, progress=False)
+        except ValueError:  # of this image; another one is tried, and it is told of when it is measured
+            return False
+        return True
+
 
 def _describe(loaded: _Loaded, _: None) -> _Described:
     first = loaded.first
@@ -206,24 +244,31 @@ def _require_maps(loaded: _Loaded, images: int) -> None:
     loaded.compared.require_maps(images)
 
 
-def _measure(loaded: _Loaded, part: _Part) -> _Found:
-    """Explain and measure a part, but for what is known."""
-    task, first, steps = loaded.task, loaded.first, _Counted()
-    notes = Notes(task.known)
+def _begin(loaded: _Loaded, part: _Part) -> Inputs | None:
+    """The first image that all methods can explain, if there are layers to be found; None if there are none."""
+    if not loaded.finds_layers:
+        return None
+    groups = loaded.groups(part, lambda *_: None)
+    images = (group.rows(number, number + 1).inputs for group in groups for number in range(len(group.names)))
+    return next((map_leaves(to_numpy, image) for image in images if loaded.explains(image)), None)
+
+
+def _measure(loaded: _Loaded, part: _Part, begin: Inputs | None) -> _Found:
+    """Explain and measure a part, but for what is known.
+
+    Args:
+        loaded: on this worker.
+        part: of the source.
+        begin: an image by which all workers find the same layers.
+    """
+    task, steps, notes = loaded.task, _Counted(), Notes(loaded.task.known)
+    if begin is not None and loaded.finds_layers:
+        loaded.explains(begin)
     run = Run(loaded.compared, task.metrics, task.ground_truth, loaded.keys, notes)
-    groups = read_named(
-        part.pairs,
-        first.adapter,
-        first.masked_input,
-        first.shared,
-        task.preprocessing,
-        run.unreadable,
-        place=part.start,
-    )
-    size = together(first)
+    size = together(loaded.first)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmptyMapWarning)
-        for group in regrouped(groups, lambda _: size):
+        for group in regrouped(loaded.groups(part, run.unreadable), lambda _: size):
             run.group(group, loaded.targets, steps)
     return _Found(notes.told, steps.done, steps.skipped, run.seen)
 
@@ -265,7 +310,10 @@ class _Driver:
         bar = progress_bar(None if self._total is None else self._total * len(methods), "Evaluating", progress)
         ahead = prefetched(self._parts(described), prefetch)
         with bar as advance, contextlib.closing(ahead):
-            for part, found in self._workers.each(_measure, ahead):
+            first = next(ahead, None)
+            begin = None if first is None else self._workers.first(_begin, first)
+            measure = functools.partial(_measure, begin=begin)
+            for part, found in self._workers.each(measure, itertools.chain([] if first is None else [first], ahead)):
                 collected.take(part.number, found.told)
                 seen = max(seen, found.seen)
                 advance(found.done)
