@@ -297,8 +297,8 @@ def _unpacked(packed: bytes) -> Callable[[], Any]:
         made: Callable[[], Any] = pickle.loads(packed)
     except Exception as error:  # modules of the user's are imported
         raise WorkerError(
-            f"A worker cannot load what it was sent: {described(error).rstrip('.')}. Expected the modules that it needs "
-            "to be there as well: install them, or give their folder as working_dir in Ray's runtime_env."
+            f"A worker cannot load what it was sent: {described(error).rstrip('.')}. Expected the modules "
+            "that it needs to be there as well: install them, or give their folder as working_dir in Ray's runtime_env."
         ) from error
     return made
 
