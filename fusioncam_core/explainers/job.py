@@ -18,8 +18,8 @@ import numpy as np
 from fusioncam_core.arrays.checks import require_count, require_size, require_size_of, require_word
 from fusioncam_core.arrays.words import resize
 from fusioncam_core.data.progress import Steps
-from fusioncam_core.data.sources import Group, SourceTargets, prefetched, read, regrouped
-from fusioncam_core.errors import EmptyMapWarning, InvalidValueError
+from fusioncam_core.data.sources import Group, SourceTargets, image_words, prefetched, read, regrouped
+from fusioncam_core.errors import EmptyMapWarning, InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.dataset import LeftOut, OnError, _of_group, _together
 from fusioncam_core.explainers.diagnostics import images_called, warn_of_empty_maps
 from fusioncam_core.explainers.options import KeptMaps
@@ -132,6 +132,16 @@ def _explained_all(explainer: Explainer, images: Any, targets: Any) -> int:
     return sum(1 for _ in explainer.explain_many(images, targets, progress=False))
 
 
+def made_by(factory: Callable[[], Any]) -> Explainer:
+    """The explainer that a function returns."""
+    explainer = factory()
+    if not hasattr(explainer, "explain_many"):
+        kind = type(explainer).__name__
+        raise InvalidTypeError(f"Expected a function that returns an explainer, got one that returns a {kind}.")
+    found: Explainer = explainer
+    return found
+
+
 class Job:
     """What is done with each piece of a source, where the model is.
 
@@ -169,12 +179,13 @@ class Job:
             explainer.shared,
             self.asked.preprocessing,
             explainer.adapter.execution.batch_size,
-            self._not_read,
+            self.not_read,
             strict=self.asked.on_error == "raise",
         )
         return (moved(group, start) for group in found)
 
-    def _not_read(self, name: str, reason: str) -> None:
+    def not_read(self, name: str, reason: str) -> None:
+        """Told of an image that could not be read, which is left out of the groups; in the order of images."""
         if self.asked.on_error == "raise":
             raise InvalidValueError(reason)
         self._unreadable.append(reason)
@@ -269,7 +280,8 @@ class Job:
             if self.asked.on_error == "raise":
                 single.tell("raise")
             return Skipped(single.place, str(single.error))
-        with warnings.catch_warnings(record=True) as seen, images_called([f"image {single.indices[0]}"]):
+        words = image_words(single.indices[0], single.names[0] if single.names else None)
+        with warnings.catch_warnings(record=True) as seen, images_called([words]):
             warnings.simplefilter("always")
             warn_of_empty_maps(single)
         return Explained(single, self._kept_maps(single), [str(each.message) for each in seen])

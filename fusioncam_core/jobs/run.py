@@ -258,7 +258,7 @@ def fill(
     """
     images = skipped = 0
     for each in explained:
-        for row in _rows(each, paths, class_names):
+        for row in rows_for(each, paths, class_names):
             writer.add(row)
         images += 1
         skipped += isinstance(each, Skipped)
@@ -267,9 +267,10 @@ def fill(
     return Count(images, skipped)
 
 
-def _rows(
+def rows_for(
     each: Explained | Skipped, paths: Mapping[int, str], class_names: Sequence[str] | None
 ) -> Iterator[dict[str, Any]]:
+    """The rows of one image. Arguments as for `fill`."""
     if isinstance(each, Skipped):
         yield skipped_row(each.place, paths.get(each.place), each.reason)
         return

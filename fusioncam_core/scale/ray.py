@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.data.progress import Steps
 from fusioncam_core.data.sources import Group, read
-from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.explainers.base import Explainer
-from fusioncam_core.explainers.job import NOTHING, Asked, Job
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.explainers.job import NOTHING, Asked, Job, made_by
 from fusioncam_core.jobs.manifest import Manifest
 from fusioncam_core.jobs.pieces import Piece, Pieces, moved
 from fusioncam_core.jobs.run import Count, fill, require_folder, run
@@ -29,6 +28,7 @@ from fusioncam_core.scale.workers import Workers
 from fusioncam_core.stores.fingerprints import Fingerprints
 
 if TYPE_CHECKING:
+    from fusioncam_core.explainers.base import Explainer
     from fusioncam_core.explainers.dataset import OnError
     from fusioncam_core.explainers.options import KeptMaps
     from fusioncam_core.jobs.run import JobResult
@@ -88,12 +88,7 @@ def explain_to(
 
 
 def _made(factory: Callable[[], Explainer], asked: Asked) -> Job:
-    explainer = factory()
-    if not isinstance(explainer, Explainer):
-        raise InvalidTypeError(
-            f"Expected a factory that returns an explainer, got a {type(explainer).__name__} from it."
-        )
-    return Job(explainer, asked)
+    return Job(made_by(factory), asked)
 
 
 def job_on_ray(

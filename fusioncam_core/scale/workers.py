@@ -142,8 +142,8 @@ class Workers(Generic[Held]):
         there = self._ray.cluster_resources().get("GPU", 0)
         if self._gpus > there and not elsewhere(self._address):
             raise InvalidValueError(
-                f"Expected as many GPUs a worker as there are, got gpus_per_worker={self._gpus:g}, and Ray sees "
-                f"{there:g} here: leave it out, or give the address of a cluster that has some."
+                f"Expected gpus_per_worker of at most the GPUs that Ray sees on this machine, {there:g}, got "
+                f"{self._gpus:g}: leave it out, or give the address of a cluster."
             )
 
     def _await_any(self, busy: Iterable[Any]) -> Any:
@@ -297,8 +297,8 @@ def _unpacked(packed: bytes) -> Callable[[], Any]:
         made: Callable[[], Any] = pickle.loads(packed)
     except Exception as error:  # modules of the user's are imported
         raise WorkerError(
-            f"A worker cannot load what it was sent: {described(error).rstrip('.')}. Expected the modules that it needs to "
-            "be there as well: install them, or give their folder as working_dir in Ray's runtime_env."
+            f"A worker cannot load what it was sent: {described(error).rstrip('.')}. Expected the modules "
+            "that it needs to be there as well: install them, or give their folder as working_dir in Ray's runtime_env."
         ) from error
     return made
 
