@@ -212,6 +212,16 @@ class TestWhatIsGiven:
         assert main(["evaluate", "photos/*.png", *model("never"), "--engine", "ray"]) == 2
         assert errors(capsys) == ['fusioncam: error: Working on Ray needs ray: pip install "fusioncam[ray]"']
 
+    def test_evaluate_wants_a_number_of_workers(self, capsys, monkeypatch):
+        monkeypatch.setattr("fusioncam_core.scale.workers.require", lambda *_: None)
+        command = ["evaluate", "photos/*.png", *model("never"), "--engine", "ray"]
+        assert main([*command, "--workers", "0"]) == 2
+        assert main([*command, "--gpus-per-worker", "1.5"]) == 2
+        said = errors(capsys)
+        assert "workers" in said[0]
+        assert "gpus_per_worker" in said[1]
+        assert len(said) == 2
+
     def test_evaluate_asks_workers(self, capsys, monkeypatch):
         """What they are told; with Ray itself in test_ray_evaluate.py."""
         told = {}
@@ -221,7 +231,7 @@ class TestWhatIsGiven:
             return evaluate(factory(), source, *arguments, **keywords)
 
         monkeypatch.setattr("fusioncam_core.cli.evaluate.evaluate_on_ray", on_ray)
-        monkeypatch.setattr("fusioncam_core.cli.engine.require", lambda *_: None)
+        monkeypatch.setattr("fusioncam_core.scale.workers.require", lambda *_: None)
         command = ["evaluate", "photos/*.png", *model(), "--methods", "grad-cam", "--metrics", "complexity"]
         assert main([*command, "--engine", "ray", "--workers", "3", "--gpus-per-worker", "0.5", "--out", "found"]) == 0
         assert "Sequential: 2 images" in capsys.readouterr().out

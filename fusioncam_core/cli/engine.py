@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fusioncam_core.errors import InvalidValueError, PreprocessingWarning
-from fusioncam_core.extras import require
 from fusioncam_core.plugins.loading import load_model, place_model
-from fusioncam_core.scale.workers import PURPOSE
 
 PROCESS, RAY = "process", "ray"
 """What `--engine` is."""
 
-_ON_RAY = ("address", "workers", "gpus_per_worker")
+_RAYS = ("workers", "gpus_per_worker", "address")
+"""Options of Ray, which are None when they are not given."""
+
+_QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed"}
+"""Keeps Ray from writing a paragraph about what we say in a line; read when it is imported."""
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """The arguments about it."""
-    add = parser.add_argument_group("where the work is done").add_argument
-    engines = "this process, or workers of a Ray cluster, which read the photographs at the same paths"
+def add_engine(add: Callable[..., Any], what: str) -> None:
+    """The arguments about it.
+
+    Args:
+        add: a parser's, or a group's, `add_argument`.
+        what: is done.
+    """
+    engines = f"what {what}: this process, or workers of a Ray cluster, which read the photographs at the same paths"
     add("--engine", choices=[PROCESS, RAY], default=PROCESS, help=f"{engines} (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="of Ray, each with a core and a model (default: 2)")
     add("--gpus-per-worker", type=float, metavar="G", help="1, or a part for workers that share one (default: none)")
@@ -30,23 +38,26 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def check_engine(arguments: argparse.Namespace) -> None:
-    """Refuse options for Ray without it, before a model is loaded.
+    """Refuse what Ray's options say, before a model is loaded.
 
     Raises:
-        InvalidValueError: naming the first.
+        InvalidValueError: for one without Ray, or for no number of workers or GPUs.
         MissingExtra: Ray is asked for, and not installed.
     """
+    given = [f"--{name.replace('_', '-')}" for name in _RAYS if getattr(arguments, name) is not None]
+    if arguments.engine == PROCESS and given:
+        raise InvalidValueError(f"{given[0]} belongs to --engine {RAY}.")
     if arguments.engine == RAY:
-        require("ray", PURPOSE, "ray")
-        return
-    for name in _ON_RAY:
-        if getattr(arguments, name) is not None:
-            raise InvalidValueError(f"--{name.replace('_', '-')} belongs to --engine {RAY}.")
+        from fusioncam_core.scale.workers import Workers  # with what few commands need
+
+        Workers(object, **ray_options(arguments))
 
 
 def ray_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those that are given, as functions for Ray take them."""
-    return {name: getattr(arguments, name) for name in _ON_RAY if getattr(arguments, name) is not None}
+    """Those that are given, as functions for Ray take them; what Ray says itself is made less of."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    return {name: value for name in _RAYS if (value := getattr(arguments, name)) is not None}
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="for another evaluation that fills the folder (default: %(default)g)",
     )
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
-    add_engine(parser)
+    add_engine(parser.add_argument_group("where the work is done").add_argument, "evaluates")
     add_common(parser, run)
 
 

@@ -16,7 +16,8 @@ from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.classes import targets_given
 from fusioncam_core.cli.common import add_common, complain, load, say, sides_in
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
-from fusioncam_core.cli.job import RAY, add_job, asked_of, check_job, job_here, job_on_ray, run_job
+from fusioncam_core.cli.engine import RAY
+from fusioncam_core.cli.job import add_job, asked_of, check_job, job_here, job_on_ray, run_job
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.cli.report import add_report
 from fusioncam_core.cli.work import NO_INDEX, Work

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fusioncam_core.cli.classes import numbered
 from fusioncam_core.cli.common import announce, complain, say, sides_in
 from fusioncam_core.cli.drawing import refuse_drawing
+from fusioncam_core.cli.engine import RAY, add_engine, check_engine, ray_options
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.jobs.table import PURPOSE
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 
 MADE, NONE = "made", "none"
 """What `--job-maps` is besides a size."""
-
-PROCESS, RAY = "process", "ray"
-"""What `--engine` is."""
-
-_RAYS = ("workers", "gpus_per_worker", "address")
-"""Options of Ray, which are None when they are not given."""
-
-_QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed"}
-"""Keeps Ray from writing a paragraph about what we say in a line; read when it is imported."""
 
 _OTHERS: dict[str, Any] = {
     "report": None,
@@ -55,12 +46,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     add(
         "--job-piece", type=int, default=1000, metavar="N", help="photographs in a file of a job (default: %(default)s)"
     )
-    engines = "what does a job: this process, or workers of a Ray cluster, which read the photographs at the same paths"
-    add("--engine", choices=[PROCESS, RAY], default=PROCESS, help=f"{engines} (default: %(default)s)")
-    add("--workers", type=int, metavar="N", help="of Ray, each with a core and a model (default: 2)")
-    add("--gpus-per-worker", type=float, metavar="G", help="1, or a part for workers that share one (default: none)")
-    there = "of a Ray cluster, such as auto or HOST:6379 (default: RAY_ADDRESS, or one of this machine)"
-    add("--address", metavar="A", help=there)
+    add_engine(add, "does a job")
 
 
 def _maps(text: str) -> Any:
@@ -79,9 +65,7 @@ def check_job(arguments: argparse.Namespace) -> None:
         InvalidValueError: naming the first.
         MissingExtra: pyarrow or Ray is not installed.
     """
-    given = [f"--{name.replace('_', '-')}" for name in _RAYS if getattr(arguments, name) is not None]
-    if arguments.engine == PROCESS and given:
-        raise InvalidValueError(f"{given[0]} belongs to --engine {RAY}.")
+    check_engine(arguments)
     if not arguments.job:
         if arguments.engine == RAY:
             raise InvalidValueError(f"--engine {RAY} does jobs: expected --job as well.")
@@ -91,8 +75,6 @@ def check_job(arguments: argparse.Namespace) -> None:
             raise InvalidValueError(f"--{name.replace('_', '-')} does not go with --job, which writes rows alone.")
     refuse_drawing(arguments)
     require("pyarrow", PURPOSE, "jobs")
-    if arguments.engine == RAY:
-        workers_of(arguments, object)
 
 
 def workers_of(arguments: argparse.Namespace, make: Callable[[], Any]) -> Workers[Any]:
@@ -104,10 +86,7 @@ def workers_of(arguments: argparse.Namespace, make: Callable[[], Any]) -> Worker
     """
     from fusioncam_core.scale.workers import Workers  # with what few commands need
 
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    given = {name: value for name in _RAYS if (value := getattr(arguments, name)) is not None}
-    return Workers(make, **given)
+    return Workers(make, **ray_options(arguments))
 
 
 def asked_of(arguments: argparse.Namespace, loaded: LoadedModel, preprocessing: Callable[[Any], Any]) -> Asked:
