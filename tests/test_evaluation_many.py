@@ -219,6 +219,16 @@ class TestPiecesInAnyOrder:
         np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
         np.testing.assert_allclose(found.curves["insertion"], expected.curves["insertion"], atol=2e-6)
 
+    def test_nothing_is_done_twice(self, model: Any, some: np.ndarray, tmp_path: Path) -> None:
+        """There, here, and there again."""
+        found = self.on_workers(model, some, 1, piece=4, out=tmp_path)
+        kept = (tmp_path / "values.jsonl").read_bytes()
+        here = evaluate(model, some, COMPARED, METRICS, 1, out=tmp_path, **OPTIONS)
+        there = self.on_workers(model, some, 1, piece=3, out=tmp_path)
+        assert (tmp_path / "values.jsonl").read_bytes() == kept
+        np.testing.assert_array_equal(here.values, found.values)
+        np.testing.assert_array_equal(there.values, found.values)
+
     def test_batches_of_a_loader(self, model: Any, some: np.ndarray) -> None:
         """Of one image, of several, and of more than a piece."""
         parts = np.split(some, [1, 3, 10])
