@@ -47,7 +47,8 @@ class Evaluation:
         methods: (M) names.
         metrics: (L) the metrics, with their options.
         values: (M, L, N) the value of every image; NaN where it is undefined.
-        curves: by metric, for those that follow a curve: (M, N, n) the curves at `fractions` (n,).
+        curves: by metric, for those that follow a curve: (M, N, n) the curves at `fractions` (n,). Those of many
+            images, more than 16 MiB, are read from the file of values when they are asked for.
         fractions: by metric.
         reference: the method that others are compared with.
         problems: what is missing, and why.
