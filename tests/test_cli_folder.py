@@ -226,7 +226,7 @@ class TestWhatIsGiven:
         """What they are told; with Ray itself in test_ray_evaluate.py."""
         told = {}
 
-        def on_ray(factory, source, *arguments, workers, gpus_per_worker, **keywords):
+        def on_ray(factory, source, *arguments, workers=2, gpus_per_worker=0, **keywords):
             told.update(workers=workers, gpus=gpus_per_worker, factory=factory, out=keywords["out"])
             return evaluate(factory(), source, *arguments, **keywords)
 
@@ -237,6 +237,18 @@ class TestWhatIsGiven:
         assert "Sequential: 2 images" in capsys.readouterr().out
         assert (told["workers"], told["gpus"], told["out"]) == (3, 0.5, "found")
         assert pickle.loads(pickle.dumps(told["factory"])) == ModelOf(model()[1], None)
+        assert main([*command, "--engine", "ray", "--device", "nowhere"]) == 2, "the worker has no such device"
+        assert "nowhere" in errors(capsys)[0]
+
+    def test_evaluate_leaves_devices_to_workers(self, monkeypatch):
+        def on_ray(factory, *_, **keywords):
+            assert factory == ModelOf(model()[1], "cuda:7")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("fusioncam_core.cli.evaluate.evaluate_on_ray", on_ray)
+        monkeypatch.setattr("fusioncam_core.scale.workers.require", lambda *_: None)
+        command = ["evaluate", "photos/*.png", *model(), "--engine", "ray", "--device", "cuda:7"]
+        assert main(command) == 130
 
 
 class TestBeforeTheModel:

@@ -60,6 +60,11 @@ def ray_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in _RAYS if (value := getattr(arguments, name)) is not None}
 
 
+def as_here(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The arguments for this process: the device is the workers' where there are any, and may be theirs alone."""
+    return argparse.Namespace(**{**vars(arguments), **({"device": None} if arguments.engine == RAY else {})})
+
+
 @dataclass(frozen=True)
 class ModelOf:
     """Loads a model on a worker.

@@ -11,7 +11,7 @@ from typing import Any
 
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.common import add_common, complain, load, say
-from fusioncam_core.cli.engine import PROCESS, ModelOf, add_engine, check_engine, ray_options
+from fusioncam_core.cli.engine import PROCESS, ModelOf, add_engine, as_here, check_engine, ray_options
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     require("matplotlib.figure", "Drawing pictures")
     check_engine(arguments)
     require_place(arguments.out, inputs=files)
-    loaded, preprocessing = load(arguments)
+    loaded, preprocessing = load(as_here(arguments))
     try:
         found = _evaluated(arguments, loaded, preprocessing, files)
     except KeyboardInterrupt as error:
