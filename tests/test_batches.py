@@ -139,7 +139,9 @@ class TestRefused:
 
     def test_contents_of_files_without_preprocessing(self) -> None:
         given = {"id": [0], "image": [png(np.zeros((4, 4), np.uint8))]}
-        with pytest.raises(TypeError, match="'image' has contents of files: expected preprocessing= for them, got none"):
+        with pytest.raises(
+            TypeError, match="'image' has contents of files: expected preprocessing= for them, got none"
+        ):
             ExplainBatches(photographs)(given)
 
     def test_a_factory_of_something_else(self) -> None:

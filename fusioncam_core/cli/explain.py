@@ -110,11 +110,12 @@ def run(arguments: argparse.Namespace) -> int:
     paths = _checked(arguments)
     watched = _progress(arguments.no_progress, several=len(paths) > 1, reports=not arguments.job)
     if arguments.engine == RAY:
-        make = functools.partial(_job, arguments)
+        make = functools.partial(_job, arguments, len(paths))
         return run_job(arguments, lambda: job_on_ray(arguments, paths, make, watched[0]))
     loaded, preprocessing = load(arguments)
     if arguments.job:
-        explainer, asked = _explainer(arguments, loaded, False), asked_of(arguments, loaded, preprocessing)
+        explainer = _explainer(arguments, loaded, False)
+        asked = asked_of(arguments, loaded, preprocessing, len(paths))
         return run_job(arguments, lambda: job_here(arguments, paths, explainer, asked, watched[0]))
     work = Work(arguments, paths, loaded, preprocessing, _explainer(arguments, loaded, watched[1]))
     Path(arguments.out).mkdir(parents=True, exist_ok=True)
@@ -215,12 +216,12 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
-def _job(arguments: argparse.Namespace) -> Job:
-    """What a job does with photographs, where it is done."""
+def _job(arguments: argparse.Namespace, photographs: int) -> Job:
+    """What a job does with so many photographs, where it is done."""
     from fusioncam_core.explainers.job import Job  # with what few commands need
 
     loaded, preprocessing = load(arguments)
-    return Job(_explainer(arguments, loaded, False), asked_of(arguments, loaded, preprocessing))
+    return Job(_explainer(arguments, loaded, False), asked_of(arguments, loaded, preprocessing, photographs))
 
 
 def _explainer(arguments: argparse.Namespace, loaded: LoadedModel, progress: bool | None) -> Explainer:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fusioncam_core.cli.classes import numbered
 from fusioncam_core.cli.common import announce, complain, say, sides_in
 from fusioncam_core.cli.drawing import refuse_drawing
@@ -89,12 +91,17 @@ def workers_of(arguments: argparse.Namespace, make: Callable[[], Any]) -> Worker
     return Workers(make, **ray_options(arguments))
 
 
-def asked_of(arguments: argparse.Namespace, loaded: LoadedModel, preprocessing: Callable[[Any], Any]) -> Asked:
-    """What becomes of the photographs."""
+def asked_of(
+    arguments: argparse.Namespace, loaded: LoadedModel, preprocessing: Callable[[Any], Any], photographs: int
+) -> Asked:
+    """What becomes of so many photographs."""
     from fusioncam_core.explainers.job import Asked  # likewise
 
+    targets = numbered(arguments.targets, loaded.class_names)
+    if isinstance(targets, list):  # the same for all photographs
+        targets = targets[0] if len(targets) == 1 else np.tile(targets, (photographs, 1))
     return Asked(
-        numbered(arguments.targets, loaded.class_names),
+        targets,
         preprocessing,
         loaded.class_names,
         arguments.job_maps,

@@ -43,7 +43,7 @@ class ExplainBatches:
             batch before it has no such columns.
 
     Raises:
-        TypeError, ValueError: as for `Explainer.explain_to`; for targets of single images, and columns that are missing.
+        TypeError, ValueError: as for `Explainer.explain_to`; for targets of single images, and missing columns.
         MissingExtra: pyarrow is not installed.
 
     Examples:
