@@ -106,7 +106,7 @@ def test_memory_is_that_of_the_values(tmp_path: Path, record_property: Callable[
 @needs_proc
 def test_what_is_missing_takes_a_sentence(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """Images with NaN, of which the methods say so one by one."""
-    images = IMAGES // 4
+    images = max(IMAGES // 4, 2 * FIRST)
     found = grown(tmp_path / "out", images, "damaged")
     assert (found.shape, found.problems, found.curves) == ([2, 3, images], 2 * images, 0)
     record_property("MB after the first thousand", round(found.coming, 1))
