@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 torch = pytest.importorskip("torch")
 
 from fusioncam_core import Preprocessing, evaluate  # noqa: E402
@@ -65,11 +65,12 @@ class Fatal:
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One for all tests: its processes take seconds to start."""
-    ray = pytest.importorskip("ray")
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the workers import this file
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
 
 
 def on_ray(source: Any, targets: Any = None, **options: Any) -> Any:
