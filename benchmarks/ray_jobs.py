@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as parquet
-import ray
 import torch
 
 from fusioncam_core import GradCAM
@@ -133,6 +132,8 @@ def waits(seconds: float, size: int, held: Any, item: int) -> bytes:
 
 def scaled(out: Path, seconds: float, size: int, pieces: int) -> None:
     """Print how long pieces take by ever more workers that wait, and what the model says of it."""
+    import ray  # behind what it reads of the environment
+
     path = out / "piece"
     write = statistics.median(_written(path, size) for _ in range(9))
     print(f"{pieces} pieces of {seconds:g} s and {size / 1e6:.1f} MB, of which writing takes {write * 1000:.1f} ms\n")
@@ -170,6 +171,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=128)
     parser.add_argument("--only", choices=["compared", "scaled"])
     given = parser.parse_args()
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
     given.out.mkdir(parents=True, exist_ok=True)
     if given.only != "scaled":
         compared(given.out, given.images, given.rounds)

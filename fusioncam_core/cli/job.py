@@ -97,7 +97,7 @@ def asked_of(
     """What becomes of so many photographs."""
     from fusioncam_core.explainers.job import Asked  # likewise
 
-    targets = numbered(arguments.targets, loaded.class_names)
+    targets: Any = numbered(arguments.targets, loaded.class_names)
     if isinstance(targets, list):  # the same for all photographs
         targets = targets[0] if len(targets) == 1 else np.tile(targets, (photographs, 1))
     return Asked(

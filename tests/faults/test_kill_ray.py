@@ -22,7 +22,7 @@ def test_kills(tmp_path: Path) -> None:
     command = [sys.executable, str(DRIVER), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout[done.stdout.index("{") :])
+    found = json.loads(done.stdout[done.stdout.index('{"worker"') :])
     for name in ("worker", "driver"):
         assert found[name]["equal"], name
         assert found[name]["left"] == ["_job.json", "_job.lock"], name
