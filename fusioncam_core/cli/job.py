@@ -67,10 +67,10 @@ def check_job(arguments: argparse.Namespace) -> None:
         InvalidValueError: naming the first.
         MissingExtra: pyarrow or Ray is not installed.
     """
+    if arguments.engine == RAY and not arguments.job:
+        raise InvalidValueError(f"--engine {RAY} does jobs: expected --job as well.")
     check_engine(arguments)
     if not arguments.job:
-        if arguments.engine == RAY:
-            raise InvalidValueError(f"--engine {RAY} does jobs: expected --job as well.")
         return
     for name, unset in _OTHERS.items():
         if getattr(arguments, name) != unset:
