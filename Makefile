@@ -99,6 +99,8 @@ test-all: QUICKLY :=
 test-all: test  ## Run the slow and redundant variants as well, and test the wheel in fresh environments
 	$(INSTALL) playwright axe-playwright-python
 	$(CHECK) -rs tests/test_report_browser.py
+	$(INSTALL) --editable '.[ray]'
+	$(CHECK) tests/test_ray.py tests/test_ray_evaluate.py tests/faults/test_kill_ray.py
 	$(CACHED) .ci/test-wheel --fresh
 	PYTHON="$(PYTHON)" .ci/test-pythons
 

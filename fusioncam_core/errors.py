@@ -60,6 +60,10 @@ class CannotWriteError(FusionCamError, OSError):
         return f"{self.filename}: {self.strerror}"
 
 
+class WorkerError(FusionCamError, RuntimeError):
+    """Work on other machines failed for a reason that is none of ours; its notes have the traceback from there."""
+
+
 class PhotographError(InvalidValueError):
     """Something is wrong with one photograph, and with no other."""
 

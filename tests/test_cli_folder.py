@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import sys
 import time
 
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusioncam_core import Preprocessing
+from absence import hide
+from fusioncam_core import Preprocessing, evaluate
 from fusioncam_core.cli import explain, main, work
+from fusioncam_core.cli.engine import ModelOf
 from fusioncam_core.cli.photographs import photographs_given
 from fusioncam_core.cli.preprocess import PRESETS, preprocess_parts, preprocessing_of
 from fusioncam_core.data.class_names import read_class_names
@@ -198,6 +201,54 @@ class TestWhatIsGiven:
         assert "Sequential: 2 images" in capsys.readouterr().out
         assert main(["evaluate", "gone.png", *model("never")]) == 2
         assert errors(capsys) == ["fusioncam: error: gone.png: there is no such file."]
+
+    @pytest.mark.parametrize("option", [("--workers", "3"), ("--address", "auto"), ("--gpus-per-worker", "0.5")])
+    def test_evaluate_takes_workers_on_ray_alone(self, option, capsys):
+        assert main(["evaluate", "photos/*.png", *model("never"), *option]) == 2
+        assert errors(capsys) == [f"fusioncam: error: {option[0]} belongs to --engine ray."]
+
+    def test_evaluate_on_ray_without_ray(self, capsys, monkeypatch):
+        hide("ray", monkeypatch)
+        assert main(["evaluate", "photos/*.png", *model("never"), "--engine", "ray"]) == 2
+        assert errors(capsys) == ['fusioncam: error: Working on Ray needs ray: pip install "fusioncam[ray]"']
+
+    def test_evaluate_wants_a_number_of_workers(self, capsys, monkeypatch):
+        monkeypatch.setattr("fusioncam_core.scale.workers.require", lambda *_: None)
+        command = ["evaluate", "photos/*.png", *model("never"), "--engine", "ray"]
+        assert main([*command, "--workers", "0"]) == 2
+        assert main([*command, "--gpus-per-worker", "1.5"]) == 2
+        said = errors(capsys)
+        assert "workers" in said[0]
+        assert "gpus_per_worker" in said[1]
+        assert len(said) == 2
+
+    def test_evaluate_asks_workers(self, capsys, monkeypatch):
+        """What they are told; with Ray itself in test_ray_evaluate.py."""
+        told = {}
+
+        def on_ray(factory, source, *arguments, workers=2, gpus_per_worker=0, **keywords):
+            told.update(workers=workers, gpus=gpus_per_worker, factory=factory, out=keywords["out"])
+            return evaluate(factory(), source, *arguments, **keywords)
+
+        monkeypatch.setattr("fusioncam_core.cli.evaluate.evaluate_on_ray", on_ray)
+        monkeypatch.setattr("fusioncam_core.scale.workers.require", lambda *_: None)
+        command = ["evaluate", "photos/*.png", *model(), "--methods", "grad-cam", "--metrics", "complexity"]
+        assert main([*command, "--engine", "ray", "--workers", "3", "--gpus-per-worker", "0.5", "--out", "found"]) == 0
+        assert "Sequential: 2 images" in capsys.readouterr().out
+        assert (told["workers"], told["gpus"], told["out"]) == (3, 0.5, "found")
+        assert pickle.loads(pickle.dumps(told["factory"])) == ModelOf(model()[1], None)
+        assert main([*command, "--engine", "ray", "--device", "nowhere"]) == 2, "the worker has no such device"
+        assert "nowhere" in errors(capsys)[0]
+
+    def test_evaluate_leaves_devices_to_workers(self, monkeypatch):
+        def on_ray(factory, *_, **keywords):
+            assert factory == ModelOf(model()[1], "cuda:7")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("fusioncam_core.cli.evaluate.evaluate_on_ray", on_ray)
+        monkeypatch.setattr("fusioncam_core.scale.workers.require", lambda *_: None)
+        command = ["evaluate", "photos/*.png", *model(), "--engine", "ray", "--device", "cuda:7"]
+        assert main(command) == 130
 
 
 class TestBeforeTheModel:

@@ -140,6 +140,15 @@ class TestPValues:
             monkeypatch.setattr(statistics, "DRAWN_AT_ONCE", at_once)
             assert p_value(values) == expected
 
+    def test_drawn_signs_are_summed_as_written(self) -> None:
+        """The same draws, as an array of signs, and their sums as a product."""
+        values = np.random.default_rng(6).normal(0.1, 1, 200)
+        drawn = np.random.default_rng(SEED).integers(0, 2, (RESAMPLES, 200))
+        sums = (1.0 - 2.0 * drawn) @ np.abs(values)
+        beyond = (np.abs(sums) >= abs(values.sum())).sum()
+        assert 0.01 < p_value(values) < 0.99
+        assert p_value(values) == (beyond + 1) / (RESAMPLES + 1)
+
     def test_as_often_below_a_level_as_it_says(self) -> None:
         generator = np.random.default_rng(5)
         found = np.array([p_value(generator.normal(size=10)) for _ in range(400)])

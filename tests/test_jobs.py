@@ -221,6 +221,35 @@ class TestFiles:
         assert found[1]["map_shape"] == [4, 4]
         assert main([*command, "--report", "page.html"]) == 2
         assert "--report does not go with --job" in capsys.readouterr().err
+        for targets, classes in (("d", {3}), ("b,d", {1, 3})):
+            assert main([*command, "--targets", targets, "--out", targets]) == 1
+            assert {row["class"] for row in rows(tmp_path / targets) if not row["error"]} == classes
+        assert len(rows(tmp_path / "b,d")) == 7 * 2 + 2
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            (["--job", "--workers", "2"], "--workers belongs to --engine ray."),
+            (["--job", "--address", "auto"], "--address belongs to --engine ray."),
+            (["--engine", "ray"], "--engine ray does jobs: expected --job as well."),
+            (["--job", "--engine", "ray"], 'Working on Ray needs ray: pip install "fusioncam[ray]"'),
+        ],
+    )
+    def test_options_of_ray(
+        self,
+        folder: Path,
+        tmp_path: Path,
+        given: list[str],
+        words: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        hide("ray", monkeypatch)
+        out = str(tmp_path / "out")
+        command = ["explain", str(folder), "--model", "python:nowhere:load", "--method", "grad-cam", "--out", out]
+        assert main([*command, *given]) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 class TestGoingOn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.common import add_common, complain, load, say
+from fusioncam_core.cli.engine import PROCESS, ModelOf, add_engine, as_here, check_engine, ray_options
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
@@ -21,6 +23,7 @@ from fusioncam_core.evaluation.runner import WAIT, evaluate
 from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.plugins.loaded_model import LoadedModel
+from fusioncam_core.scale.evaluation import evaluate_on_ray
 
 _OPTIONS = ("budget", "tolerance", "percentile", "contributions", "variant", "baseline")
 
@@ -61,6 +64,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="for another evaluation that fills the folder (default: %(default)g)",
     )
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
+    add_engine(parser.add_argument_group("where the work is done").add_argument, "evaluates")
     add_common(parser, run)
 
 
@@ -75,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     files = _files(arguments.photographs, Path(arguments.out))
     require("matplotlib.figure", "Drawing pictures")
+    check_engine(arguments)
     require_place(arguments.out, inputs=files)
-    loaded, preprocessing = load(arguments)
+    loaded, preprocessing = load(as_here(arguments))
     try:
         found = _evaluated(arguments, loaded, preprocessing, files)
     except KeyboardInterrupt as error:
@@ -97,8 +102,7 @@ def _evaluated(
     # The photographs of a folder are named in it; unless our own pictures lie there, which are none of them.
     whole = len(given) == 1 and given[0].is_dir() and files == photographs(given[0])
     targets = None if arguments.labels is None else read_labels(arguments.labels, files, loaded.class_names)
-    return evaluate(
-        loaded.model,
+    return _evaluate(arguments, loaded.model)(
         given[0] if whole else files,
         arguments.methods or METHODS,
         arguments.metrics or FAITHFULNESS,
@@ -116,6 +120,14 @@ def _evaluated(
         batch_size="auto" if arguments.batch_size is None else arguments.batch_size,
         **_options(arguments),
     )
+
+
+def _evaluate(arguments: argparse.Namespace, model: Any) -> Callable[..., Evaluation]:
+    """`evaluate`, here or on Ray, but for the model."""
+    if arguments.engine == PROCESS:
+        return functools.partial(evaluate, model)
+    factory = ModelOf(arguments.model, arguments.device)
+    return functools.partial(evaluate_on_ray, factory, **ray_options(arguments))
 
 
 def _printed(found: Evaluation, table: str, written: list[Path]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.classes import targets_given
 from fusioncam_core.cli.common import add_common, complain, load, say, sides_in
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
-from fusioncam_core.cli.job import add_job, check_job, run_job
+from fusioncam_core.cli.engine import RAY
+from fusioncam_core.cli.job import add_job, asked_of, check_job, job_here, job_on_ray, run_job
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.cli.report import add_report
 from fusioncam_core.cli.work import NO_INDEX, Work
@@ -32,6 +34,7 @@ from fusioncam_core.visible import counted, visible
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers import Explainer
+    from fusioncam_core.explainers.job import Job
     from fusioncam_core.explainers.options import Size
 
 
@@ -105,11 +108,15 @@ def run(arguments: argparse.Namespace) -> int:
     index.csv, gets a row for each photograph and target as they come.
     """
     paths = _checked(arguments)
+    watched = _progress(arguments.no_progress, several=len(paths) > 1, reports=not arguments.job)
+    if arguments.engine == RAY:
+        make = functools.partial(_job, arguments, len(paths))
+        return run_job(arguments, lambda: job_on_ray(arguments, paths, make, watched[0]))
     loaded, preprocessing = load(arguments)
-    watched = _progress(arguments.no_progress, several=len(paths) > 1)
     if arguments.job:
         explainer = _explainer(arguments, loaded, False)
-        return run_job(arguments, paths, explainer, loaded, preprocessing, watched[0])
+        asked = asked_of(arguments, loaded, preprocessing, len(paths))
+        return run_job(arguments, lambda: job_here(arguments, paths, explainer, asked, watched[0]))
     work = Work(arguments, paths, loaded, preprocessing, _explainer(arguments, loaded, watched[1]))
     Path(arguments.out).mkdir(parents=True, exist_ok=True)
     with contextlib.closing(work.index), progress_bar(len(paths), "photographs", watched[0]) as advance:
@@ -139,11 +146,10 @@ def _checked(arguments: argparse.Namespace) -> list[str]:
     paths = photographs_given(arguments.photographs)
     if not arguments.model.startswith(_OWN_CODE) or arguments.method in EXPLAINERS:
         _check_options(arguments)
-    if arguments.job:
-        check_job(arguments)
-    elif arguments.maps_only:
+    check_job(arguments)
+    if arguments.maps_only and not arguments.job:
         refuse_drawing(arguments)
-    else:
+    elif not arguments.job:
         require("matplotlib.figure", "Drawing pictures")
         style_of(arguments)
     out = Path(arguments.out)
@@ -152,7 +158,7 @@ def _checked(arguments: argparse.Namespace) -> list[str]:
     return paths
 
 
-def _progress(unwanted: bool, several: bool) -> tuple[bool | None, bool | None]:
+def _progress(unwanted: bool, several: bool, reports: bool = True) -> tuple[bool | None, bool | None]:
     """Of the photographs, and of the work on each: a bar in a terminal, lines in a log, or nothing.
 
     Of several photographs the reports themselves are the progress where they go to the terminal of the bar.
@@ -160,6 +166,8 @@ def _progress(unwanted: bool, several: bool) -> tuple[bool | None, bool | None]:
     if unwanted or sys.stderr is None:
         return False, False
     shown = None if sys.stderr.isatty() else True
+    if not reports:  # a job: all of it is in the rows
+        return shown, False
     if not several:
         return False, shown
     reports_seen = shown is None and sys.stdout is not None and sys.stdout.isatty()
@@ -206,6 +214,14 @@ def _form(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _job(arguments: argparse.Namespace, photographs: int) -> Job:
+    """What a job does with so many photographs, where it is done."""
+    from fusioncam_core.explainers.job import Job  # with what few commands need
+
+    loaded, preprocessing = load(arguments)
+    return Job(_explainer(arguments, loaded, False), asked_of(arguments, loaded, preprocessing, photographs))
 
 
 def _explainer(arguments: argparse.Namespace, loaded: LoadedModel, progress: bool | None) -> Explainer:

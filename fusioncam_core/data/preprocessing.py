@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
@@ -203,19 +205,51 @@ def read_photograph(path: str | PathLike[str]) -> Image:
             range.
         MissingExtra: Pillow is not installed.
     """
-    pillow = require("PIL.Image", "Reading photographs")
-    try:
+    with _in_words(path):
         _require_regular(path)
         with open(path, "rb") as file:
-            image = _identified(file, path)
-            if image is not None:
-                image.load()
-                return upright(image)
+            image = _decoded(file, path)
+    return _required(image, path)
+
+
+def photograph_in(content: bytes, name: str) -> Image:
+    """A photograph of which the file's content is at hand, as `read_photograph` gives those of files.
+
+    Args:
+        content: of the file.
+        name: of the photograph, for messages.
+
+    Raises:
+        ValueError, MissingExtra: as there.
+    """
+    with _in_words(name):
+        image = _decoded(io.BytesIO(content), name)
+    return _required(image, name)
+
+
+@contextlib.contextmanager
+def _in_words(path: str | PathLike[str]) -> Iterator[None]:
+    pillow = require("PIL.Image", "Reading photographs")
+    try:
+        yield
     except FileNotFoundError as error:
         raise InvalidValueError(f"{path}: there is no such file.") from error
     except (*_BROKEN, OSError, ValueError, EOFError, MemoryError, pillow.DecompressionBombError) as error:
         raise InvalidValueError(f"{path} cannot be read as a photograph: {error}") from error
-    raise InvalidValueError(f"{path} is not an image Pillow can read.")
+
+
+def _decoded(file: BinaryIO, path: str | PathLike[str]) -> Image | None:
+    image = _identified(file, path)
+    if image is None:
+        return None
+    image.load()
+    return upright(image)
+
+
+def _required(image: Image | None, path: str | PathLike[str]) -> Image:
+    if image is None:
+        raise InvalidValueError(f"{path} is not an image Pillow can read.")
+    return image
 
 
 def _require_regular(path: str | PathLike[str]) -> None:

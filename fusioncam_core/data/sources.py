@@ -161,8 +161,28 @@ def read(
         unreadable: told of files that are left out.
         strict: whether an error of preprocessing is raised, rather than told of as if the file could not be read.
     """
-    place = 0
-    for batch, name in _named(_slices(source, size) if hasattr(source, "shape") else source):
+    pairs = named(source, size)
+    return read_named(pairs, adapter, masked_input, shared, preprocessing, unreadable, strict=strict)
+
+
+def read_named(
+    pairs: Iterable[tuple[Any, str | None]],
+    adapter: ModelAdapter,
+    masked_input: Which,
+    shared: Sequence[int | str | InputPath],
+    preprocessing: Callable[[Any], Any] | None,
+    unreadable: Unreadable = warn_of_unreadable,
+    *,
+    strict: bool = False,
+    place: int = 0,
+) -> Iterator[Group]:
+    """The groups of what `named` gives of a source, or of a part of it. Arguments as for `read`.
+
+    Args:
+        pairs: batches and None, files and their names.
+        place: of the first image in the source.
+    """
+    for batch, name in pairs:
         if name is not None:
             inputs, count, labels = _photograph(batch, name, preprocessing, unreadable, strict), 1, None
         else:
@@ -172,6 +192,16 @@ def read(
             file = None if name is None else os.path.abspath(batch)
             yield Group(inputs, labels, (name,) * count, tuple(range(place, place + count)), (file,) * count)
         place += count
+
+
+def images_in(batch: Any, masked_input: Which, shared: Sequence[int | str | InputPath]) -> int:
+    """How many images a batch of a source has."""
+    return batch_length(marked(_apart(batch, masked_input)[0], shared, masked_input))
+
+
+def named(source: Any, size: int) -> Iterator[tuple[Any, str | None]]:
+    """What a source yields; files with their names, one array in parts of so many images."""
+    return _named(_slices(source, size) if hasattr(source, "shape") else source)
 
 
 def _named(source: Any) -> Iterator[tuple[Any, str | None]]:

@@ -56,6 +56,16 @@ class Compared(NamedTuple):
     explainers: dict[str, Explainer]
     given: dict[str, GivenMaps]
 
+    def require_maps(self, images: int | None) -> None:
+        """Nothing, if there are as many given maps as images, or nobody knows how many images there are.
+
+        Raises:
+            InvalidValueError: otherwise.
+        """
+        if images is not None:
+            for given in self.given.values():
+                given.require_count(images)
+
 
 def compared_methods(model: Any, methods: Methods, layer: Any, keywords: Mapping[str, Any]) -> Compared:
     """The methods that are asked for.

@@ -20,6 +20,9 @@ from fusioncam_core.stores.fingerprints import Fingerprints, digest
 Masks = Any
 """(N, *size), a mapping from names to (*size) arrays, or a folder of pictures."""
 
+REMEMBERED = 4096
+"""Masks' fingerprints that are remembered: every method and metric asks for them while an image is under way."""
+
 BRIGHT = 127
 """A mask's picture shows the object where it is brighter."""
 
@@ -156,6 +159,8 @@ class GroundTruth:
     def fingerprint(self, name: str, place: int, fingerprints: Fingerprints) -> str:
         """Of the image's mask and of how it is cropped: another mask is another value; looked at once an image."""
         if (name, place) not in self._prints:
+            while len(self._prints) >= REMEMBERED:
+                self._prints.pop(next(iter(self._prints)))
             self._prints[name, place] = self._print(self._found(name, place), fingerprints)
         return self._prints[name, place]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusioncam_core.evaluation.curves import mean_curve
 from fusioncam_core.evaluation.tables import ALPHA
 from fusioncam_core.results.figures import blank_page, png
 from fusioncam_core.visible import visible
@@ -76,9 +76,7 @@ def curves_png(evaluation: Evaluation) -> bytes:
     metrics = [metric for metric in evaluation.metrics if metric.name in evaluation.curves]
     for axes, metric in zip(_panels(figure, rows, len(metrics)), metrics, strict=True):
         for number, method in enumerate(evaluation.methods):
-            with warnings.catch_warnings():  # a method without a single value has no curve
-                warnings.simplefilter("ignore", RuntimeWarning)
-                mean = np.nanmean(evaluation.curves[metric.name][number], axis=0)
+            mean = mean_curve(evaluation.curves, metric.name, number)
             points = evaluation.fractions[metric.name]
             axes.plot(points, mean, label=_title(evaluation, method), **_style(number, len(points)))
         axes.set_title(_heading(metric), fontsize=_FONT + 1)

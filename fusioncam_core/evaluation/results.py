@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,7 +47,8 @@ class Evaluation:
         methods: (M) names.
         metrics: (L) the metrics, with their options.
         values: (M, L, N) the value of every image; NaN where it is undefined.
-        curves: by metric, for those that follow a curve: (M, N, n) the curves at `fractions` (n,).
+        curves: by metric, for those that follow a curve: (M, N, n) the curves at `fractions` (n,). Those of many
+            images, more than 16 MiB, are read from the file of values when they are asked for.
         fractions: by metric.
         reference: the method that others are compared with.
         problems: what is missing, and why.
@@ -164,11 +164,15 @@ class Evaluation:
 
     def to_csv(self) -> str:
         """`rows` as a table of comma-separated values; an undefined value is empty."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, TABLE, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        return text.getvalue()
+        return "".join(self._csv_lines())
+
+    def _csv_lines(self) -> Iterator[str]:
+        yield f"{','.join(TABLE)}\n"
+        line = _Line()
+        writer = csv.writer(line, lineterminator="\n")
+        for row in self.rows():
+            writer.writerow([row[name] for name in TABLE])
+            yield line.text
 
     def to_json(self) -> str:
         """Means, intervals and comparisons by metric and method, and what is missing."""
@@ -241,20 +245,32 @@ class Evaluation:
         contents = {Path(directory) / name: self._content(name) for name in (*_WRITTEN, *drawn)}
         return write_files(contents, "evaluation", overwrite=overwrite, inputs=identities(inputs))
 
-    def _content(self, name: str) -> bytes:
-        """One of the files."""
+    def _content(self, name: str) -> bytes | Iterator[bytes]:
+        """One of the files; the one that grows with the images line after line."""
         if name.endswith(".png"):
             from fusioncam_core.evaluation import plots
 
             draw = {"ranking.png": plots.ranking_png, "differences.png": plots.differences_png}
             return draw.get(name, plots.curves_png)(self)
+        if name == "values.csv":
+            return (_encoded(line) for line in self._csv_lines())
         texts: dict[str, Callable[[], str]] = {
-            "values.csv": self.to_csv,
             "summary.json": lambda: f"{self.to_json()}\n",
             "summary.txt": lambda: f"{software('evaluation')}\n{self}\n",
         }
-        # Bytes of a photograph's name that are no UTF-8 are written as escapes.
-        return texts[name]().encode("utf-8", "backslashreplace")
+        return _encoded(texts[name]())
+
+
+class _Line:
+    """What a csv writer wrote last."""
+
+    def write(self, text: str) -> None:
+        self.text = text
+
+
+def _encoded(text: str) -> bytes:
+    """Bytes of a photograph's name that are no UTF-8 are written as escapes."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def require_place(

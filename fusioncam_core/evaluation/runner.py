@@ -11,8 +11,10 @@ from typing import Any, Unpack
 from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.data.sources import SourceTargets, length, prefetched, read, regrouped
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError
+from fusioncam_core.evaluation.answer import Answer, Subject
 from fusioncam_core.evaluation.compared import (
     METHODS,
+    Compared,
     EvaluationOptions,
     Methods,
     compared_methods,
@@ -25,8 +27,10 @@ from fusioncam_core.evaluation.keys import KeptKeys, Keys
 from fusioncam_core.evaluation.results import Evaluation
 from fusioncam_core.evaluation.run import Run
 from fusioncam_core.evaluation.store import Store, opened
+from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.metrics.metric import Metric
+from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.plugins.manager import adapt_model
 from fusioncam_core.stores.fingerprints import Fingerprints
 
@@ -115,24 +119,21 @@ def evaluate(
         True
     """
     refuse_misnamed(keywords, evaluate)
-    adapter = adapt_model(model, backend_options)
+    adapter, total = adapt_model(model, backend_options), length(source)
     compared = compared_methods(adapter, methods, layer, keywords)
-    explainers, total = compared.explainers, length(source)
-    if total is not None:
-        for given in compared.given.values():
-            given.require_count(total)
+    explainers = compared.explainers
+    compared.require_maps(total)
     measures = distinct_metrics(metrics)
     chosen = reference_of(reference, list(explainers))
-    ground_truth = _ground_truth(masks, measures, preprocessing, source)
+    ground_truth = ground_truth_of(masks, measures, preprocessing, source)
     keys = Keys(ground_truth)
     if out is not None:
-        fingerprints = Fingerprints(model_name)
-        fingerprints.model(adapter, model)
-        keys = KeptKeys(explainers, measures, ground_truth, fingerprints, backend_options, compared.given)
-    with opened(None if out is None else Path(out), wait) as store, _told_of(store, out):
-        run = Run(compared, measures, ground_truth, store, keys)
+        keys = kept_keys(adapter, model, compared, measures, ground_truth, model_name, backend_options)
+    with opened(None if out is None else Path(out), wait) as store, told_of(store, out):
+        answer = Answer(Subject.of(compared), measures, store)
+        run = Run(compared, measures, ground_truth, keys, answer)
         first = next(iter(explainers.values()))
-        size = first.adapter.execution.batch_size if first.batch_size == "auto" else int(first.batch_size)
+        size = together(first)
         groups = read(source, first.adapter, first.masked_input, first.shared, preprocessing, size, run.unreadable)
         wanted = SourceTargets(targets)
         bar = progress_bar(None if total is None else total * len(explainers), "Evaluating", progress)
@@ -142,12 +143,36 @@ def evaluate(
             for group in prefetched(regrouped(groups, lambda _: size), prefetch):
                 run.group(group, wanted, advance)
         if total is None:
-            run.require_all_maps()
-        return run.evaluation(chosen)
+            compared.require_maps(run.seen)
+        return answer.evaluation(chosen)
+
+
+def together(explainer: Explainer) -> int:
+    """How many images are explained and measured together."""
+    return explainer.adapter.execution.batch_size if explainer.batch_size == "auto" else int(explainer.batch_size)
+
+
+def kept_keys(
+    adapter: ModelAdapter,
+    model: Any,
+    compared: Compared,
+    metrics: Sequence[Metric],
+    ground_truth: GroundTruth,
+    model_name: str | None,
+    backend_options: Mapping[str, Any] | None,
+) -> KeptKeys:
+    """The keys of an evaluation in a folder; the model's weights are looked at once.
+
+    Raises:
+        TypeError: for an option without a value, or a model that shows no weights and has no name.
+    """
+    fingerprints = Fingerprints(model_name)
+    fingerprints.model(adapter, model)
+    return KeptKeys(compared.explainers, metrics, ground_truth, fingerprints, backend_options, compared.given)
 
 
 @contextlib.contextmanager
-def _told_of(store: Store, out: str | Path | None) -> Iterator[None]:
+def told_of(store: Store, out: str | Path | None) -> Iterator[None]:
     """A context that notes on an interrupt how much is kept."""
     try:
         yield
@@ -158,9 +183,14 @@ def _told_of(store: Store, out: str | Path | None) -> Iterator[None]:
         raise
 
 
-def _ground_truth(
+def ground_truth_of(
     masks: Masks | None, metrics: Sequence[Metric], preprocessing: Callable[[Any], Any] | None, source: Any
 ) -> GroundTruth:
+    """The masks that were given.
+
+    Raises:
+        TypeError, ValueError: if they are none, or metrics need them and there are none.
+    """
     needing = ", ".join(metric.name for metric in metrics if metric.needs_ground_truth)
     if masks is None and not needing:
         return GroundTruth(None)

@@ -101,7 +101,7 @@ def _resampled(known: Known) -> tuple[float, float]:
     means = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, rows):
         chunk = means[start : start + rows]
-        chunk[:] = known[generator.integers(0, len(known), (len(chunk), len(known)))].mean(axis=1)
+        chunk[:] = known.take(generator.integers(0, len(known), (len(chunk), len(known)))).mean(axis=1)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
@@ -146,10 +146,12 @@ def _by_signs(known: Known) -> float:
         signs = 1.0 - 2.0 * (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1)
         return float((np.abs(signs @ sizes) >= bound).mean())
     generator = np.random.default_rng(SEED)
-    rows, beyond = max(1, DRAWN_AT_ONCE // len(sizes)), 0
+    rows, beyond, whole = max(1, DRAWN_AT_ONCE // len(sizes)), 0, sizes.sum()
     for start in range(0, RESAMPLES, rows):
         drawn = generator.integers(0, 2, (min(rows, RESAMPLES - start), len(sizes)))
-        beyond += int((np.abs((1.0 - 2.0 * drawn) @ sizes) >= bound).sum())
+        # The sum with the drawn signs; by a product of matrices it takes up to ten times as long.
+        sums = whole - 2.0 * np.einsum("ij,j->i", drawn, sizes)
+        beyond += int((np.abs(sums) >= bound).sum())
     # The signs that were found are among those that could have been drawn.
     return (beyond + 1) / (RESAMPLES + 1)
 

@@ -117,24 +117,10 @@ class OverDataSets:
             FolderInUseError: another process works in the folder.
             MissingExtra: pyarrow or filelock is not installed.
         """
-        from fusioncam_core.explainers.job import explain_to  # as above
+        from fusioncam_core.explainers.job import Asked, explain_to  # with what it takes to keep results: few need it
 
-        return explain_to(
-            cast("Explainer", self),
-            folder,
-            source,
-            targets,
-            preprocessing=preprocessing,
-            class_names=class_names,
-            maps=maps,
-            piece=piece,
-            resume=resume,
-            on_error=on_error,
-            prefetch=prefetch,
-            progress=progress,
-            wait=wait,
-            model_name=model_name,
-        )
+        asked = Asked(targets, preprocessing, class_names, maps, piece, on_error, prefetch, model_name)
+        return explain_to(cast("Explainer", self), folder, source, asked, resume=resume, progress=progress, wait=wait)
 
     def estimate(self, images: Any, count: int, targets: Any = None, *, seconds: float = 8.0) -> Estimate:
         """How long so many images would take, by explaining a few until it is known how they run best.
@@ -149,6 +135,6 @@ class OverDataSets:
         Raises:
             TypeError, ValueError: as for `explain_many`.
         """
-        from fusioncam_core.explainers.job import estimate  # with what it takes to keep results: few need it
+        from fusioncam_core.explainers.job import estimate  # as above
 
         return estimate(cast("Explainer", self), images, count, targets, seconds=seconds)

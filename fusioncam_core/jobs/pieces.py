@@ -26,13 +26,30 @@ class Piece:
         number: the pieces before it.
         start: the place of its first image.
         paths: of its files, as the rows are to name them, by their places; none of arrays.
-        groups: reads it.
+        part: of the source, which is read when the piece is explained; None if it had to be read to see where it ends.
+        read: what came of that.
     """
 
     number: int
     start: int
     paths: dict[int, str]
-    groups: Callable[[], Iterator[Group]]
+    part: Any = None
+    read: tuple[Group, ...] | None = None
+
+    def groups(self, reader: Reader) -> Iterator[Group]:
+        """Its images."""
+        return reader(self.part, self.start) if self.read is None else iter(self.read)
+
+    @property
+    def images(self) -> int:
+        """How many it has."""
+        return len(self.part) if self.read is None else sum(len(each.places) for each in self.read)
+
+    def head(self, count: int) -> Piece:
+        """The piece with its first images alone; at least a group of those that were read."""
+        if self.read is not None:
+            return replace(self, read=tuple(each.rows(0, count) for each in self.read[:1]))
+        return replace(self, part=self.part[:count])
 
 
 class Pieces:
@@ -86,7 +103,7 @@ class Pieces:
     def _piece(self, number: int, start: int, part: Any) -> Piece:
         names = () if self._files is None else self._names(start, start + len(part))
         paths = {start + row: name for row, name in enumerate(names)}
-        return Piece(number, start, paths, lambda: self._reader(part, start))
+        return Piece(number, start, paths, part)
 
     def _names(self, start: int, stop: int) -> Iterable[str]:
         """What the rows call files: their paths below the folder that was given, or as they were given."""
@@ -115,7 +132,8 @@ class Pieces:
 
     def _of_groups(self, number: int, groups: Sequence[Group]) -> Piece:
         files = ((place, file) for group in groups for place, file in zip(group.places, group.files, strict=False))
-        return Piece(number, number * self._size, {place: file for place, file in files if file}, lambda: iter(groups))
+        paths = {place: file for place, file in files if file}
+        return Piece(number, number * self._size, paths, read=tuple(groups))
 
 
 def moved(group: Group, start: int) -> Group:

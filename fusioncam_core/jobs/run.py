@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fusioncam_core.data.progress import Progress, Steps, clock, progress_bar
+from fusioncam_core.data.sources import prefetched
 from fusioncam_core.errors import CannotWriteError, InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.jobs.manifest import FILE, Manifest, found, require_same
 from fusioncam_core.jobs.pieces import Piece, Pieces
-from fusioncam_core.jobs.table import PURPOSE, rows_of, schema, skipped_row, written
+from fusioncam_core.jobs.table import PURPOSE, Writer, rows_of, skipped_row
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.results.writing import clear
 from fusioncam_core.stores.lock import claimed
@@ -55,18 +57,48 @@ class Explained(NamedTuple):
     warnings: Sequence[str] = ()
 
 
-class Worker(NamedTuple):
-    """What explains.
+class Count(NamedTuple):
+    """What a file has.
 
     Attributes:
-        made_of: what tells the job from others, by the names in `manifest.ABOUT`.
-        settle: given the first piece, finds out how the images are run best, and makes the manifest.
-        explain: the images of a piece, each once, in their order, in the way of the manifest.
+        images: of a piece.
+        skipped: how many of them were left out.
     """
 
-    made_of: dict[str, str]
-    settle: Callable[[Pieces, dict[str, str]], Manifest]
-    explain: Callable[[Piece, Manifest], Iterable[Explained | Skipped]]
+    images: int
+    skipped: int
+
+
+class Engine(Protocol):
+    """What does the work of a job: this process, or others for it.
+
+    Attributes:
+        ahead: how many pieces are got ready before they are asked for.
+    """
+
+    ahead: int
+
+    @property
+    def title(self) -> str:
+        """Of the method, for the progress."""
+
+    def made_of(self) -> dict[str, str]:
+        """What tells the job from others, by the names in `manifest.ABOUT`."""
+
+    def settle(self, made_of: dict[str, str]) -> Manifest:
+        """Find out how the images are run best, and make the manifest."""
+
+    def files(
+        self, missing: Iterator[Piece], manifest: Manifest, place: Callable[[Piece], Path], advance: Steps
+    ) -> Generator[Count, None, None]:
+        """Make the files of pieces, in the way of the manifest, and tell `advance` of the images.
+
+        Args:
+            missing: those that are not there yet.
+            manifest: of the job.
+            place: says where the file of a piece goes, in which it is to be there whole or not at all.
+            advance: counts images.
+        """
 
 
 @dataclass(frozen=True)
@@ -140,22 +172,10 @@ class Estimate:
         return f"{self.images} images at {self.images_a_second:.3g} a second: {clock(self.seconds)}"
 
 
-def run(
-    folder: Path,
-    pieces: Pieces,
-    worker: Worker,
-    *,
-    class_names: Sequence[str] | None,
-    resume: bool,
-    wait: float,
-    progress: bool | None,
-    title: str,
-) -> JobResult:
+def run(folder: Path, pieces: Pieces, engine: Engine, *, resume: bool, wait: float, progress: bool | None) -> JobResult:
     """Do what is left of a job. Arguments as for `Explainer.explain_to`."""
-    require("pyarrow", PURPOSE, "jobs")
-    if folder.exists() and not folder.is_dir():
-        raise CannotWriteError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    found(folder)  # which refuses what is not ours before anything is made there
+    require_folder(folder)
+    made_of = engine.made_of()
     with claimed(folder, wait, LOCK, "job"):
         clear(folder)
         before = found(folder)  # once more: another process may have begun it meanwhile
@@ -164,60 +184,99 @@ def run(
                 f"There is a job in {folder}: expected resume=True to go on with it, or another folder."
             )
         if before is not None:
-            require_same(folder, before, worker.made_of)
-        manifest = worker.settle(pieces, worker.made_of) if before is None else before
+            require_same(folder, before, made_of)
+        manifest = engine.settle(made_of) if before is None else before
         if before is None:
             manifest.write(folder)
-        return _Run(folder, pieces, worker, manifest, class_names).go(progress, title)
+        return _Run(folder, pieces).go(engine, manifest, progress)
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse a place that is none for a job, before anything is made there.
+
+    Raises:
+        CannotWriteError: it is no folder.
+        InvalidValueError: it holds something else.
+        MissingExtra: pyarrow is not installed.
+    """
+    require("pyarrow", PURPOSE, "jobs")
+    if folder.exists() and not folder.is_dir():
+        raise CannotWriteError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    found(folder)
 
 
 class _Run:
-    """One run of a job that has its manifest."""
+    """One run of a job."""
 
-    def __init__(
-        self, folder: Path, pieces: Pieces, worker: Worker, manifest: Manifest, class_names: Sequence[str] | None
-    ):
-        self._folder, self._pieces, self._worker, self._manifest = folder, pieces, worker, manifest
-        self._class_names = class_names
-        self._columns = schema(manifest.weights)
+    def __init__(self, folder: Path, pieces: Pieces):
+        self._folder, self._pieces = folder, pieces
+        self._files: list[Path] = []
+        self._there: list[Count] = []
 
-    def go(self, progress: bool | None, title: str) -> JobResult:
-        done = _parts(self._folder)
-        images = skipped = explained = 0
-        begun = time.monotonic()
-        files = []
+    def go(self, engine: Engine, manifest: Manifest, progress: bool | None) -> JobResult:
+        begun, made = time.monotonic(), []
+        pieces = prefetched(self._pieces, engine.ahead)
         shown: Progress = "lines" if progress is None else progress
-        with progress_bar(self._pieces.total, f"{title}, images", shown, rate=True) as advance:
-            for piece in self._pieces:
-                path = self._folder / f"part-{piece.number:06d}.parquet"
-                files.append(path)
-                if piece.number in done:
-                    found_there, left_out = _contents(path)
-                    advance.skip(found_there)
-                else:
-                    found_there, left_out = self._piece(piece, path, advance)
-                    explained += found_there
-                images, skipped = images + found_there, skipped + left_out
-        return JobResult(self._folder, tuple(files), images, skipped, explained, time.monotonic() - begun)
+        bar = progress_bar(self._pieces.total, f"{engine.title}, images", shown, rate=True)
+        with contextlib.closing(pieces), bar as advance:
+            missing = self._missing(pieces, advance)
+            with contextlib.closing(engine.files(missing, manifest, self._place, advance)) as files:
+                made = list(files)
+        explained = sum(each.images for each in made)
+        images, skipped = (sum(each) for each in zip(*made, *self._there, (0, 0), strict=True))
+        return JobResult(self._folder, tuple(self._files), images, skipped, explained, time.monotonic() - begun)
 
-    def _piece(self, piece: Piece, path: Path, advance: Steps) -> tuple[int, int]:
-        """Write the file of a piece: how many images it has, and how many of them were left out."""
-        images = skipped = 0
-        with written(path, self._columns) as writer:
-            for each in self._worker.explain(piece, self._manifest):
-                for row in self._rows(each, piece):
-                    writer.add(row)
-                images += 1
-                skipped += isinstance(each, Skipped)
-                advance(1)
-        return images, skipped
+    def _place(self, piece: Piece) -> Path:
+        return self._folder / f"part-{piece.number:06d}.parquet"
 
-    def _rows(self, each: Explained | Skipped, piece: Piece) -> Iterator[dict[str, Any]]:
-        if isinstance(each, Skipped):
-            yield skipped_row(each.place, piece.paths.get(each.place), each.reason)
-            return
-        path = piece.paths.get(each.explanation.indices[0])
-        yield from rows_of(each.explanation, each.maps, path, self._class_names, each.warnings)
+    def _missing(self, pieces: Iterable[Piece], advance: Steps) -> Iterator[Piece]:
+        """Those whose files are not there; the others are counted."""
+        done = _parts(self._folder)
+        for piece in pieces:
+            self._files.append(self._place(piece))
+            if piece.number not in done:
+                yield piece
+                continue
+            self._there.append(_contents(self._place(piece)))
+            advance.skip(self._there[-1].images)
+
+
+def fill(
+    writer: Writer,
+    explained: Iterable[Explained | Skipped],
+    paths: Mapping[int, str],
+    class_names: Sequence[str] | None,
+    advance: Callable[[int], None] | None = None,
+) -> Count:
+    """Write the rows of images.
+
+    Args:
+        writer: of their file.
+        explained: the images.
+        paths: of their files, by their places.
+        class_names: by number.
+        advance: told of each image.
+    """
+    images = skipped = 0
+    for each in explained:
+        for row in rows_for(each, paths, class_names):
+            writer.add(row)
+        images += 1
+        skipped += isinstance(each, Skipped)
+        if advance is not None:
+            advance(1)
+    return Count(images, skipped)
+
+
+def rows_for(
+    each: Explained | Skipped, paths: Mapping[int, str], class_names: Sequence[str] | None
+) -> Iterator[dict[str, Any]]:
+    """The rows of one image. Arguments as for `fill`."""
+    if isinstance(each, Skipped):
+        yield skipped_row(each.place, paths.get(each.place), each.reason)
+        return
+    path = paths.get(each.explanation.indices[0])
+    yield from rows_of(each.explanation, each.maps, path, class_names, each.warnings)
 
 
 def _parts(folder: Path) -> set[int]:
@@ -226,8 +285,8 @@ def _parts(folder: Path) -> set[int]:
     return {int(each[1]) for each in matched if each}
 
 
-def _contents(path: Path) -> tuple[int, int]:
-    """How many images a file has, and how many of them were left out.
+def _contents(path: Path) -> Count:
+    """What a file has.
 
     Raises:
         InvalidValueError: if it cannot be read: not ours, or damaged on the disk.
@@ -241,4 +300,4 @@ def _contents(path: Path) -> tuple[int, int]:
             f"({FILE} says what it is of)."
         ) from error
     first = [row == 0 for row in table["row"].to_pylist()]
-    return sum(first), table.num_rows - table["error"].null_count
+    return Count(sum(first), table.num_rows - table["error"].null_count)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -45,16 +45,21 @@ COLUMNS = frozenset(
 """What every job has, whatever the method."""
 
 
-def schema(weights: Sequence[str]) -> Any:
+def schema(weights: Sequence[str], identity: Any = None) -> Any:
     """The columns, with those of a method's weights and contributions.
+
+    Args:
+        weights: the names of these.
+        identity: the type of the images' identities, where they are not places in a source; texts are then no numbers
+            of a dictionary, which Spark does not know and every batch would have its own of.
 
     Maps are float32, those in [0, 1] or [-1, 1] rounded to float16: Spark and older readers know no column of halves,
     and compressed they take as much room.
     """
     pa = require("pyarrow", PURPOSE, "jobs")
-    shared = pa.dictionary(pa.int32(), pa.string())
+    shared = pa.dictionary(pa.int32(), pa.string()) if identity is None else pa.string()
     fields = [
-        ("id", pa.int64()),
+        ("id", identity or pa.int64()),
         ("path", pa.string()),
         ("row", pa.int32()),
         ("class", pa.int32()),
@@ -148,6 +153,12 @@ def skipped_row(place: int, path: str | None, reason: str) -> Row:
     return {"id": place, "path": path, "row": 0, "error": reason}
 
 
+def table_of(rows: Iterable[Row], columns: Any) -> Any:
+    """Rows as a table of pyarrow; columns that they do not name are null."""
+    pa = require("pyarrow", PURPOSE, "jobs")
+    return pa.Table.from_pylist([{name: _text(each) for name, each in row.items()} for row in rows], schema=columns)
+
+
 @contextlib.contextmanager
 def written(path: Path, columns: Any) -> Iterator[Writer]:
     """A context in which rows are written to a file that is there when it ends, whole, and not at all if it raises.
@@ -155,19 +166,31 @@ def written(path: Path, columns: Any) -> Iterator[Writer]:
     Raises:
         OSError: `CannotWriteError`, if the disk is full or there is no permission; it names the file.
     """
+    with whole_file(path) as file, written_into(file, columns, path) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def written_into(file: IO[bytes], columns: Any, path: Path) -> Iterator[Writer]:
+    """A context in which rows are written to a file that is open, and may be in memory.
+
+    Args:
+        file: is complete when the context ends.
+        columns: the schema.
+        path: of the file, for errors.
+    """
     parquet = require("pyarrow.parquet", PURPOSE, "jobs")
-    with whole_file(path) as file:
-        to = parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns))
-        try:
-            writer = Writer(to, columns, path)
-            yield writer
-            writer.flush()
-            with naming(path):
-                to.close()
-        except BaseException:
-            with contextlib.suppress(OSError):  # which writes the end of a file that nobody will see
-                to.close()
-            raise
+    to = parquet.ParquetWriter(file, columns, compression="zstd", **_encoding(columns))
+    try:
+        writer = Writer(to, columns, path)
+        yield writer
+        writer.flush()
+        with naming(path):
+            to.close()
+    except BaseException:
+        with contextlib.suppress(OSError):  # which writes the end of a file that nobody will see
+            to.close()
+        raise
 
 
 def _encoding(columns: Any) -> dict[str, Any]:
@@ -191,14 +214,13 @@ class Writer:
 
     def add(self, row: Row) -> None:
         """One row; columns that it does not name are null."""
-        self._waiting.append({name: _text(each) for name, each in row.items()})
+        self._waiting.append(row)
         if len(self._waiting) >= ROWS:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         if self._waiting:
-            pa = require("pyarrow", PURPOSE, "jobs")
             with naming(self._path):
-                self._to.write_table(pa.Table.from_pylist(self._waiting, schema=self._columns))
+                self._to.write_table(table_of(self._waiting, self._columns))
             self._waiting = []

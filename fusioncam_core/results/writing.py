@@ -128,7 +128,7 @@ def require_free(
 
 
 def write_files(
-    contents: Mapping[Path, bytes],
+    contents: Mapping[Path, bytes | Iterable[bytes]],
     kind: Kind,
     *,
     overwrite: bool = False,
@@ -139,7 +139,7 @@ def write_files(
     Files that were replaced before the error are the only exception: they are new, and whole.
 
     Args:
-        contents: of each file, by its path; folders are made.
+        contents: of each file, whole or in parts that need not be in memory together, by its path; folders are made.
         kind: of result that they are.
         overwrite: whether results of that kind may be replaced. Other files never are.
         inputs: `identities` of the files that are read, which are never replaced.
@@ -231,13 +231,13 @@ def _beside(target: Path) -> Path:
     return target.parent / f".{MARK}-{secrets.token_hex(8)}"
 
 
-def _temporary(target: Path, content: bytes) -> Path:
+def _temporary(target: Path, content: bytes | Iterable[bytes]) -> Path:
     """A new file with the content, in the folder of the target."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = _beside(target)
     try:
         with path.open("xb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

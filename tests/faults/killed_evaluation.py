@@ -42,9 +42,9 @@ def evaluated(folder: Path) -> None:
     computed = os.open(folder.with_suffix(".computed"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     add = Store.add
 
-    def counted(self: Store, entries: Any) -> None:
+    def counted(self: Store, entries: Any) -> Any:
         os.write(computed, b"." * sum(key.metric not in (PLAIN, MAP) and key not in self for key in entries))
-        add(self, entries)
+        return add(self, entries)
 
     Store.add = counted  # type: ignore[method-assign]
     images = np.random.default_rng(0).random((IMAGES, 3, 16, 16), dtype=np.float32)
