@@ -100,7 +100,7 @@ test-all: test  ## Run the slow and redundant variants as well, and test the whe
 	$(INSTALL) playwright axe-playwright-python
 	$(CHECK) -rs tests/test_report_browser.py
 	$(INSTALL) --editable '.[ray]'
-	$(CHECK) tests/test_ray.py tests/test_ray_evaluate.py tests/faults/test_kill_ray.py
+	$(CHECK) tests/test_ray.py tests/test_batches.py tests/test_ray_evaluate.py tests/faults/test_kill_ray.py
 	$(CACHED) .ci/test-wheel --fresh
 	PYTHON="$(PYTHON)" .ci/test-pythons
 

@@ -295,9 +295,10 @@ def test_a_dataset_of_ray_goes_on_by_its_own_checkpoints(folder: Path, tmp_path:
         ).write_parquet(str(tmp_path / "out"))
     context.checkpoint_config = None
     found = parquet.read_table(tmp_path / "out").to_pylist()
-    assert sorted((row["id"], row["row"]) for row in found) == sorted(
-        (file, k) for file in files for k in range(1 if Path(file).name in ("0.png", "9.png") else 2)
-    )
+    broken = {str(folder / "cat" / "0.png"), str(folder / "dog" / "9.png")}
+    assert sorted((row["id"], row["row"]) for row in found) == [
+        (file, k) for file in files for k in range(1 if file in broken else 2)
+    ]
     expected = photographs()(np.stack([PREPROCESSING(Image.open(folder / "cat" / "1.png"))]), "top2").numpy()
     own_rows = [row for row in found if row["id"].endswith("cat/1.png")]
     np.testing.assert_allclose([row["score"] for row in own_rows], expected.scores[0], atol=1e-6)

@@ -61,10 +61,13 @@ class Workers(Generic[Held]):
 
     Examples:
         >>> from fusioncam_core.scale.workers import Workers
-        >>> def squared(held, item):            # doctest: +SKIP
-        ...     return held["power"] ** item
-        >>> with Workers(dict, workers=2) as workers:                      # doctest: +SKIP
-        ...     for item, made in workers.each(squared, range(100)): ...
+        >>> def loaded():  # a model, once on each worker
+        ...     return {"power": 2}
+        >>> def powered(held, item):
+        ...     return item ** held["power"]
+        >>> with Workers(loaded, workers=2) as workers:  # doctest: +SKIP
+        ...     sorted(workers.each(powered, range(3)))
+        [(0, 0), (1, 1), (2, 4)]
     """
 
     def __init__(
