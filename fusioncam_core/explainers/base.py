@@ -143,6 +143,7 @@ class Explainer(OverDataSets, Value, ABC):
     masks_images: ClassVar[bool] = True  # with needs_masks: whether images are masked, so that baseline= counts
     needs_layer: ClassVar[bool] = True
     takes_budget: ClassVar[bool] = False
+    takes_engine: ClassVar[bool] = False
     takes_form: ClassVar[bool] = False
     option_defaults: ClassVar[ExplainerOptions] = DEFAULTS
 

@@ -1,0 +1,51 @@
+"""Explainers that mask images, and may leave that to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from fusioncam_core.explainers.base import Explainer
+from fusioncam_core.explainers.options import ENGINE_DEFAULTS, EngineOptions, engine_of
+from fusioncam_core.models.engine_steps import MaskedEngine
+from fusioncam_core.models.masking import MaskedSteps
+from fusioncam_core.plugins.engines import GuardedEngine, find_engine
+
+
+class Masking(Explainer):
+    """A method that runs the model on masked images.
+
+    Args:
+        model, layer, **options: as for `Explainer`.
+        engine: what runs the masked images: None, the model's framework; "openvino" or "onnxruntime", of the extras of
+            those names, an engine that often takes half of the time on a processor, after some seconds for the
+            conversion of the model; or "auto", an engine that is installed where so many images are explained that it
+            pays. Its outputs are compared with the framework's before it is used: docs/engines.md. Activations and
+            gradients come from the framework.
+        engine_precision: "float32", or "bfloat16", in which an engine takes half of that time again on processors that
+            have it, and maps move by some hundredths.
+
+    Raises:
+        MissingExtra: if the engine is not installed.
+        TypeError, ValueError: as `Explainer`, and if there is no such engine. When images are explained, also if the
+            engine cannot run the model, or not as the framework does.
+    """
+
+    takes_engine = True
+
+    def __init__(self, model: Any, layer: Any = None, **options: Unpack[EngineOptions]):
+        self.engine, left = engine_of(type(self), options)
+        self._guarded = self._found()
+        super().__init__(model, layer, **left)
+
+    def _found(self) -> GuardedEngine | None:
+        return None if self.engine.name is None else find_engine(self.engine.name)
+
+    def _options(self) -> Mapping[str, Any]:
+        return {**super()._options(), **ENGINE_DEFAULTS}
+
+    def _new_steps(self) -> MaskedSteps:
+        engine = None
+        if self._guarded is not None:
+            engine = MaskedEngine(self.adapter, self.masked_input, self._guarded, self.engine.precision)
+        return MaskedSteps(self.adapter, self.masked_input, self.batch_size, masked=self.needs_masks, engine=engine)
