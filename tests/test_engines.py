@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import gc
-import importlib.util
 import pickle
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from absence import hide
+from engine_names import ENGINES, NEAR, registered_engines
 from fusioncam_core import (
     RISE,
     SSCAM,
@@ -26,7 +26,6 @@ from fusioncam_core import (
     ScoreCAM,
     SegmentationLogit,
     UnionCAM,
-    plugin_manager,
 )
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.engine_trust import probes, require_trust
@@ -35,30 +34,6 @@ from libraries import framework
 
 torch = framework("torch")
 nn = torch.nn
-
-NEAR = 1e-4
-"""So far maps of an engine in float32 may be from the framework's; those of these networks are within 2e-6."""
-
-
-def engine(name: str) -> Any:
-    return pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason="not installed"))
-
-
-@pytest.fixture(autouse=True)
-def _engines() -> Iterator[None]:
-    """The plugin, also where the distribution was installed before it had it."""
-    from fusioncam_engines import plugin
-
-    manager = plugin_manager()
-    if manager.get_plugin("engines") is not None:
-        yield
-        return
-    manager.register(plugin, name="engines")
-    yield
-    manager.unregister(name="engines")
-
-
-ENGINES = pytest.mark.parametrize("name", [engine("openvino")])
 
 
 def seeded(make: Callable[[], Any]) -> Any:
@@ -133,7 +108,10 @@ def assert_same_maps(method: Any, model: Any, images: Any, targets: Any = None, 
 
 
 # Networks that nobody trained: a map may be empty.
-pytestmark = pytest.mark.filterwarnings("ignore::fusioncam_core.EmptyMapWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::fusioncam_core.EmptyMapWarning"),
+    pytest.mark.usefixtures(registered_engines.__name__),
+]
 
 
 @ENGINES

@@ -35,6 +35,7 @@ from fusioncam_core.models.adapter import (
     unknown_layer,
 )
 from fusioncam_core.models.calling import Caller, weakly
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.outputs import Shapes, shapes_of, unpack
@@ -431,6 +432,11 @@ class KerasAdapter(ModelAdapter):
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = self._engine.compile(function)
         return lambda *arguments: self.session()(compiled)(*arguments)
+
+    @in_session
+    def exported(self, function: Callable[..., Any], arguments: Sequence[Any], shapes: Sequence[Shape]) -> Exported:
+        with self.exporting():
+            return self._engine.exported(function, arguments, shapes)
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""

@@ -353,7 +353,6 @@ class TorchAdapter(ModelAdapter):
         self, function: Callable[..., Any], arguments: Sequence[torch.Tensor], shapes: Sequence[Shape]
     ) -> Exported:
         for told, reason in (
-            (self._device != "cpu", f"is on {self._device}, and engines compute on the processor"),
             (self._autocast is not None, "runs masked images under autocast: say engine_precision= in its place"),
             (self._compiled, "runs masked images through torch.compile: leave that out, or engine="),
             (isinstance(self._module, torch.jit.ScriptModule), "is a TorchScript module, which torch.export refuses"),
@@ -362,7 +361,7 @@ class TorchAdapter(ModelAdapter):
             if told:
                 raise InvalidValueError(f"{self.model_name} {reason}.")
         with self.exporting():
-            return exported(self._module, function, arguments, shapes)
+            return exported(self._module, function, arguments, shapes, self._device)
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
         """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""

@@ -29,6 +29,7 @@ def exported(
     function: Callable[..., Any],
     arguments: Sequence[torch.Tensor],
     shapes: Sequence[Shape],
+    device: torch.device | str,
 ) -> Exported:
     """The function as an exported program.
 
@@ -37,11 +38,14 @@ def exported(
         function: of tensors.
         arguments: of an example.
         shapes: of them, None where an axis may have any length.
+        device: of the model.
 
     Raises:
-        InvalidValueError: if the model makes a constant of the number of images.
+        InvalidValueError: if the model is not on the processor, or makes a constant of the number of images.
         Exception: whatever else `torch.export` raises of a model that it cannot follow.
     """
+    if torch.device(device).type != "cpu":
+        raise InvalidValueError(f"It is on {device}, and engines compute on the processor.")
     free = tuple(
         {axis: torch.export.Dim.DYNAMIC for axis, length in enumerate(shape) if length is None} for shape in shapes
     )

@@ -19,6 +19,12 @@ AUTO = "auto"
 Shape = tuple[int | None, ...]
 """The lengths of an array's axes; None where a length is free."""
 
+ARGUMENT = "argument_"
+"""What arguments are called in a graph that names them, with their places: "argument_0"."""
+
+RESULT = "result_"
+"""What its results are called, likewise."""
+
 Run = Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]
 """A converted graph: (its arguments, in their order) -> its results."""
 

@@ -1,0 +1,42 @@
+"""A function of tensors as a concrete function, which others read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Shape
+
+
+def exported(
+    function: Callable[..., Any], arguments: Sequence[tf.Tensor], shapes: Sequence[Shape], device: str | None
+) -> Exported:
+    """The function, recorded for arguments of these shapes.
+
+    Args:
+        function: of tensors.
+        arguments: of an example, for their dtypes.
+        shapes: of them, None where an axis may have any length.
+        device: of the model's variables.
+
+    Raises:
+        InvalidValueError: if the model is on a GPU, or TensorFlow takes one by itself.
+        Exception: whatever TensorFlow raises of a function that it cannot record so.
+    """
+    if "GPU" in device if device is not None else bool(tf.config.list_logical_devices("GPU")):
+        raise InvalidValueError(f"It runs on {device or 'a GPU'}, and engines compute on the processor.")
+    specs = [
+        tf.TensorSpec(shape, each.dtype, name=f"{ARGUMENT}{place}")
+        for place, (shape, each) in enumerate(zip(shapes, arguments, strict=True))
+    ]
+
+    def named(*given: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.identity(each, name=f"{RESULT}{place}") for place, each in enumerate(function(*given))]
+
+    concrete = tf.function(named, autograph=False).get_concrete_function(*specs)
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+    return Exported({"tensorflow": lambda: concrete}, tuple(shapes), threads)
