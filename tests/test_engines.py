@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import pickle
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from fusioncam_core import (
     SSCAM,
     AblationCAM,
     BlackBox,
+    EngineWarning,
     FusionCAM,
     GradCAM,
     GroupCAM,
@@ -28,6 +31,8 @@ from fusioncam_core import (
     UnionCAM,
 )
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models import engine_choice
+from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import probes, require_trust
 from fusioncam_core.models.engines import require_engine
 from libraries import framework
@@ -370,6 +375,116 @@ class TestTrust:
         assert maps[0, 0, 0] == 0
         assert not maps[1].any()
         assert maps[2:].std() > 0.2
+
+
+class Pretended:
+    """An engine that is never asked to do anything."""
+
+    name = "pretended"
+
+    def unable(self, precision: Any) -> str | None:
+        raise AssertionError
+
+    def converted(self, export: Any, precision: Any, told: str) -> Any:
+        raise AssertionError
+
+
+class TestAuto:
+    def test_waits_until_a_minute_lies_ahead(self) -> None:
+        choice = Choice(Pretended(), auto=True)
+        with choice.many(100):
+            choice._tell(10, 5, engine=False)  # 90 images at half a second: 45 s
+            assert not choice.on
+            choice._tell(10, 10, engine=False)  # the fastest group counts
+            assert not choice.on
+        with choice.many(131):
+            choice._tell(10, 5, engine=False)  # 121 images: 60.5 s
+            assert choice.on
+            assert choice.name == "pretended"
+
+    def test_expects_as_much_as_it_has_seen_of_a_source_without_a_length(self) -> None:
+        choice = Choice(Pretended(), auto=True)
+        with choice.many(None):
+            choice._tell(10, 59, engine=False)
+            assert not choice.on
+            choice._tell(10, 1, engine=False)
+            assert choice.on
+
+    @pytest.mark.parametrize(("seconds", "stays"), [(4.9, True), (5.1, False)])
+    def test_keeps_what_is_faster(self, seconds: float, stays: bool) -> None:
+        choice = Choice(Pretended(), auto=True)
+        with choice.many(1000):
+            choice._tell(10, 5, engine=False)
+            choice._tell(10, 60, engine=True)  # with the conversion
+            assert choice.on
+            assert not choice.decided
+            choice._tell(10, seconds, engine=True)
+        assert choice.decided
+        assert choice.on == stays
+
+    def test_a_job_keeps_to_what_it_was_begun_with(self) -> None:
+        choice = Choice(Pretended(), auto=True)
+        choice.keep_to("pretended")
+        assert choice.on
+        choice.keep_to(None)
+        assert not choice.on
+        with pytest.raises(InvalidValueError, match="begun with engine='openvino'"):
+            choice.keep_to("openvino")
+        with pytest.raises(InvalidValueError, match="begun with engine=None"):
+            Choice(Pretended()).keep_to(None)
+
+    @ENGINES
+    def test_converts_nothing_for_one_call(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        count = counted_exports(monkeypatch)
+        monkeypatch.setattr(engine_choice, "WORTH", 0.0)
+        cam = ScoreCAM(convolutions(), engine="auto")
+        np.testing.assert_array_equal(cam(IMAGES).maps, ScoreCAM(convolutions())(IMAGES).maps)
+        assert count() == 0
+
+    @ENGINES
+    def test_takes_an_engine_among_many(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        count = counted_exports(monkeypatch)
+        images = np.random.default_rng(2).random((12, 3, 16, 16), dtype=np.float32)
+        model = seeded(Convolutions)
+        expected = [each.maps for each in ScoreCAM(model, batch_size=3).explain_many(images, 1)]
+        few = list(ScoreCAM(model, batch_size=3, engine="auto").explain_many(images, 1))
+        assert count() == 0, "not worth it"
+        monkeypatch.setattr(engine_choice, "WORTH", 0.0)
+        many = list(ScoreCAM(model, batch_size=3, engine="auto").explain_many(images, 1))
+        assert count() == 1
+        for found in (few, many):
+            np.testing.assert_allclose([each.maps for each in found], expected, rtol=0, atol=NEAR)
+
+    @ENGINES
+    def test_goes_on_without_one_that_cannot(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine_choice, "WORTH", 0.0)
+        images = np.random.default_rng(2).random((6, 3, 16, 16), dtype=np.float32)
+        model = with_part(Deciding())
+        with pytest.warns(EngineWarning, match="The framework goes on: The engine .* cannot be written down") as told:
+            found = list(ScoreCAM(model, "1", batch_size=2, engine="auto").explain_many(images, 1))
+        assert len(told) == 1
+        expected = [each.maps for each in ScoreCAM(model, "1", batch_size=2).explain_many(images, 1)]
+        np.testing.assert_array_equal([each.maps for each in found], expected)
+
+    @ENGINES
+    def test_a_job_writes_down_what_ran(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        framework("pyarrow")
+        images = np.random.default_rng(2).random((12, 3, 16, 16), dtype=np.float32)
+        model = seeded(Convolutions)
+        for worth, engine in ((1e9, None), (0.0, "openvino")):
+            monkeypatch.setattr(engine_choice, "WORTH", worth)
+            folder = tmp_path / str(engine)
+            monkeypatch.setattr(Choice, "_tell", told_that_engines_win)
+            ScoreCAM(model, batch_size=2, engine="auto").explain_to(folder, images, 1)
+            assert json.loads((folder / "_job.json").read_text())["engine"] == engine
+
+
+tell = Choice._tell
+
+
+def told_that_engines_win(choice: Choice, images: int, seconds: float, *, engine: bool) -> None:
+    """Whatever the clock says on a machine that others use."""
+    tell(choice, images, seconds * (0.001 if engine else 1), engine=engine)
 
 
 class TestOptions:

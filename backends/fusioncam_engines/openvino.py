@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Precision, Run
 from fusioncam_engines.threads import allowed
@@ -66,7 +67,7 @@ def _places(model: Any, count: int) -> list[int]:
     found = [_numbered(each.get_names(), ARGUMENT) for each in model.inputs]
     named = all(place is not None for place in found)
     if not named and len(found) != count:
-        raise ValueError(f"of {count} arguments {len(found)} are left, and it is not known which")
+        raise InvalidValueError(f"of {count} arguments {len(found)} are left, and it is not known which")
     return [number if place is None else place for number, place in enumerate(found)]
 
 

@@ -25,7 +25,7 @@ from fusioncam_core.explainers.provenance import version_of
 from fusioncam_core.jobs.manifest import Manifest
 from fusioncam_core.jobs.pieces import Piece, Pieces, moved
 from fusioncam_core.jobs.run import Estimate, Explained, JobResult, Skipped, Worker, run
-from fusioncam_core.models.batch_size import AutoBatching, Setting
+from fusioncam_core.models.batch_size import AutoBatching, ModelBatching, Setting
 from fusioncam_core.models.masking import MaskedSteps
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.stores.fingerprints import Fingerprints
@@ -147,16 +147,18 @@ class _Job:
         """Explain images from the first on until it is known how they run best, and make the manifest."""
         explainer, began = self._explainer, time.monotonic()
         first: Explanation | None = None
-        for single in self._from_the_first(pieces):
-            if first is None and isinstance(single, Explanation):
-                first = single
-                self._kept_maps(first)  # which refuses a size that is not for such images
-            batching = explainer._steps.searched
-            if first is None or batching is None:
-                continue
-            if not isinstance(batching, AutoBatching) or batching.settled or time.monotonic() - began > SEARCH:
-                break
-            batching.coming = pieces.total or 0
+        with explainer._choice.many(pieces.total):
+            for single in self._from_the_first(pieces):
+                if first is None and isinstance(single, Explanation):
+                    first = single
+                    self._kept_maps(first)  # which refuses a size that is not for such images
+                batching = explainer._steps.searched
+                if first is None or batching is None:
+                    continue
+                if self._is_settled(batching) or time.monotonic() - began > SEARCH:
+                    break
+                batching.coming = pieces.total or 0
+        explainer._choice.keep_to(explainer._choice.name)
         self._unreadable.clear()
         if first is None:
             raise InvalidValueError("None of the images could be explained: there is nothing to make a job of.")
@@ -167,11 +169,17 @@ class _Job:
             made_of,
             batch_size=batching.way.size,
             memory_format=batching.way.memory_format,
+            engine=explainer._choice.name,
             layers=list(explainer.layer_names or ()),
             weights=list(first.weights),
             provenance={} if first.provenance is None else _plain(dataclasses.asdict(first.provenance)),
             total=pieces.total,
         )
+
+    def _is_settled(self, batching: ModelBatching) -> bool:
+        """Whether it is known how images run best, and by what."""
+        choice = self._explainer._choice
+        return (choice.decided or not choice.on) and (not isinstance(batching, AutoBatching) or batching.settled)
 
     def _from_the_first(self, pieces: Pieces) -> Iterator[Explanation | LeftOut]:
         groups = itertools.chain.from_iterable(piece.groups() for piece in pieces)
@@ -226,10 +234,8 @@ class _Job:
         explainer = self._explainer
         if self._steps is None:
             self._require_the_same_layers(manifest, pieces)
-            way = Setting(manifest.memory_format, manifest.batch_size)
-            self._steps = MaskedSteps(
-                explainer.adapter, explainer.masked_input, way, masked=type(explainer).needs_masks
-            )
+            explainer._choice.keep_to(manifest.engine)
+            self._steps = explainer._new_steps(Setting(manifest.memory_format, manifest.batch_size))
         before, explainer._steps = explainer._steps, self._steps
         try:
             yield

@@ -7,9 +7,9 @@ from typing import Any, Unpack
 
 from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.explainers.options import ENGINE_DEFAULTS, EngineOptions, engine_of
-from fusioncam_core.models.engine_steps import MaskedEngine
-from fusioncam_core.models.masking import MaskedSteps
-from fusioncam_core.plugins.engines import GuardedEngine, find_engine
+from fusioncam_core.models.engine_choice import Choice
+from fusioncam_core.models.engines import AUTO
+from fusioncam_core.plugins.engines import find_engine
 
 
 class Masking(Explainer):
@@ -35,17 +35,12 @@ class Masking(Explainer):
 
     def __init__(self, model: Any, layer: Any = None, **options: Unpack[EngineOptions]):
         self.engine, left = engine_of(type(self), options)
-        self._guarded = self._found()
         super().__init__(model, layer, **left)
 
-    def _found(self) -> GuardedEngine | None:
-        return None if self.engine.name is None else find_engine(self.engine.name)
+    def _choose(self) -> Choice:
+        if self.engine.name is None:
+            return Choice()
+        return Choice(find_engine(self.engine.name), self.engine.precision, auto=self.engine.name == AUTO)
 
     def _options(self) -> Mapping[str, Any]:
         return {**super()._options(), **ENGINE_DEFAULTS}
-
-    def _new_steps(self) -> MaskedSteps:
-        engine = None
-        if self._guarded is not None:
-            engine = MaskedEngine(self.adapter, self.masked_input, self._guarded, self.engine.precision)
-        return MaskedSteps(self.adapter, self.masked_input, self.batch_size, masked=self.needs_masks, engine=engine)

@@ -14,8 +14,9 @@ from fusioncam_core.arrays.words import _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import Execution, Exports, HasState, ModelAdapter
 from fusioncam_core.models.digest import shows_weights, weights_digest
+from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import Values, probes, require_trust
-from fusioncam_core.models.engines import Conversion, Exported, Precision, Run
+from fusioncam_core.models.engines import Exported, Run
 from fusioncam_core.models.function_scores import RawOutputs, Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, taken
 from fusioncam_core.models.masked_program import MaskedProgram, Way
@@ -62,13 +63,13 @@ class MaskedEngine:
     Args:
         adapter: of the model.
         which: the explained one of several inputs.
-        conversion: the engine.
-        precision: in which it computes.
+        choice: of the engine.
     """
 
-    def __init__(self, adapter: ModelAdapter, which: Which, conversion: Conversion, precision: Precision):
-        self.adapter, self.which = adapter, which
-        self.conversion, self.precision = conversion, precision
+    def __init__(self, adapter: ModelAdapter, which: Which, choice: Choice):
+        assert choice.conversion is not None
+        self.adapter, self.which, self.choice = adapter, which, choice
+        self.conversion, self.precision = choice.conversion, choice.precision
 
     @property
     def xp(self) -> Namespace:

@@ -18,6 +18,7 @@ from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.axes import over_channels
 from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, make_batching
+from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_steps import BatchEngine, MaskedEngine
 from fusioncam_core.models.function_scores import OwnFunctionScores, OwnLogits, RawOutputs, Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, taken, with_leaf
@@ -137,7 +138,7 @@ class MaskedSteps:
         batch_size: the most images at once, or "auto"; or the way in which they are to run.
         masked: whether images run under masks: then the masks of a few images fill the batches whose size is looked
             for. Otherwise it is looked for how many images are best explained together.
-        engine: what runs them; None for the framework.
+        choice: whether an engine runs them; None for the framework alone.
     """
 
     def __init__(
@@ -147,17 +148,23 @@ class MaskedSteps:
         batch_size: BatchSize | Setting = "auto",
         *,
         masked: bool = True,
-        engine: MaskedEngine | None = None,
+        choice: Choice | None = None,
     ):
         self.adapter = adapter
-        self.engine = engine
+        self.choice = Choice() if choice is None else choice
+        self._engine = None if self.choice.conversion is None else MaskedEngine(adapter, which, self.choice)
         self.which = which
         self._batch_size = batch_size
         self._masked = masked
-        self._batchings: dict[tuple[int, ...], ModelBatching] = {}
+        self._batchings: dict[tuple[bool, tuple[int, ...]], ModelBatching] = {}
         self._groups: dict[tuple[int, ...], ModelBatching] = {}
         self._latest: dict[tuple[type, int | None], tuple[Scores | RawOutputs, Steps]] = {}
         self._reader: tuple[OwnFunctionScores, OwnLogits] | None = None
+
+    @property
+    def engine(self) -> MaskedEngine | None:
+        """The engine that runs masked images now; None for the framework."""
+        return self._engine if self.choice.on else None
 
     def of(self, scores: Scores, channel_axis: int | None) -> Steps:
         """The steps of one reading of the outputs, for inputs with their channels there, or None.
@@ -185,11 +192,11 @@ class MaskedSteps:
 
     def batching(self, images: Array) -> ModelBatching:
         """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
-        shape = tuple(int(length) for length in images.shape[1:])
-        if shape not in self._batchings:
+        key = self.choice.on, tuple(int(length) for length in images.shape[1:])
+        if key not in self._batchings:
             execution = None if self.engine is None else self.engine.execution
-            self._batchings[shape] = make_batching(self.adapter, self._batch_size, execution)
-        return self._batchings[shape]
+            self._batchings[key] = make_batching(self.adapter, self._batch_size, execution)
+        return self._batchings[key]
 
     def groups(self, images: Array) -> ModelBatching:
         """How many of such images (B, ...) are seen, and explained, together: fewer once memory did not hold them."""
@@ -201,7 +208,9 @@ class MaskedSteps:
     @property
     def searched(self) -> ModelBatching | None:
         """Of the images that came first the batching whose size is looked for; None before there were any."""
-        return next(iter((self._batchings if self._masked else self._groups).values()), None)
+        if not self._masked:
+            return next(iter(self._groups.values()), None)
+        return next((each for (on, _), each in self._batchings.items() if on == self.choice.on), None)
 
     def _new_groups(self) -> ModelBatching:
         if self._masked and self._batch_size == "auto":
@@ -284,8 +293,11 @@ class MaskedScorer:
 
     def _made(self, maps: Array, owners: Array, *, normalised: bool = True) -> Any:
         xp = self.adapter.namespace
-        if self._engine is not None:
-            return self._engine(maps, owners, normalised=normalised)
+        if self._engine is not None and self._engine.engine.choice.on:
+            try:
+                return self._engine(maps, owners, normalised=normalised)
+            except InvalidValueError as error:
+                self._engine.engine.choice.give_up(error)
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
         step = self._steps.normalised if normalised else self._steps.plain
         return step(self._rows(owners), maps, erased)
