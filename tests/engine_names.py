@@ -18,7 +18,7 @@ def _engine(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
 
 
-ENGINES = pytest.mark.parametrize("name", [_engine("openvino")])
+ENGINES = pytest.mark.parametrize("name", [_engine("openvino"), _engine("onnxruntime")])
 
 
 @pytest.fixture

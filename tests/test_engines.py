@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.util
 import json
 import pickle
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -327,6 +330,23 @@ class TestRefusals:
             RISE(model, masks=8, engine=name)(IMAGES.numpy())
 
 
+OUTSIDE = """
+import sys
+from fusioncam_engines.openvino import OpenVINO
+OpenVINO()
+print(any(name.startswith("openvino_telemetry") for name in sys.modules))
+import openvino.tools.ovc.convert_impl as converts
+print(converts.tm.__name__)
+"""
+
+
+def test_openvino_tells_nobody() -> None:
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    run = subprocess.run([sys.executable, "-c", OUTSIDE], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "openvino.tools.ovc.telemetry_stub"]
+
+
 class TestTrust:
     """Of six images of three classes, whose logits reach from 0 to 17."""
 
@@ -523,7 +543,7 @@ class TestOptions:
         with pytest.raises(InvalidValueError, match="an engine's name, such as 'openvino': got 3"):
             require_engine(3, "float32")
 
-    @pytest.mark.parametrize("name", ["openvino"])
+    @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
     def test_a_missing_package_is_named(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         model = with_part(nn.Identity())
         hide(name, monkeypatch)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,6 +22,25 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """What it calls our precisions: on processors with bfloat16 it would take that for float32 by itself."""
 
 
+TELEMETRY = "openvino_telemetry"
+"""What tells Google Analytics of every import and conversion, from a fork of the process, unless somebody opted out."""
+
+
+def _imported() -> Any:
+    """OpenVINO, which does without its telemetry where it is first imported here: fusioncam sends nothing anywhere.
+
+    A fork, besides, may stand still for ever where JAX has threads.
+    """
+    hidden = "openvino" not in sys.modules and TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # for which OpenVINO has a stand-in that is silent
+    try:
+        return require("openvino", "The engine 'openvino'", "openvino")
+    finally:
+        if hidden:
+            del sys.modules[TELEMETRY]
+
+
 class OpenVINO:
     """Reads PyTorch's exported programs, TensorFlow's concrete functions and ONNX."""
 
@@ -27,7 +48,7 @@ class OpenVINO:
     reads = ("torch", "tensorflow", "onnx")
 
     def __init__(self) -> None:
-        self._openvino: Any = require("openvino", "The engine 'openvino'", "openvino")
+        self._openvino: Any = _imported()
         self._core = self._openvino.Core()
 
     def unable(self, precision: Precision) -> str | None:
@@ -39,9 +60,10 @@ class OpenVINO:
     def converted(self, graph: Any, kind: str, exported: Exported, precision: Precision) -> Run:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it and PyTorch say there of their own insides
-            model = self._openvino.convert_model(graph)
+            read = self._core.read_model if kind == "onnx" else self._openvino.convert_model
+            model = read(io.BytesIO(graph) if kind == "onnx" else graph)
         places = _places(model, len(exported.shapes))
-        shapes = [[-1 if length is None else length for length in exported.shapes[place]] for place in places]
+        shapes = [[-1 if isinstance(length, str) else length for length in exported.shapes[place]] for place in places]
         model.reshape({number: self._openvino.PartialShape(shape) for number, shape in enumerate(shapes)})
         settings = {
             "PERFORMANCE_HINT": "LATENCY",

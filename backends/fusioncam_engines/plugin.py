@@ -22,4 +22,8 @@ def fusioncam_engine(name: str) -> Any:
         from fusioncam_engines.openvino import OpenVINO
 
         return OpenVINO()
+    if name == "onnxruntime":
+        from fusioncam_engines.onnxruntime import ONNXRuntime
+
+        return ONNXRuntime()
     return None

@@ -20,7 +20,7 @@ def exported(
     Args:
         function: of tensors.
         arguments: of an example, for their dtypes.
-        shapes: of them, None where an axis may have any length.
+        shapes: of them, a name where an axis may have any length.
         device: of the model's variables.
 
     Raises:
@@ -30,7 +30,9 @@ def exported(
     if "GPU" in device if device is not None else bool(tf.config.list_logical_devices("GPU")):
         raise InvalidValueError(f"It runs on {device or 'a GPU'}, and engines compute on the processor.")
     specs = [
-        tf.TensorSpec(shape, each.dtype, name=f"{ARGUMENT}{place}")
+        tf.TensorSpec(
+            [None if isinstance(length, str) else length for length in shape], each.dtype, name=f"{ARGUMENT}{place}"
+        )
         for place, (shape, each) in enumerate(zip(shapes, arguments, strict=True))
     ]
 

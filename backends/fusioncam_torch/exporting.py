@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.extras import require
 from fusioncam_core.models.engines import Exported, Shape
 
 
@@ -37,7 +39,7 @@ def exported(
         model: that it runs, in inference.
         function: of tensors.
         arguments: of an example.
-        shapes: of them, None where an axis may have any length.
+        shapes: of them, a name where an axis may have any length.
         device: of the model.
 
     Raises:
@@ -47,7 +49,8 @@ def exported(
     if torch.device(device).type != "cpu":
         raise InvalidValueError(f"It is on {device}, and engines compute on the processor.")
     free = tuple(
-        {axis: torch.export.Dim.DYNAMIC for axis, length in enumerate(shape) if length is None} for shape in shapes
+        {axis: torch.export.Dim.DYNAMIC for axis, length in enumerate(shape) if isinstance(length, str)}
+        for shape in shapes
     )
     recorded = _Recorded(model, function)
     recorded.training = False  # of itself alone: the model's parts are in inference
@@ -62,4 +65,20 @@ def exported(
                 f"{type(model).__qualname__} takes the number of images for one that never changes, as by len(images) "
                 "or int(images.shape[0]): torch.export needs images.shape[0]."
             ) from error
-    return Exported({"torch": lambda: program}, tuple(shapes), torch.get_num_threads())
+    return Exported(
+        {"torch": lambda: program, "onnx": functools.partial(_onnx, program)}, tuple(shapes), torch.get_num_threads()
+    )
+
+
+def _onnx(program: torch.export.ExportedProgram) -> bytes:
+    """The program as an ONNX model.
+
+    Raises:
+        MissingExtra: if what PyTorch writes ONNX with is not installed.
+    """
+    require("onnxscript", "Writing ONNX for PyTorch", "torch2onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PyTorch says of its own insides
+        written = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert written is not None
+    return written.model_proto.SerializeToString()

@@ -421,7 +421,7 @@ class Exports(Protocol):
         Args:
             function: of arrays by position.
             arguments: of an example.
-            shapes: of them, None where an axis may have any length.
+            shapes: of them, a name where an axis may have any length.
 
         Raises:
             Exception: whatever the framework raises of what it cannot write down.

@@ -237,7 +237,7 @@ class BatchEngine:
         return Kept(self._weights, run, None if logits else map_outputs(_nothing, made), self._form)
 
     def _run(self, program: MaskedProgram, run: Run, maps: Array, owners: Array) -> Values:
-        given, places = _contiguous(maps), to_numpy(owners).astype(np.int64)
+        given, places = _contiguous(maps), _contiguous(owners)
         matrices = program.matrices(given.shape[1:])
         return run(program.arguments(places, given, matrices, self._given_erased, self._given))
 

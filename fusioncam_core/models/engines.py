@@ -16,8 +16,8 @@ Precision = Literal["float32", "bfloat16"]
 AUTO = "auto"
 """The word for an engine where it is worth its conversion."""
 
-Shape = tuple[int | None, ...]
-"""The lengths of an array's axes; None where a length is free."""
+Shape = tuple[int | str, ...]
+"""The lengths of an array's axes; a free one by its name, which is the same wherever two are equal."""
 
 ARGUMENT = "argument_"
 """What arguments are called in a graph that names them, with their places: "argument_0"."""

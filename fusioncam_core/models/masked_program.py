@@ -20,6 +20,9 @@ from fusioncam_core.models.inputs import Which, leaf, taken, with_leaf
 from fusioncam_core.models.outputs import ClassScores, arrays_in
 from fusioncam_core.models.structure import Form
 
+MASKS, IMAGES, SMALL = "masks", "images", "small_"
+"""What the free lengths are called: how many masks, how many images, and the maps' in each axis of space."""
+
 
 class Way(NamedTuple):
     """Which of the masked steps.
@@ -87,12 +90,12 @@ class MaskedProgram:
 
     def shapes(self, arrays: Sequence[Array]) -> tuple[Shape, ...]:
         """Of its arguments; `arrays` are the inputs'."""
-        axes = len(self.size)
-        maps: Shape = (None, *([None] * axes if self.way.resized else self.size))
-        matrices: list[Shape] = [(None, length) for length in self.size] if self.way.resized else []
+        small = tuple(f"{SMALL}{axis}" for axis in range(len(self.size)))
+        maps: Shape = (MASKS, *(small if self.way.resized else self.size))
+        matrices: list[Shape] = list(zip(small, self.size, strict=True)) if self.way.resized else []
         own = [_free(each, shared) for each, shared in zip(arrays, self.form.slots, strict=True)]
         images = _free(leaf(self.form.filled(arrays), self.which), False)
-        return ((None,), maps, *matrices, *([images] if self.way.erased else []), *own)
+        return ((MASKS,), maps, *matrices, *([images] if self.way.erased else []), *own)
 
     def matrices(self, small: Sequence[int]) -> list[np.ndarray[Any, Any]]:
         """Those that resize maps of a size to the images'."""
@@ -108,7 +111,7 @@ class MaskedProgram:
 def _free(array: Array, shared: bool) -> Shape:
     """The shape of an input: with any number of rows, unless all images share it."""
     shape = tuple(int(length) for length in array.shape)
-    return shape if shared or not shape else (None, *shape[1:])
+    return shape if shared or not shape else (IMAGES, *shape[1:])
 
 
 @functools.lru_cache(maxsize=64)
