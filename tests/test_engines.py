@@ -32,8 +32,10 @@ from fusioncam_core import (
     ScoreCAM,
     SegmentationLogit,
     UnionCAM,
+    adapt_model,
 )
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.evaluation.compared import compared_methods
 from fusioncam_core.models import engine_choice
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import probes, require_trust
@@ -533,6 +535,13 @@ class TestOptions:
     def test_reach_the_parts_that_have_them(self, name: str) -> None:
         cam = FusionCAM(with_part(nn.Identity()), "1", region="ablation-cam", engine=name)
         assert cam(IMAGES, 1).maps.shape == (2, 16, 16)
+
+    @ENGINES
+    def test_of_an_evaluation_go_to_the_methods_that_have_them(self, name: str) -> None:
+        compared = compared_methods(adapt_model(with_part(nn.Identity())), ["grad-cam", "rise"], "1", {"engine": name})
+        assert compared.explainers["rise"].engine.name == name
+        with pytest.raises(InvalidTypeError, match="engine= goes to methods that are given by name, and none"):
+            compared_methods(adapt_model(with_part(nn.Identity())), ["grad-cam"], "1", {"engine": name})
 
     def test_other_words_are_refused(self) -> None:
         model = with_part(nn.Identity())

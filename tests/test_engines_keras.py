@@ -86,6 +86,8 @@ def test_weights_that_changed_are_converted_anew(name: str) -> None:
 
 @ENGINES
 def test_float64_is_refused(name: str) -> None:
+    if keras.config.backend() == "jax":
+        pytest.skip("JAX has float64 where a variable of the environment says so")
     double = keras.Sequential(
         [
             keras.Input((16, 16, 3), dtype="float64"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import Exported, Precision, Run
+from fusioncam_engines.names import places
 from fusioncam_engines.threads import allowed
 
 PROVIDER = "CPUExecutionProvider"
@@ -36,11 +36,11 @@ class ONNXRuntime:
         settings.log_severity_level = 3  # errors alone: it warns of initialisers that it does not need
         session = self._onnxruntime.InferenceSession(graph, settings, providers=[PROVIDER])
         names = [each.name for each in session.get_inputs()]
-        if len(names) != len(exported.shapes):
-            raise InvalidValueError(f"Of {len(exported.shapes)} arguments {len(names)} are left.")
+        order = places([[name] for name in names], len(exported.shapes))
 
         def run(arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
-            results: list[np.ndarray] = session.run(None, dict(zip(names, arguments, strict=True)))
+            given = {name: arguments[place] for name, place in zip(names, order, strict=True)}
+            results: list[np.ndarray] = session.run(None, given)
             return results
 
         return run

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import re
 import sys
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
-from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Precision, Run
+from fusioncam_core.models.engines import RESULT, Exported, Precision, Run
+from fusioncam_engines.names import numbered, places
 from fusioncam_engines.threads import allowed
 
 DEVICE = "CPU"
@@ -62,8 +61,8 @@ class OpenVINO:
             warnings.simplefilter("ignore")  # what it and PyTorch say there of their own insides
             read = self._core.read_model if kind == "onnx" else self._openvino.convert_model
             model = read(io.BytesIO(graph) if kind == "onnx" else graph)
-        places = _places(model, len(exported.shapes))
-        shapes = [[-1 if isinstance(length, str) else length for length in exported.shapes[place]] for place in places]
+        order = places([each.get_names() for each in model.inputs], len(exported.shapes))
+        shapes = [[-1 if isinstance(length, str) else length for length in exported.shapes[place]] for place in order]
         model.reshape({number: self._openvino.PartialShape(shape) for number, shape in enumerate(shapes)})
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -78,29 +77,14 @@ class OpenVINO:
 
         def run(arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
             # What is shared is read where it lies; results are copies, which the next run does not write into.
-            made = request.infer([arguments[place] for place in places], share_inputs=True, share_outputs=False)
+            made = request.infer([arguments[place] for place in order], share_inputs=True, share_outputs=False)
             return [np.asarray(made[number]) for number in results]
 
         return run
 
 
-def _places(model: Any, count: int) -> list[int]:
-    """Which argument each input of a model is: by its name, or, where inputs keep their order, its place."""
-    found = [_numbered(each.get_names(), ARGUMENT) for each in model.inputs]
-    named = all(place is not None for place in found)
-    if not named and len(found) != count:
-        raise InvalidValueError(f"of {count} arguments {len(found)} are left, and it is not known which")
-    return [number if place is None else place for number, place in enumerate(found)]
-
-
 def _results(model: Any) -> list[int]:
     """Where a model's outputs are in their order: those with names, beside which others may dangle, or all."""
-    found = {_numbered(each.get_names(), RESULT): number for number, each in enumerate(model.outputs)}
+    found = {numbered(each.get_names(), RESULT): number for number, each in enumerate(model.outputs)}
     found.pop(None, None)
     return [found[place] for place in sorted(found)] if found else list(range(len(model.outputs)))
-
-
-def _numbered(names: Collection[str], stem: str) -> int | None:
-    """The number behind a stem in one of the names, such as "argument_3" or "result_0:0"."""
-    numbers = (re.fullmatch(rf"{stem}(\d+)(:0)?", name) for name in names)
-    return next((int(number[1]) for number in numbers if number is not None), None)

@@ -435,8 +435,11 @@ class KerasAdapter(ModelAdapter):
 
     @in_session
     def exported(self, function: Callable[..., Any], arguments: Sequence[Any], shapes: Sequence[Shape]) -> Exported:
-        with self.exporting():
-            return self._engine.exported(function, arguments, shapes)
+        def recorded(*given: Any) -> Any:  # also later, when the session is over
+            with self.session(), self.exporting():
+                return function(*given)
+
+        return self._engine.exported(recorded, arguments, shapes)
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""

@@ -143,9 +143,9 @@ class Engine(ABC):
             inputs, score, targets: as for `ModelAdapter.capture`.
         """
 
+    @abstractmethod
     def exported(self, function: Callable[..., Any], arguments: Sequence[Array], shapes: Sequence[Shape]) -> Exported:
         """As `Exports.exported`."""
-        raise InvalidValueError(f"Keras on {keras.backend.backend()} writes no programs down.")
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """As `ModelAdapter.compile`."""

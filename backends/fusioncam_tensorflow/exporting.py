@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.extras import require
 from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Shape
+
+OPSET = 18
+"""The latest version of ONNX's operators that tf2onnx writes."""
 
 
 def exported(
@@ -39,6 +45,21 @@ def exported(
     def named(*given: tf.Tensor) -> list[tf.Tensor]:
         return [tf.identity(each, name=f"{RESULT}{place}") for place, each in enumerate(function(*given))]
 
-    concrete = tf.function(named, autograph=False).get_concrete_function(*specs)
+    recorded = tf.function(named, autograph=False)
+    concrete = recorded.get_concrete_function(*specs)
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
-    return Exported({"tensorflow": lambda: concrete}, tuple(shapes), threads)
+    kinds = {"tensorflow": lambda: concrete, "onnx": functools.partial(_onnx, recorded, specs)}
+    return Exported(kinds, tuple(shapes), threads)
+
+
+def _onnx(recorded: Any, specs: Sequence[tf.TensorSpec]) -> bytes:
+    """The function as an ONNX model.
+
+    Raises:
+        MissingExtra: if tf2onnx is not installed.
+    """
+    writer = require("tf2onnx", "Writing ONNX for TensorFlow", "tf2onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what TensorFlow says of its own insides
+        model, _ = writer.convert.from_function(recorded, input_signature=specs, opset=OPSET)
+    return bytes(model.SerializeToString())
