@@ -11,6 +11,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from fusioncam_core.models import engine_choice
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import probes, require_trust
 from fusioncam_core.models.engines import require_engine
+from fusioncam_core.plugins.engines import find_engine
+from fusioncam_engines import threads
 from libraries import framework
 
 torch = framework("torch")
@@ -397,6 +400,45 @@ class TestTrust:
         assert maps[0, 0, 0] == 0
         assert not maps[1].any()
         assert maps[2:].std() > 0.2
+
+
+class TestThreads:
+    def test_are_no_more_than_the_frameworks_nor_than_the_process_may_use(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(threads, "_processors", lambda: 8)
+        monkeypatch.setattr(threads, "CGROUP", tmp_path / "cpu.max")
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        assert [threads.allowed(wanted) for wanted in (1, 6, 64)] == [1, 6, 8]
+        for written, most in (("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1)):
+            (tmp_path / "cpu.max").write_text(written)
+            assert threads.allowed(64) == most
+        monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
+        (tmp_path / "cpu.max").unlink()
+        assert threads.allowed(64) == 2
+
+    @ENGINES
+    def test_explainers_in_two_of_them(self, name: str) -> None:
+        shared, own = seeded(Convolutions), with_part(nn.Identity())
+        cams = [ScoreCAM(shared, engine=name), RISE(shared, masks=20, engine=name), ScoreCAM(own, "1", engine=name)]
+        expected = [cam(IMAGES, 1).maps for cam in cams]
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(4):
+                found = list(pool.map(lambda cam: cam(IMAGES, 1).maps, cams))
+                for one, other in zip(found, expected, strict=True):
+                    np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@ENGINES
+def test_half_precision_moves_maps_by_hundredths(name: str) -> None:
+    unable = find_engine(name).unable("bfloat16")
+    cam = ScoreCAM(convolutions(), engine=name, engine_precision="bfloat16")
+    if unable is not None:
+        with pytest.raises(InvalidValueError, match=rf"cannot compute in bfloat16: {unable[:20]}"):
+            cam(IMAGES, 1)
+        return
+    difference = (cam(IMAGES, 1).maps - ScoreCAM(convolutions())(IMAGES, 1).maps).abs().max()
+    assert 0 < float(difference) < 0.1
 
 
 class Pretended:
