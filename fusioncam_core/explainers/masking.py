@@ -18,9 +18,10 @@ class Masking(Explainer):
     Args:
         model, layer, **options: as for `Explainer`.
         engine: what runs the masked images: None, the model's framework; "openvino" or "onnxruntime", of the extras of
-            those names, which take less time on a processor, after some seconds for the conversion of the model; or "auto", an engine that is installed where so many images are explained that it
-            pays. Its outputs are compared with the framework's before it is used: docs/engines.md. Activations and
-            gradients come from the framework.
+            those names, which take less time on a processor, after some seconds for the conversion of the model; or
+            "auto", an engine that is installed where so many images are explained that it pays. Its outputs are
+            compared with the framework's before it is used: docs/engines.md. Activations and gradients come from the
+            framework.
         engine_precision: "float32", or "bfloat16", in which an engine takes less again on processors that have it, and
             maps move by some hundredths; those of a regression by more.
 
