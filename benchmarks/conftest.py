@@ -12,13 +12,21 @@ import pytest
 from benchmarks.subjects import SUBJECTS, Subject
 
 PACKAGES = (
-    "fusioncam", "torch", "tensorflow-cpu", "keras", "jax", "flax", "numpy", "grad-cam", "torchcam", "tf-keras-vis"
+    "fusioncam", "torch", "tensorflow-cpu", "keras", "jax", "flax", "openvino", "onnxruntime", "numpy",
+    "grad-cam", "torchcam", "tf-keras-vis",
 )  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--framework", choices=sorted(SUBJECTS), default="torch", help="what the network runs on")
     parser.addoption("--rounds", type=int, default=3, help="how often everything is timed")
+    parser.addoption("--masks", type=int, default=None, help="with engines: a budget, where all masks take too long")
+
+
+@pytest.fixture(scope="session")
+def masks(request: pytest.FixtureRequest) -> int | None:
+    chosen: int | None = request.config.getoption("masks")
+    return chosen
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from fusioncam_core.data.preprocessing import Preprocessing
 from fusioncam_core.errors import (
     CannotWriteError,
     EmptyMapWarning,
+    EngineWarning,
     FolderInUseError,
     FusionCamError,
     FusionCamWarning,
@@ -113,6 +114,7 @@ __all__ = [
     "EigenGradCAM",
     "EmbeddingSimilarity",
     "EmptyMapWarning",
+    "EngineWarning",
     "Estimate",
     "Evaluation",
     "Explainer",

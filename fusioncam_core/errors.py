@@ -84,6 +84,10 @@ class MemoryWarning(FusionCamWarning):
     """The device's memory did not hold a batch, and the work went on with a smaller one."""
 
 
+class EngineWarning(FusionCamWarning):
+    """An engine that "auto" chose cannot run the model as the framework does: the framework goes on."""
+
+
 class PreprocessingWarning(FusionCamWarning):
     """How a model's inputs were prepared in training is not known, and was guessed."""
 

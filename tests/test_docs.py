@@ -161,7 +161,7 @@ def test_the_hooks_are_on_a_page() -> None:
     text = (DOCS / "reference" / "plugins.md").read_text(encoding="utf-8")
     assert ".. automodule:: fusioncam_core.plugins.hookspecs\n   :members:" in text
     hooks = [each for name, each in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("fusioncam_")]
-    assert len(hooks) == 8
+    assert len(hooks) == 9
     assert all(inspect.getdoc(hook) for hook in hooks)
 
 

@@ -180,6 +180,7 @@ def test_every_hook_is_documented_and_answered(registered: None) -> None:
         "fusioncam_adapt_model",
         "fusioncam_array_namespace",
         "fusioncam_complete_model",
+        "fusioncam_engine",
         "fusioncam_load_model",
         "fusioncam_place_model",
         "fusioncam_describe_models",

@@ -17,10 +17,11 @@ from fusioncam_core import AblationCAM, Explanation, FusionCAM, GradCAM, GroupCA
 
 def use(model: object) -> Explanation:
     ScoreCAM(model, batch_size=3, budget=16, backend_options={"channels": "last"})
-    GroupCAM(model, groups=4, baseline="blur")
+    GroupCAM(model, groups=4, baseline="blur", engine="auto")
+    FusionCAM(model, engine="openvino", engine_precision="bfloat16")
     RISE(model, masks=100, progress=False)
     FusionCAM(model, "layer4", gradient=GradCAM(model), task="multilabel", output_kind="probabilities")
-    evaluate(model, "photographs", ["grad-cam", AblationCAM], task="binary")
+    evaluate(model, "photographs", ["grad-cam", AblationCAM], task="binary", engine=None)
     return FusionCAM(model)([[0.0]], targets=[1])
 """
 
@@ -30,6 +31,8 @@ WRONG = {
     'FusionCAM(model, contributions="clip")': 'Argument "contributions"',
     "GradCAM(model, budget=3)": 'Unexpected keyword argument "budget"',
     'ScoreCAM(model, channels="last")': 'Unexpected keyword argument "channels"',
+    'GradCAM(model, engine="openvino")': 'Unexpected keyword argument "engine"',
+    'RISE(model, engine_precision="int8")': 'Argument "engine_precision"',
     'AblationCAM(model, combine="sum")': 'Argument "combine"',
     'evaluate(model, "photographs", task="multi")': 'Argument "task"',
 }

@@ -35,6 +35,7 @@ from fusioncam_core.models.adapter import (
     unknown_layer,
 )
 from fusioncam_core.models.calling import weakly
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
@@ -42,6 +43,7 @@ from fusioncam_core.models.outputs import Shapes, shapes_of
 from fusioncam_core.models.session import Within, in_session
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
+from fusioncam_jax.exporting import exported
 from fusioncam_jax.following import activations_behind, mark
 from fusioncam_jax.half import passes_float16, scaled_pull_back
 from fusioncam_jax.network import Network, Parameters
@@ -257,6 +259,18 @@ class JaxAdapter(ModelAdapter):
 
         program = Program(compiled)
         return lambda *arguments: self.session()(lambda: program(self._current(), *arguments))()
+
+    @in_session
+    def exported(
+        self, function: Callable[..., Any], arguments: Sequence[jax.Array], shapes: Sequence[Shape]
+    ) -> Exported:
+        parameters = self._current()
+
+        def with_parameters(*given: jax.Array) -> Any:
+            with self.session(), self._with(parameters), self.exporting():
+                return function(*given)
+
+        return exported(with_parameters, arguments, shapes)
 
     # --- what is compiled
 

@@ -35,6 +35,7 @@ from fusioncam_core.models.adapter import (
     unknown_layer,
 )
 from fusioncam_core.models.calling import Caller, weakly
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.outputs import Shapes, shapes_of, unpack
@@ -431,6 +432,14 @@ class KerasAdapter(ModelAdapter):
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = self._engine.compile(function)
         return lambda *arguments: self.session()(compiled)(*arguments)
+
+    @in_session
+    def exported(self, function: Callable[..., Any], arguments: Sequence[Any], shapes: Sequence[Shape]) -> Exported:
+        def recorded(*given: Any) -> Any:  # also later, when the session is over
+            with self.session(), self.exporting():
+                return function(*given)
+
+        return self._engine.exported(recorded, arguments, shapes)
 
     def _run(self, inputs: Inputs) -> Any:
         """The outputs, those that a softmax or sigmoid makes as the logits that go into it."""

@@ -13,6 +13,7 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import Array, Namespace, to_numpy
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import Execution, Score, View
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.memory import memory_is_full
 
@@ -141,6 +142,10 @@ class Engine(ABC):
             layers: their names, by which and by the score a compiled run is found again.
             inputs, score, targets: as for `ModelAdapter.capture`.
         """
+
+    @abstractmethod
+    def exported(self, function: Callable[..., Any], arguments: Sequence[Array], shapes: Sequence[Shape]) -> Exported:
+        """As `Exports.exported`."""
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """As `ModelAdapter.compile`."""

@@ -15,10 +15,12 @@ import numpy as np
 from fusioncam_core.errors import GradientsUnavailableError
 from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, View, not_an_array
 from fusioncam_core.models.calling import weakly
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
 from fusioncam_jax.adapter import EXECUTION, _beside
+from fusioncam_jax.exporting import exported
 from fusioncam_jax.programs import Program, Programs
 from fusioncam_keras.engine import Captured, Engine, OutOfReachError, Run, unchanged
 
@@ -50,6 +52,11 @@ class JaxEngine(Engine):
 
     def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:
         touch(functools.partial(setattr, self, "_given", None))
+
+    def exported(
+        self, function: Callable[..., Any], arguments: Sequence[jax.Array], shapes: Sequence[Shape]
+    ) -> Exported:
+        return exported(function, arguments, shapes)
 
     def kept(self, value: jax.Array) -> jax.Array:
         return value  # which nothing can write to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,10 +11,12 @@ import tensorflow as tf
 
 from fusioncam_core.models.adapter import Score, View
 from fusioncam_core.models.calling import weakly
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
 from fusioncam_keras.engine import Captured, Engine, Run, unchanged
 from fusioncam_tensorflow import engine, namespace
+from fusioncam_tensorflow.exporting import exported
 
 OPTIONS = ("jit_compile",)
 
@@ -97,6 +99,11 @@ class TensorFlowEngine(Engine):
 
             outputs, activations = run(inputs, watched)
         return outputs, activations, engine.gradients(tape, score, outputs, targets, activations, half=self.half)
+
+    def exported(
+        self, function: Callable[..., Any], arguments: Sequence[tf.Tensor], shapes: Sequence[Shape]
+    ) -> Exported:
+        return exported(function, arguments, shapes, self._device)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return engine.compiled(function, jit_compile=self._jit_compile)

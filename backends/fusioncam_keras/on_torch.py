@@ -10,10 +10,12 @@ import keras
 import torch
 
 from fusioncam_core.models.adapter import Score
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, map_leaves
 from fusioncam_keras.engine import Captured, Engine, Run
 from fusioncam_torch import dtypes, namespace
 from fusioncam_torch.adapter import as_tensor, execution, freed_memory
+from fusioncam_torch.exporting import exported
 from fusioncam_torch.state import begin_inference
 
 OPTIONS = ()
@@ -43,6 +45,11 @@ class TorchEngine(Engine):
 
     def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
         return torch.no_grad()
+
+    def exported(
+        self, function: Callable[..., Any], arguments: Sequence[torch.Tensor], shapes: Sequence[Shape]
+    ) -> Exported:
+        return exported(self.model, function, arguments, shapes, self._like.device)
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: torch.Tensor | None

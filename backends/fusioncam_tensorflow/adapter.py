@@ -31,12 +31,14 @@ from fusioncam_core.models.adapter import (
     unknown_layer,
 )
 from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.session import in_session
 from fusioncam_tensorflow import engine, namespace
+from fusioncam_tensorflow.exporting import exported
 from fusioncam_tensorflow.state import assign, keep_values
 
 LAYER = "features"
@@ -187,6 +189,13 @@ class PairAdapter(ModelAdapter):
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = engine.compiled(function, jit_compile=self._jit_compile)
         return lambda *arguments: self.session()(compiled)(*arguments)
+
+    @in_session
+    def exported(
+        self, function: Callable[..., Any], arguments: Sequence[tf.Tensor], shapes: Sequence[Shape]
+    ) -> Exported:
+        with self.exporting():
+            return exported(function, arguments, shapes, self._device)
 
     def _activations(self, inputs: Inputs) -> tf.Tensor:
         activations = self._run(self._call_features, inputs)

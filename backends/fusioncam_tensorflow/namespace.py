@@ -81,10 +81,20 @@ def matmul(first: tf.Tensor, second: tf.Tensor, /) -> tf.Tensor:
     of bounds (tensorflow issue 117700).
     """
     if second.ndim == 2:
-        rows = tf.matmul(tf.reshape(first, (-1, first.shape[-1])), second)
-        return tf.reshape(rows, (*first.shape[:-1], second.shape[-1]))
+        lengths = _lengths(first)
+        rows = tf.matmul(tf.reshape(first, (-1, lengths[-1])), second)
+        return tf.reshape(rows, (*lengths[:-1], second.shape[-1]))
     lead = tf.broadcast_static_shape(first.shape[:-2], second.shape[:-2])
     return tf.matmul(*(tf.broadcast_to(each, (*lead, *each.shape[-2:])) for each in (first, second)))
+
+
+def _lengths(array: tf.Tensor) -> list[Any]:
+    """Of its axes; where they are not known while a function is recorded, what they will be."""
+    if array.shape.is_fully_defined():
+        return list(array.shape)
+    return [
+        now if known is None else known for known, now in zip(array.shape, tf.unstack(tf.shape(array)), strict=True)
+    ]
 
 
 def moveaxis(array: tf.Tensor, source: int, destination: int, /) -> tf.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from fusioncam_core.errors import FusionCamError
+from fusioncam_core.errors import FusionCamError, InvalidValueError
 from fusioncam_core.models.adapter import (
     Capture,
     Execution,
@@ -36,6 +36,7 @@ from fusioncam_core.models.adapter import (
     unknown_layer,
 )
 from fusioncam_core.models.calling import Caller
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.masking import spatial_size
@@ -43,6 +44,7 @@ from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.session import in_session
 from fusioncam_torch import dtypes, namespace, precision, reach
 from fusioncam_torch.containers import detached, is_several, tensor_of
+from fusioncam_torch.exporting import exported
 from fusioncam_torch.layouts import Layouts
 from fusioncam_torch.signatures import about_inputs
 from fusioncam_torch.state import begin_inference, exchange, plain_attributes
@@ -94,6 +96,7 @@ class TorchAdapter(ModelAdapter):
         signature = signature_of(self._module)
         self._forward = Caller(forward, like=signature)
         self._call = Caller(self._module, like=signature)
+        self._compiled = bool(compiled)
         self._layouts = Layouts(self._module) if not compiled else Layouts()
         self.execution = execution(self._device, fixed_shapes=bool(compiled), memory_formats=self._layouts.names)
 
@@ -344,6 +347,21 @@ class TorchAdapter(ModelAdapter):
                 outputs = self._run(inputs)
             call_number(f"{name}#{call}", replacement.calls, self.model_name)
             return self._restored(detached(outputs), inputs, self._run_again)
+
+    @in_session
+    def exported(
+        self, function: Callable[..., Any], arguments: Sequence[torch.Tensor], shapes: Sequence[Shape]
+    ) -> Exported:
+        for told, reason in (
+            (self._autocast is not None, "runs masked images under autocast: say engine_precision= in its place"),
+            (self._compiled, "runs masked images through torch.compile: leave that out, or engine="),
+            (isinstance(self._module, torch.jit.ScriptModule), "is a TorchScript module, which torch.export refuses"),
+            (reach.quantised(self._modules, self.model_name) is not None, "has quantised layers"),
+        ):
+            if told:
+                raise InvalidValueError(f"{self.model_name} {reason}.")
+        with self.exporting():
+            return exported(self._module, function, arguments, shapes, self._device)
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
         """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.arguments import own_parameters
 from fusioncam_core.explainers.base import Explainer
-from fusioncam_core.explainers.options import BUDGET, MethodOptions
+from fusioncam_core.explainers.options import BUDGET, ENGINE_DEFAULTS, MethodOptions
 from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.methods.fusion import Contributions, Variant
 from fusioncam_core.metrics.given import GivenMaps, are_maps
@@ -33,7 +33,7 @@ class EvaluationOptions(MethodOptions, total=False):
     variant: Variant
 
 
-_PARTICULAR = ("percentile", "contributions", "variant", *BUDGET)
+_PARTICULAR = ("percentile", "contributions", "variant", *BUDGET, *ENGINE_DEFAULTS)
 """Keywords that go to those methods that have them."""
 
 
@@ -143,6 +143,8 @@ def _for(kind: type[Explainer] | None, keywords: Mapping[str, Any]) -> dict[str,
 def _takes(kind: type[Explainer] | None, keyword: str) -> bool:
     if kind is None:
         return False
+    if keyword in ENGINE_DEFAULTS:
+        return kind.takes_engine
     return kind.takes_budget if keyword in BUDGET else keyword in own_parameters(kind)
 
 

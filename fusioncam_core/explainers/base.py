@@ -41,9 +41,10 @@ from fusioncam_core.explainers.provenance import provenance_of
 from fusioncam_core.explainers.result import Result, checked, require_one_size, united
 from fusioncam_core.methods.form import Combined, Form, finished
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
-from fusioncam_core.models.batch_size import Span, require_batch_size
+from fusioncam_core.models.batch_size import BatchSize, Setting, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.digest import weights_digest
+from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.fixed_batch import with_fixed_batch
 from fusioncam_core.models.function_scores import Functions, FunctionScores, Scores, function_scores, target_name
 from fusioncam_core.models.inputs import Inputs, batch_length, leaf, require_paths, rows_of
@@ -143,6 +144,7 @@ class Explainer(OverDataSets, Value, ABC):
     masks_images: ClassVar[bool] = True  # with needs_masks: whether images are masked, so that baseline= counts
     needs_layer: ClassVar[bool] = True
     takes_budget: ClassVar[bool] = False
+    takes_engine: ClassVar[bool] = False
     takes_form: ClassVar[bool] = False
     option_defaults: ClassVar[ExplainerOptions] = DEFAULTS
 
@@ -178,6 +180,7 @@ class Explainer(OverDataSets, Value, ABC):
         named = tuple(self.adapter.find(each) for each in given) if layer is not None and self.needs_layer else None
         self._layers: tuple[str, ...] | None = named if self.needs_layer else ()
         self._finds_layer = self._layers is None
+        self._choice = self._choose()
         self._steps = self._new_steps()
         self._check_outputs = OutputCheck(self.adapter, self.masked_input)
         self._own_rows: set[Any] = set()
@@ -409,7 +412,8 @@ class Explainer(OverDataSets, Value, ABC):
         return replace(explanation, provenance=digested)
 
     def _explain_rows(self, inputs: Inputs, targets: Targets, progress: bool | None) -> Explanation:
-        result, batches = self.run(inputs, targets, progress)
+        with self._choice.watched(batch_length(inputs)):
+            result, batches = self.run(inputs, targets, progress)
         return self._explanation(result, batches, several=targets.several)
 
     @in_session
@@ -443,8 +447,13 @@ class Explainer(OverDataSets, Value, ABC):
         self._steps = self._new_steps()
         self._check_outputs = OutputCheck(adapter, self.masked_input)
 
-    def _new_steps(self) -> MaskedSteps:
-        return MaskedSteps(self.adapter, self.masked_input, self.batch_size, masked=self.needs_masks)
+    def _choose(self) -> Choice:
+        """Whether an engine runs masked images."""
+        return Choice()
+
+    def _new_steps(self, batch_size: BatchSize | Setting | None = None) -> MaskedSteps:
+        size = self.batch_size if batch_size is None else batch_size
+        return MaskedSteps(self.adapter, self.masked_input, size, masked=self.needs_masks, choice=self._choice)
 
     def _run(self, inputs: Inputs, targets: Targets, progress: bool | None) -> tuple[Result, list[Batch]]:
         results, batches = [], self.see(inputs, targets)

@@ -63,7 +63,8 @@ def _explained(
     prepared = None if preprocessing is None else plain(preprocessing)
     bar = progress_bar(length(source), f"{explainer.title}, images", progress)
     ahead = prefetched(regrouped(images, lambda group: _together(explainer, group)), prefetch)
-    with bar as advance, contextlib.closing(ahead) as groups:
+    many = explainer._choice.many(length(source))
+    with many, bar as advance, contextlib.closing(ahead) as groups:
         for group in groups:
             for single in _of_group(explainer, group, wanted):
                 if isinstance(single, LeftOut):

@@ -12,7 +12,15 @@ from fusioncam_core.arrays.words import _resize
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.base import Explainer, Family
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.options import BUDGET, DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
+from fusioncam_core.explainers.masking import Masking
+from fusioncam_core.explainers.options import (
+    BUDGET,
+    DEFAULTS,
+    ENGINE_DEFAULTS,
+    BudgetOptions,
+    ExplainerOptions,
+    limits_of,
+)
 from fusioncam_core.explainers.region import ScoreCAM
 from fusioncam_core.explainers.registry import find_method, methods
 from fusioncam_core.explainers.result import Result
@@ -34,7 +42,7 @@ PartOptions = Mapping[str, Any] | None
 """Keywords of a part that is given by name."""
 
 
-class _Ensemble(Explainer):
+class _Ensemble(Masking):
     """A method made of others.
 
     One given by name shares this explainer's layer and one run of it, and gets its options; one given as an explainer
@@ -104,7 +112,10 @@ class _Ensemble(Explainer):
                     f"{name} is said to the {self.name} itself, which shares it with its parts: leave it out of "
                     f"{role}_options, or give the {role} method as an explainer of its own."
                 )
-        part = method(self.adapter, **{**self._shared, **self._limits_of(role, method), **own, **(options or {})})
+        shared = {
+            name: each for name, each in self._shared.items() if method.takes_engine or name not in ENGINE_DEFAULTS
+        }
+        part = method(self.adapter, **{**shared, **self._limits_of(role, method), **own, **(options or {})})
         self._require_stage(role, part)
         self._named.append(part)
         return part

@@ -28,7 +28,7 @@ from fusioncam_core.jobs.manifest import Manifest
 from fusioncam_core.jobs.pieces import Piece, Pieces, moved
 from fusioncam_core.jobs.run import Count, Estimate, Explained, JobResult, Skipped, fill, run
 from fusioncam_core.jobs.table import schema, written
-from fusioncam_core.models.batch_size import AutoBatching, Setting
+from fusioncam_core.models.batch_size import AutoBatching, ModelBatching, Setting
 from fusioncam_core.models.masking import MaskedSteps
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.stores.fingerprints import Fingerprints
@@ -203,16 +203,18 @@ class Job:
         """
         explainer, began = self.explainer, time.monotonic()
         first: Explanation | None = None
-        for single in self._explained_from(pieces):
-            if first is None and isinstance(single, Explanation):
-                first = single
-                self._kept_maps(first)  # which refuses a size that is not for such images
-            batching = explainer._steps.searched
-            if first is None or batching is None:
-                continue
-            if not isinstance(batching, AutoBatching) or batching.settled or time.monotonic() - began > SEARCH:
-                break
-            batching.coming = total or 0
+        with explainer._choice.many(total):
+            for single in self._explained_from(pieces):
+                if first is None and isinstance(single, Explanation):
+                    first = single
+                    self._kept_maps(first)  # which refuses a size that is not for such images
+                batching = explainer._steps.searched
+                if first is None or batching is None:
+                    continue
+                if self._is_settled(batching) or time.monotonic() - began > SEARCH:
+                    break
+                batching.coming = total or 0
+        explainer._choice.keep_to(explainer._choice.name)
         self._unreadable.clear()
         return None if first is None else self._manifest(first, made_of, total)
 
@@ -224,11 +226,17 @@ class Job:
             made_of,
             batch_size=batching.way.size,
             memory_format=batching.way.memory_format,
+            engine=self.explainer._choice.name,
             layers=list(self.explainer.layer_names or ()),
             weights=list(first.weights),
             provenance={} if first.provenance is None else _plain(dataclasses.asdict(first.provenance)),
             total=total,
         )
+
+    def _is_settled(self, batching: ModelBatching) -> bool:
+        """Whether it is known how images run best, and by what."""
+        choice = self.explainer._choice
+        return (choice.decided or not choice.on) and (not isinstance(batching, AutoBatching) or batching.settled)
 
     def _explained_from(self, pieces: Iterable[Piece]) -> Iterator[Explanation | LeftOut]:
         groups = itertools.chain.from_iterable(piece.groups(self.groups) for piece in pieces)
@@ -303,10 +311,8 @@ class Job:
         explainer = self.explainer
         if self._steps is None:
             self._require_the_same_layers(manifest, begin)
-            way = Setting(manifest.memory_format, manifest.batch_size)
-            self._steps = MaskedSteps(
-                explainer.adapter, explainer.masked_input, way, masked=type(explainer).needs_masks
-            )
+            explainer._choice.keep_to(manifest.engine)
+            self._steps = explainer._new_steps(Setting(manifest.memory_format, manifest.batch_size))
         before, explainer._steps = explainer._steps, self._steps
         try:
             yield

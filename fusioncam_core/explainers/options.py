@@ -11,6 +11,7 @@ from fusioncam_core.arrays.checks import require_size
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.arguments import own_parameters
 from fusioncam_core.models.batch_size import BatchSize
+from fusioncam_core.models.engines import Chosen, Precision, require_engine
 from fusioncam_core.models.inputs import Which
 from fusioncam_core.models.layout import Reshape
 from fusioncam_core.models.masking import Baseline
@@ -51,14 +52,24 @@ class ExplainerOptions(ModelOptions, total=False):
     backend_options: Mapping[str, Any]
 
 
+class EngineOptions(ExplainerOptions, total=False):
+    """Those of methods that mask images; `Masking` says what the two more mean."""
+
+    engine: str | None
+    engine_precision: Precision
+
+
 class MethodOptions(ModelOptions, total=False):
-    """Keywords of methods that are given by name; `Budgeted` says what the last two mean."""
+    """Keywords of methods that are given by name; `Masking` and `Budgeted` say what the last four mean."""
+
+    engine: str | None
+    engine_precision: Precision
 
     budget: int | None
     tolerance: float | None
 
 
-class BudgetOptions(ExplainerOptions, total=False):
+class BudgetOptions(EngineOptions, total=False):
     """Those of methods that need not run all of their masks; `Budgeted` says what the two more mean."""
 
     budget: int | None
@@ -116,16 +127,31 @@ def require_map_size(size: Any) -> Size:
     return require_size(size)
 
 
-def limits_of(method: type, options: BudgetOptions) -> tuple[Limits, ExplainerOptions]:
+def limits_of(method: type, options: BudgetOptions) -> tuple[Limits, EngineOptions]:
     """The limits among the options, and the others.
 
     Raises:
         InvalidTypeError, InvalidValueError: for unknown keywords, and limits out of range.
     """
-    require_known(options, (*DEFAULTS, *BUDGET), method)
+    require_known(options, (*DEFAULTS, *ENGINE_DEFAULTS, *BUDGET), method)
     left: Any = {name: value for name, value in options.items() if name not in BUDGET}
     return require_limits(options.get("budget"), options.get("tolerance")), left
 
+
+def engine_of(method: type, options: EngineOptions) -> tuple[Chosen, ExplainerOptions]:
+    """The engine among the options, and the others.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: for unknown keywords, and what is no engine nor precision.
+    """
+    require_known(options, (*DEFAULTS, *ENGINE_DEFAULTS), method)
+    left: Any = {name: value for name, value in options.items() if name not in ENGINE_DEFAULTS}
+    told = {**ENGINE_DEFAULTS, **options}
+    return require_engine(told["engine"], told["engine_precision"]), left
+
+
+ENGINE_DEFAULTS: Mapping[str, Any] = {"engine": None, "engine_precision": "float32"}
+"""The keywords of methods that mask images, beside those of all."""
 
 BUDGET = ("budget", "tolerance")
 

@@ -16,7 +16,8 @@ from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_li
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.explainers.base import Explainer
 from fusioncam_core.explainers.batch import Batch
-from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, ExplainerOptions, limits_of
+from fusioncam_core.explainers.masking import Masking
+from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, EngineOptions, ExplainerOptions, limits_of
 from fusioncam_core.explainers.result import Result
 from fusioncam_core.methods.ablation import _ablation_cam
 from fusioncam_core.methods.form import Combined
@@ -35,7 +36,7 @@ So the authors have it, in `cam/groupcam.py` of github.com/wofmanaf/Group-CAM.
 """
 
 
-class Budgeted(Explainer):
+class Budgeted(Masking):
     """A method whose channels need not all be run.
 
     Args:
@@ -154,7 +155,7 @@ class ScoreCAM(Budgeted):
         return above_black(score_maps, batch.masked.black_probabilities(), xp=batch.xp)
 
 
-class GroupCAM(Explainer):
+class GroupCAM(Masking):
     """Group-CAM (arXiv 2103.13859): groups of channels, weighed by gradients, mask the image; what helps is summed.
 
     The masks are made of a target's gradients: one evaluation for each group that is not constant and each target,
@@ -203,7 +204,7 @@ class GroupCAM(Explainer):
         percentile: float = PERCENTILE,
         seed: int = 0,
         blur: float = GROUP_BLUR,
-        **options: Unpack[ExplainerOptions],
+        **options: Unpack[EngineOptions],
     ):
         check_groups(groups, grouping, percentile, seed)
         if not 0 < blur < math.inf:
@@ -414,7 +415,7 @@ class ISCAM(_Sampled):
         super().__init__(model, layer, **options)
 
 
-class RISE(Explainer):
+class RISE(Masking):
     """RISE (arXiv 1806.07421): random masks, each as much worth as the probability that it leaves.
 
     Needs no layer: a model that only runs forward will do, such as a `BlackBox`. One evaluation for each mask and
@@ -457,7 +458,7 @@ class RISE(Explainer):
         cells: int = 7,
         probability: float = 0.5,
         seed: int = 0,
-        **options: Unpack[ExplainerOptions],
+        **options: Unpack[EngineOptions],
     ):
         check_random_masks(masks, cells, probability, seed)
         self.masks = masks

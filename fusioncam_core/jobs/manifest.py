@@ -34,6 +34,7 @@ class Manifest:
     Attributes:
         made_of: what tells it from others, by the names in `ABOUT`.
         batch_size, memory_format: how the images run, the same in every run, by which results are rounded.
+        engine: what ran masked images; None for the model's framework.
         layers: the explained ones.
         weights: the names of the method's weights, which are columns.
         provenance: of its explanations.
@@ -47,6 +48,7 @@ class Manifest:
     weights: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
     total: int | None = None
+    engine: str | None = None
 
     def write(self, folder: Path) -> None:
         """Put it into the folder, whole or not at all."""

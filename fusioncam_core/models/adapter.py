@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, dtype_name, indices_like
 from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError
+from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
 from fusioncam_core.models.memory import MEMORY_ERRORS, memory_is_full
 from fusioncam_core.models.outputs import LostAxes, Shapes, shapes_of
@@ -214,6 +215,19 @@ class ModelAdapter(ABC):
         """What was measured of the model's layers, by the shapes of inputs: all adapters of the model share it."""
         return self._model_session.measured
 
+    @property
+    def converted(self) -> dict[Any, Any]:
+        """Its programs that were converted for engines: all adapters of the model share them."""
+        return self._model_session.converted
+
+    @contextmanager
+    def exporting(self) -> Iterator[None]:
+        """A context inside the session in which no length of an array is looked at: it may stand for any number."""
+        session = self._model_session
+        with self.touching(lambda: setattr(session, "exporting", False)):
+            session.exporting = True
+            yield
+
     def session(self) -> Opened:
         """A context in which the calling thread has the model to itself, at inference; it may be entered inside itself.
 
@@ -360,7 +374,7 @@ class ModelAdapter(ABC):
             inputs: a batch.
             run: of inputs, gives outputs, or their shapes; run with two images where that tells.
         """
-        if batch_length(inputs) != 1:
+        if self._model_session.exporting or batch_length(inputs) != 1:
             return outputs
         xp = self.namespace
         return self._lost_axes.restored(outputs, lambda: run(twice(inputs, xp)), xp)
@@ -392,6 +406,25 @@ class HasState(Protocol):
 
         What differs from run to run of one model at inference, such as the state of a random generator, is not among
         them.
+        """
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """An adapter of a model that its framework can write down for an engine."""
+
+    def exported(
+        self, function: Callable[..., Sequence[Array]], arguments: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Exported:
+        """The function, made of array words and `forward`, as others read it; inside the session.
+
+        Args:
+            function: of arrays by position.
+            arguments: of an example.
+            shapes: of them, a name where an axis may have any length.
+
+        Raises:
+            Exception: whatever the framework raises of what it cannot write down.
         """
 
 

@@ -14,7 +14,7 @@ from fusioncam_core.arrays.namespaces import Array, to_numpy
 from fusioncam_core.errors import InvalidValueError, MemoryWarning, warn
 
 if TYPE_CHECKING:
-    from fusioncam_core.models.adapter import ModelAdapter
+    from fusioncam_core.models.adapter import Execution, ModelAdapter
 
 BatchSize = int | Literal["auto"]
 
@@ -136,15 +136,24 @@ class ModelBatching(Batching):
         adapter: of the model that works.
         size: the most images at once.
         memory_format: in which they run; None for the one they have.
+        execution: as for `make_batching`.
 
     Attributes:
         coming: how many images are to come besides those that are known of, for which a compilation may pay.
     """
 
-    def __init__(self, adapter: ModelAdapter, size: int, memory_format: str | None = None):
-        super().__init__(size, fixed=adapter.execution.fixed_shapes)
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        size: int,
+        memory_format: str | None = None,
+        *,
+        execution: Execution | None = None,
+    ):
+        likes = adapter.execution if execution is None else execution
+        super().__init__(size, fixed=likes.fixed_shapes)
         self._adapter = adapter
-        self._memory_format = adapter.execution.memory_formats[0] if memory_format is None else memory_format
+        self._memory_format = likes.memory_formats[0] if memory_format is None else memory_format
         self.coming = 0
 
     @property
@@ -270,13 +279,15 @@ class AutoBatching(ModelBatching):
     tried once the compilation is a small share of the work.
 
     Args:
-        adapter: of the model that works; the batch size of its `execution` is tried first.
+        adapter: of the model that works.
+        execution: as for `make_batching`; its batch size is tried first.
     """
 
-    def __init__(self, adapter: ModelAdapter):
-        super().__init__(adapter, adapter.execution.batch_size)
-        self._best = Setting(adapter.execution.memory_formats[0], adapter.execution.batch_size)
-        self._search: Search | None = _search(self._best, adapter.execution.memory_formats)
+    def __init__(self, adapter: ModelAdapter, execution: Execution | None = None):
+        likes = adapter.execution if execution is None else execution
+        super().__init__(adapter, likes.batch_size, execution=likes)
+        self._best = Setting(likes.memory_formats[0], likes.batch_size)
+        self._search: Search | None = _search(self._best, likes.memory_formats)
         self._timing = PairedTiming(*next(self._search))
         self._worked = 0.0
         self._prepared = 0.0
@@ -334,7 +345,7 @@ class AutoBatching(ModelBatching):
 
     def _is_worth_trying(self, left: int) -> bool:
         """Whether compiling for one more size takes little of the time that the work takes."""
-        if not self._adapter.execution.fixed_shapes or not self._timing.is_new:
+        if not self._fixed or not self._timing.is_new:
             return True
         expected = self._worked + (left + self.coming) * self._timing.seconds_an_image(self._best)
         # What was spent on others than the first one, and as much as that one took for the next.
@@ -414,13 +425,24 @@ def require_batch_size(batch_size: BatchSize) -> BatchSize:
     return batch_size
 
 
-def make_batching(adapter: ModelAdapter, batch_size: BatchSize | Setting) -> ModelBatching:
-    """The batching of a model for a batch size as users give it, or for the way that proved fastest before."""
+def make_batching(
+    adapter: ModelAdapter, batch_size: BatchSize | Setting, execution: Execution | None = None
+) -> ModelBatching:
+    """The batching of a model for a batch size as users give it, or for the way that proved fastest before.
+
+    Args:
+        adapter: of the model.
+        batch_size: as given.
+        execution: how what runs the model likes to work, if it is not the adapter's framework.
+    """
+    likes = adapter.execution if execution is None else execution
     if isinstance(batch_size, Setting):
-        return ModelBatching(adapter, batch_size.size, batch_size.memory_format)
-    if batch_size == "auto" and adapter.execution.only:
-        return ModelBatching(adapter, adapter.execution.batch_size)
-    return AutoBatching(adapter) if batch_size == "auto" else ModelBatching(adapter, batch_size)
+        return ModelBatching(adapter, batch_size.size, batch_size.memory_format, execution=likes)
+    if batch_size == "auto" and likes.only:
+        return ModelBatching(adapter, likes.batch_size, execution=likes)
+    if batch_size == "auto":
+        return AutoBatching(adapter, likes)
+    return ModelBatching(adapter, batch_size, execution=likes)
 
 
 def _reserve() -> np.ndarray:

@@ -16,7 +16,10 @@ from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, in
 from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
+from fusioncam_core.models.axes import over_channels
 from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, make_batching
+from fusioncam_core.models.engine_choice import Choice
+from fusioncam_core.models.engine_steps import BatchEngine, MaskedEngine
 from fusioncam_core.models.function_scores import OwnFunctionScores, OwnLogits, RawOutputs, Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, taken, with_leaf
 from fusioncam_core.models.outputs import ClassScores, Task, probabilities_at
@@ -70,10 +73,14 @@ def masked_step(
 
 
 class Steps:
-    """The compiled steps of one model and one reading of its outputs, each made when it is first asked for."""
+    """The compiled steps of one model and one reading of its outputs, each made when it is first asked for.
+
+    Attributes:
+        scores: reads them.
+    """
 
     def __init__(self, adapter: ModelAdapter, scores: Scores | RawOutputs, which: Which, channel_axis: int | None):
-        self._adapter, self._scores = adapter, scores
+        self._adapter, self.scores = adapter, scores
         self._made = functools.partial(masked_step, adapter, scores, which, channel_axis=channel_axis)
 
     @functools.cached_property
@@ -89,7 +96,7 @@ class Steps:
     @functools.cached_property
     def bare(self) -> Callable[[Inputs], Array]:
         """Without a mask: inputs (n, ...) -> logits (n, classes)."""
-        adapter, scores = self._adapter, self._scores
+        adapter, scores = self._adapter, self.scores
 
         def logits(inputs: Inputs) -> Array:
             return scores.logits(adapter.forward(inputs))
@@ -110,7 +117,7 @@ class Steps:
     @functools.cached_property
     def probabilities_of(self) -> Callable[[Array, Array, Array], Array]:
         """The same as probabilities."""
-        xp, scores = self._adapter.namespace, self._scores
+        xp, scores = self._adapter.namespace, self.scores
 
         def chosen(logits: Array, targets: Array, owners: Array) -> Array:
             return xp.take_along_axis(scores.probabilities(logits), xp.take(targets, owners, axis=0), axis=1)
@@ -131,6 +138,7 @@ class MaskedSteps:
         batch_size: the most images at once, or "auto"; or the way in which they are to run.
         masked: whether images run under masks: then the masks of a few images fill the batches whose size is looked
             for. Otherwise it is looked for how many images are best explained together.
+        choice: whether an engine runs them; None for the framework alone.
     """
 
     def __init__(
@@ -140,15 +148,23 @@ class MaskedSteps:
         batch_size: BatchSize | Setting = "auto",
         *,
         masked: bool = True,
+        choice: Choice | None = None,
     ):
         self.adapter = adapter
+        self.choice = Choice() if choice is None else choice
+        self._engine = None if self.choice.conversion is None else MaskedEngine(adapter, which, self.choice)
         self.which = which
         self._batch_size = batch_size
         self._masked = masked
-        self._batchings: dict[tuple[int, ...], ModelBatching] = {}
+        self._batchings: dict[tuple[bool, tuple[int, ...]], ModelBatching] = {}
         self._groups: dict[tuple[int, ...], ModelBatching] = {}
         self._latest: dict[tuple[type, int | None], tuple[Scores | RawOutputs, Steps]] = {}
         self._reader: tuple[OwnFunctionScores, OwnLogits] | None = None
+
+    @property
+    def engine(self) -> MaskedEngine | None:
+        """The engine that runs masked images now; None for the framework."""
+        return self._engine if self.choice.on else None
 
     def of(self, scores: Scores, channel_axis: int | None) -> Steps:
         """The steps of one reading of the outputs, for inputs with their channels there, or None.
@@ -176,10 +192,11 @@ class MaskedSteps:
 
     def batching(self, images: Array) -> ModelBatching:
         """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
-        shape = tuple(int(length) for length in images.shape[1:])
-        if shape not in self._batchings:
-            self._batchings[shape] = make_batching(self.adapter, self._batch_size)
-        return self._batchings[shape]
+        key = self.choice.on, tuple(int(length) for length in images.shape[1:])
+        if key not in self._batchings:
+            execution = None if self.engine is None else self.engine.execution
+            self._batchings[key] = make_batching(self.adapter, self._batch_size, execution)
+        return self._batchings[key]
 
     def groups(self, images: Array) -> ModelBatching:
         """How many of such images (B, ...) are seen, and explained, together: fewer once memory did not hold them."""
@@ -191,7 +208,9 @@ class MaskedSteps:
     @property
     def searched(self) -> ModelBatching | None:
         """Of the images that came first the batching whose size is looked for; None before there were any."""
-        return next(iter((self._batchings if self._masked else self._groups).values()), None)
+        if not self._masked:
+            return next(iter(self._groups.values()), None)
+        return next((each for (on, _), each in self._batchings.items() if on == self.choice.on), None)
 
     def _new_groups(self) -> ModelBatching:
         if self._masked and self._batch_size == "auto":
@@ -237,6 +256,16 @@ class MaskedScorer:
         self._targets = targets
         self._erased = erased
         self._black: list[Array] = []
+        self._engine = self._with_engine(steps.engine)
+
+    def _with_engine(self, engine: MaskedEngine | None) -> BatchEngine | None:
+        """The engine for this batch; None for the framework."""
+        if engine is None:
+            return None
+        axis, steps = self._channel_axis, self._steps
+        size = spatial_size(leaf(self._inputs, self._which), axis)
+        framework = functools.partial(_framework_step, steps, self.adapter, self._which, axis)
+        return BatchEngine(engine, steps.scores, axis, size, self._inputs, self._erased, framework)
 
     def sharing(self) -> MaskedScorer:
         """The same, counting its evaluations from 0; the wholly erased images are run by one of them for all."""
@@ -248,6 +277,7 @@ class MaskedScorer:
         """The same with another erased image, counting its evaluations from 0."""
         other = self.sharing()
         other._erased, other._black = erased, []
+        other._engine = None if self._engine is None else other._with_engine(self._engine.engine)
         return other
 
     def logits_of(self, outputs: Any, owners: Array) -> Array:
@@ -263,6 +293,11 @@ class MaskedScorer:
 
     def _made(self, maps: Array, owners: Array, *, normalised: bool = True) -> Any:
         xp = self.adapter.namespace
+        if self._engine is not None and self._engine.engine.choice.on:
+            try:
+                return self._engine(maps, owners, normalised=normalised)
+            except InvalidValueError as error:
+                self._engine.engine.choice.give_up(error)
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
         step = self._steps.normalised if normalised else self._steps.plain
         return step(self._rows(owners), maps, erased)
@@ -394,6 +429,21 @@ class MaskedScorer:
         return probabilities_at(self.black_logits, self._targets, task=self._task, xp=self.adapter.namespace)[0]
 
 
+def _framework_step(
+    steps: Steps,
+    adapter: ModelAdapter,
+    which: Which,
+    channel_axis: int | None,
+    normalised: bool,
+    inputs: Inputs,
+    maps: Array,
+    erased: Array | None,
+) -> Any:
+    """What the framework's step gives: logits of classes, the outputs of anything else."""
+    raw = steps if isinstance(steps.scores, ClassScores) else Steps(adapter, RawOutputs(), which, channel_axis)
+    return (raw.normalised if normalised else raw.plain)(inputs, maps, erased)
+
+
 def spatial_axes(ndim: int, channel_axis: int | None) -> tuple[int, ...]:
     """The axes of a batch of images that are neither the batch nor the channels."""
     channels = None if channel_axis is None else channel_axis % ndim
@@ -416,17 +466,6 @@ def _require_axis(shape: Sequence[int], channel_axis: int) -> None:
             f"The channels are in axis {channel_axis} of a batch, and images of shape {tuple(shape)} came. Say where "
             "they are with backend_options={'channels': ...}: 'first', 'last', 'none' or the number of the axis."
         )
-
-
-def over_channels(maps: Array, spatial_ndim: int, channel_axis: int | None, *, xp: Namespace) -> Array:
-    """Maps (..., *size) with an axis of one channel where batched images have theirs; as they are if these have none.
-
-    Axes are counted in a batch, so that the maps may have more axes than one before their size.
-    """
-    if channel_axis is None:
-        return maps
-    behind = channel_axis if channel_axis < 0 else channel_axis - spatial_ndim - 2
-    return xp.expand_dims(maps, axis=behind)
 
 
 def with_channels_first(images: Array, channel_axis: int | None, *, xp: Namespace) -> Array:

@@ -28,11 +28,15 @@ class ModelSession:
         shared: what one of them has put there for the others, such as other weights of a model that cannot be written
             to; emptied by what was registered for it.
         measured: what was found out about the model, which holds as long as it lives.
+        converted: its programs that were converted for engines.
+        exporting: whether the model is run now to be written down for an engine: its arrays have no lengths then.
     """
 
     def __init__(self) -> None:
         self.shared: dict[str, Any] = {}
         self.measured: dict[Any, Any] = {}
+        self.converted: dict[Any, Any] = {}
+        self.exporting = False
         self._lock = threading.RLock()
         self._owner: int | None = None
         self._undo: list[Undo] = []

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer
     from fusioncam_core.metrics.metric import Metric
     from fusioncam_core.models.adapter import ModelAdapter
+    from fusioncam_core.models.engines import Engine
     from fusioncam_core.plugins.loaded_model import LoadedModel
 
 PROJECT = "fusioncam"
@@ -109,6 +110,21 @@ def fusioncam_place_model(model: Any, device: str) -> Any | None:
 
     Raises:
         InvalidValueError: if there is no such device, naming those there are, or the model cannot be moved there.
+    """
+
+
+@hookspec(firstresult=True)
+def fusioncam_engine(name: str) -> Engine | None:
+    """The engine of that name, or None when it is not yours.
+
+    An engine runs a model's masked passes in place of its framework; what it must have is the protocol
+    `fusioncam_core.models.engines.Engine`. What it needs is imported here, not at the top of the plugin.
+
+    Args:
+        name: as given to `engine=`, or "auto", for one whose packages are installed.
+
+    Raises:
+        MissingExtra: if it is yours, and a package is not installed that it needs; not for "auto".
     """
 
 

@@ -33,6 +33,7 @@ from fusioncam_core import (
 from fusioncam_core.explainers import Explainer
 from fusioncam_core.explainers.registry import find_method
 from fusioncam_core.metrics.metric import find_metric
+from fusioncam_core.plugins.engines import find_engine
 from fusioncam_core.plugins.guarded import GuardedManager
 from fusioncam_core.plugins.loading import place_model
 from registries import as_before  # noqa: F401 - a fixture
@@ -83,6 +84,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "fusioncam_load_model": lambda: refused(lambda: load_model("python:no_such_module:load"), "no module 'no_such"),
     "fusioncam_complete_model": lambda: load_model(network()),
     "fusioncam_place_model": lambda: place_model(LoadedModel(network()), "cpu"),
+    "fusioncam_engine": lambda: refused(lambda: find_engine("odd"), "No plugin has an engine called 'odd'"),
     "fusioncam_describe_models": lambda: refused(
         lambda: adapt_model(object()), r"No plugin adapts .*torch\.nn\.Module"
     ),
@@ -127,6 +129,7 @@ GARBAGE = {
     "fusioncam_load_model": [3, "garbage", object(), (1, 2), []],
     "fusioncam_complete_model": [3, "garbage", object(), (1, 2), []],
     "fusioncam_place_model": [3, "garbage", object(), torch.nn.Flatten(), []],
+    "fusioncam_engine": [3, "garbage", object(), [], SimpleNamespace(name="odd", reads=())],
     "fusioncam_describe_models": [3, object(), ["text"], b"text"],
 }
 
@@ -155,6 +158,7 @@ OWN_CALLS: dict[str, Callable[[], Any]] = {
     "fusioncam_load_model": lambda: load_model("mine:model"),
     "fusioncam_complete_model": lambda: load_model(network()),
     "fusioncam_place_model": lambda: place_model(LoadedModel(network()), "cpu"),
+    "fusioncam_engine": lambda: find_engine("mine"),
 }
 
 

@@ -1,0 +1,57 @@
+"""A function of JAX's arrays as an ONNX model, written by jax2onnx."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.extras import require
+from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Shape
+
+
+def exported(function: Callable[..., Any], arguments: Sequence[jax.Array], shapes: Sequence[Shape]) -> Exported:
+    """The function, as jax2onnx writes it.
+
+    Args:
+        function: of arrays.
+        arguments: of an example, for their dtypes and their device.
+        shapes: of them, a name where an axis may have any length.
+
+    Raises:
+        InvalidValueError: if the arguments are not on the processor.
+    """
+    elsewhere = {device.platform for each in arguments for device in each.devices()} - {"cpu"}
+    if elsewhere:
+        raise InvalidValueError(f"It runs on {', '.join(sorted(elsewhere))}, and engines compute on the processor.")
+    dtypes = [each.dtype for each in arguments]
+    write = functools.partial(_onnx, function, dtypes, tuple(shapes))
+    return Exported({"onnx": write}, tuple(shapes), os.cpu_count() or 1)
+
+
+def _onnx(function: Callable[..., Any], dtypes: Sequence[Any], shapes: Sequence[Shape]) -> bytes:
+    jax2onnx = require("jax2onnx", "Writing ONNX for JAX", "jax2onnx")
+    results = len(jax.eval_shape(function, *_specs(shapes, dtypes)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what its parts say of each other
+        model = jax2onnx.to_onnx(
+            function,
+            _specs(shapes, dtypes),
+            input_names=[f"{ARGUMENT}{place}" for place in range(len(shapes))],
+            output_names=[f"{RESULT}{place}" for place in range(results)],
+        )
+    return bytes(model.SerializeToString())
+
+
+def _specs(shapes: Sequence[Shape], dtypes: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+    """What stands for the arguments: free lengths of one name are one symbol."""
+    scope = jax.export.SymbolicScope()
+    return [
+        jax.ShapeDtypeStruct(jax.export.symbolic_shape(", ".join(map(str, shape)), scope=scope) if shape else (), dtype)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]

@@ -1,0 +1,65 @@
+"""A function of tensors as a concrete function, which others read."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.extras import require
+from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Shape
+
+OPSET = 18
+"""The latest version of ONNX's operators that tf2onnx writes."""
+
+
+def exported(
+    function: Callable[..., Any], arguments: Sequence[tf.Tensor], shapes: Sequence[Shape], device: str | None
+) -> Exported:
+    """The function, recorded for arguments of these shapes.
+
+    Args:
+        function: of tensors.
+        arguments: of an example, for their dtypes.
+        shapes: of them, a name where an axis may have any length.
+        device: of the model's variables.
+
+    Raises:
+        InvalidValueError: if the model is on a GPU, or TensorFlow takes one by itself.
+        Exception: whatever TensorFlow raises of a function that it cannot record so.
+    """
+    if "GPU" in device if device is not None else bool(tf.config.list_logical_devices("GPU")):
+        raise InvalidValueError(f"It runs on {device or 'a GPU'}, and engines compute on the processor.")
+    specs = [
+        tf.TensorSpec(
+            [None if isinstance(length, str) else length for length in shape], each.dtype, name=f"{ARGUMENT}{place}"
+        )
+        for place, (shape, each) in enumerate(zip(shapes, arguments, strict=True))
+    ]
+
+    def named(*given: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.identity(each, name=f"{RESULT}{place}") for place, each in enumerate(function(*given))]
+
+    recorded = tf.function(named, autograph=False)
+    concrete = recorded.get_concrete_function(*specs)
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+    kinds = {"tensorflow": lambda: concrete, "onnx": functools.partial(_onnx, recorded, specs)}
+    return Exported(kinds, tuple(shapes), threads)
+
+
+def _onnx(recorded: Any, specs: Sequence[tf.TensorSpec]) -> bytes:
+    """The function as an ONNX model.
+
+    Raises:
+        MissingExtra: if tf2onnx is not installed.
+    """
+    writer = require("tf2onnx", "Writing ONNX for TensorFlow", "tf2onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what TensorFlow says of its own insides
+        model, _ = writer.convert.from_function(recorded, input_signature=specs, opset=OPSET)
+    return bytes(model.SerializeToString())

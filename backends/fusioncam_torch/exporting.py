@@ -1,0 +1,84 @@
+"""A function of tensors that runs a module, written down by `torch.export` for others to read."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.extras import require
+from fusioncam_core.models.engines import Exported, Shape
+
+
+class _Recorded(torch.nn.Module):
+    """The function as a module, the model among its parts, so that its weights are parameters of it."""
+
+    def __init__(self, model: torch.nn.Module, function: Callable[..., Any]):
+        super().__init__()
+        self.model = model
+        self._function = function
+
+    def forward(self, *arguments: torch.Tensor) -> Any:
+        return self._function(*arguments)
+
+
+def exported(
+    model: torch.nn.Module,
+    function: Callable[..., Any],
+    arguments: Sequence[torch.Tensor],
+    shapes: Sequence[Shape],
+    device: torch.device | str,
+) -> Exported:
+    """The function as an exported program.
+
+    Args:
+        model: that it runs, in inference.
+        function: of tensors.
+        arguments: of an example.
+        shapes: of them, a name where an axis may have any length.
+        device: of the model.
+
+    Raises:
+        InvalidValueError: if the model is not on the processor, or makes a constant of the number of images.
+        Exception: whatever else `torch.export` raises of a model that it cannot follow.
+    """
+    if torch.device(device).type != "cpu":
+        raise InvalidValueError(f"It is on {device}, and engines compute on the processor.")
+    free = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis, length in enumerate(shape) if isinstance(length, str)}
+        for shape in shapes
+    )
+    recorded = _Recorded(model, function)
+    recorded.training = False  # of itself alone: the model's parts are in inference
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PyTorch says of its own insides, and once more of the model
+        try:
+            program = torch.export.export(recorded, tuple(arguments), dynamic_shapes=(free,), strict=False)
+        except torch._dynamo.exc.UserError as error:
+            if "specialized it to be a constant" not in str(error):
+                raise
+            raise InvalidValueError(
+                f"{type(model).__qualname__} takes the number of images for one that never changes, as by len(images) "
+                "or int(images.shape[0]): torch.export needs images.shape[0]."
+            ) from error
+    return Exported(
+        {"torch": lambda: program, "onnx": functools.partial(_onnx, program)}, tuple(shapes), torch.get_num_threads()
+    )
+
+
+def _onnx(program: torch.export.ExportedProgram) -> bytes:
+    """The program as an ONNX model.
+
+    Raises:
+        MissingExtra: if what PyTorch writes ONNX with is not installed.
+    """
+    require("onnxscript", "Writing ONNX for PyTorch", "torch2onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PyTorch says of its own insides
+        written = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert written is not None
+    return written.model_proto.SerializeToString()

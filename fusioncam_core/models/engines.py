@@ -1,0 +1,116 @@
+"""Engines: what runs a model's masked passes in place of its framework, and how one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from fusioncam_core.arrays.checks import require_word
+from fusioncam_core.errors import InvalidValueError
+
+Precision = Literal["float32", "bfloat16"]
+
+AUTO = "auto"
+"""The word for an engine where it is worth its conversion."""
+
+Shape = tuple[int | str, ...]
+"""The lengths of an array's axes; a free one by its name, which is the same wherever two are equal."""
+
+ARGUMENT = "argument_"
+"""What arguments are called in a graph that names them, with their places: "argument_0"."""
+
+RESULT = "result_"
+"""What its results are called, likewise."""
+
+Run = Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]
+"""A converted graph: (its arguments, in their order) -> its results."""
+
+
+class Chosen(NamedTuple):
+    """What a user asked for.
+
+    Attributes:
+        name: of an engine; "auto"; None for the framework alone.
+        precision: in which the engine computes.
+    """
+
+    name: str | None = None
+    precision: Precision = "float32"
+
+
+def require_engine(name: Any, precision: Precision) -> Chosen:
+    """The choice, if its words are words of ours; whether there is an engine of that name is found out elsewhere.
+
+    Raises:
+        InvalidValueError: for anything else.
+    """
+    if name is not None and not (isinstance(name, str) and name):
+        raise InvalidValueError(f"engine is None, 'auto' or an engine's name, such as 'openvino': got {name!r}.")
+    return Chosen(name, require_word(precision, "engine_precision", Precision))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A function of arrays, as a framework wrote it down for others to read.
+
+    Attributes:
+        kinds: what it can be had as, each made when it is asked for: "torch", a `torch.export.ExportedProgram`;
+            "tensorflow", a concrete function; "onnx", the bytes of a model.
+        shapes: of its arguments, in their order.
+        threads: with how many the framework works.
+    """
+
+    kinds: Mapping[str, Callable[[], Any]]
+    shapes: tuple[Shape, ...]
+    threads: int
+
+
+class Engine(Protocol):
+    """What a plugin answers to `fusioncam_engine`.
+
+    Attributes:
+        name: by which it is asked for.
+        reads: the kinds of `Exported` that it reads, the one that suits it best first.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+
+    def unable(self, precision: Precision) -> str | None:
+        """Why it cannot compute in that precision on this machine, as the end of a sentence; None if it can."""
+
+    def converted(self, graph: Any, kind: str, exported: Exported, precision: Precision) -> Run:
+        """What runs a graph.
+
+        Args:
+            graph: what `exported.kinds[kind]()` gave.
+            kind: one of `reads`.
+            exported: what is known of it besides. No more threads than its are used.
+            precision: in which to compute; arguments and results are float32 in either.
+        """
+
+
+class Conversion(Protocol):
+    """An engine as the core uses it: whatever goes wrong inside of it is an error of ours."""
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+
+    def unable(self, precision: Precision) -> str | None:
+        """As `Engine.unable`."""
+
+    def converted(self, export: Callable[[], Exported], precision: Precision, told: str) -> Run:
+        """What runs a function that a backend exports.
+
+        Args:
+            export: exports it.
+            precision: in which to compute.
+            told: what is converted, to begin a sentence with.
+
+        Raises:
+            InvalidValueError: if it cannot be exported or converted.
+        """
