@@ -101,6 +101,8 @@ test-all: test  ## Run the slow and redundant variants as well, and test the whe
 	$(CHECK) -rs tests/test_report_browser.py
 	$(INSTALL) --editable '.[ray]'
 	$(CHECK) tests/test_ray.py tests/test_batches.py tests/test_ray_evaluate.py tests/faults/test_kill_ray.py
+	$(INSTALL) --editable '.[openvino,onnxruntime,torch2onnx,tf2onnx,jax2onnx]'
+	$(CHECK) tests/test_engines.py tests/test_engine_choice.py tests/test_engines_jax.py tests/test_engines_keras.py
 	$(CACHED) .ci/test-wheel --fresh
 	PYTHON="$(PYTHON)" .ci/test-pythons
 
@@ -195,6 +197,6 @@ $(DEMO): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 # torchcam and captum are what metrics are compared with; all they import is there already.
 $(DEV): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "Installing fusioncam with its tests' tools into $(VENV): a few minutes, once."
-	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]' onnx onnxruntime transformers
+	$(INSTALL) --editable '.[demo-torch,demo-tensorflow,demo-jax,equinox,dev]' onnx onnxruntime onnxscript transformers
 	$(INSTALL) --no-deps foolbox timm torchcam captum torchvision ./examples/plugin_onnx
 	@touch $@

@@ -13,12 +13,19 @@ NEAR = 1e-4
 """So far maps of an engine in float32 may be from the framework's; those of these networks are within 2e-6."""
 
 
-def _engine(name: str) -> object:
-    missing = importlib.util.find_spec(name) is None
-    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
+def engines(writer: str) -> pytest.MarkDecorator:
+    """Once for each engine, skipped where it is not installed, or what writes ONNX of that framework for it."""
+    needed = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx", writer)}
+    return pytest.mark.parametrize("name", [_engine(name, packages) for name, packages in needed.items()])
 
 
-ENGINES = pytest.mark.parametrize("name", [_engine("openvino"), _engine("onnxruntime")])
+def _engine(name: str, packages: tuple[str, ...]) -> object:
+    missing = [each for each in packages if importlib.util.find_spec(each) is None]
+    return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"))
+
+
+ENGINES = engines("onnxscript")
+"""Of what PyTorch writes."""
 
 
 @pytest.fixture

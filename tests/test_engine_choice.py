@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import pickle
@@ -257,7 +258,8 @@ class TestAuto:
         framework("pyarrow")
         images = np.random.default_rng(2).random((12, 3, 16, 16), dtype=np.float32)
         model = seeded(Convolutions)
-        for worth, engine in ((1e9, None), (0.0, "openvino")):
+        taken = next(each for each in ("openvino", "onnxruntime") if importlib.util.find_spec(each) is not None)
+        for worth, engine in ((1e9, None), (0.0, taken)):
             monkeypatch.setattr(engine_choice, "WORTH", worth)
             folder = tmp_path / str(engine)
             monkeypatch.setattr(Choice, "_tell", told_that_engines_win)
@@ -306,6 +308,19 @@ class TestOptions:
         assert compared.explainers["rise"].engine.name == name
         with pytest.raises(InvalidTypeError, match="engine= goes to methods that are given by name, and none"):
             compared_methods(adapt_model(with_part(nn.Identity())), ["grad-cam"], "1", {"engine": name})
+
+    @ENGINES
+    def test_a_regression_is_refused_in_half_precision(self, name: str) -> None:
+        """It passes the check of single scores, and its map moves by .19."""
+        model = with_part(nn.Identity())
+        for make in (
+            functools.partial(ScoreCAM, channel_weights="regression"),
+            functools.partial(FusionCAM, variant="calibrated"),
+        ):
+            with pytest.raises(InvalidValueError, match=r"regression of scores on masks.* float32"):
+                make(model, "1", engine=name, engine_precision="bfloat16")
+            make(model, "1", engine=name)
+            make(model, "1", engine_precision="bfloat16")  # which nothing computes in
 
     def test_other_words_are_refused(self) -> None:
         model = with_part(nn.Identity())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_names import ENGINES, NEAR, registered_engines
+from engine_names import NEAR, engines, registered_engines
 from fusioncam_core import RISE, FusionCAM, GroupCAM, ScoreCAM
 from fusioncam_core.errors import InvalidValueError
 from libraries import framework
@@ -18,6 +18,12 @@ if keras.config.backend() not in ("tensorflow", "torch", "jax"):
     pytest.skip("a backend without gradients", allow_module_level=True)
 
 from keras import layers  # noqa: E402
+
+WRITERS = {"tensorflow": "tf2onnx", "torch": "onnxscript", "jax": "jax2onnx"}
+if keras.config.backend() == "jax":
+    pytest.importorskip("jax2onnx")
+
+ENGINES = engines(WRITERS[keras.config.backend()])
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::fusioncam_core.EmptyMapWarning"),
