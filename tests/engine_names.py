@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
-from fusioncam_core import plugin_manager
+from fusioncam_core import RISE, FusionCAM, GroupCAM, ScoreCAM, plugin_manager
 
 NEAR = 1e-4
 """So far maps of an engine in float32 may be from the framework's; those of these networks are within 2e-6."""
@@ -26,6 +28,24 @@ def _engine(name: str, packages: tuple[str, ...]) -> object:
 
 ENGINES = engines("onnxscript")
 """Of what PyTorch writes."""
+
+
+METHODS = pytest.mark.parametrize(
+    ("method", "options"),
+    [(ScoreCAM, {}), (FusionCAM, {"variant": "calibrated"}), (GroupCAM, {"groups": 4}), (RISE, {"masks": 24})],
+    ids=["score-cam", "calibrated", "group-cam", "rise"],
+)
+
+
+def assert_same_maps(method: Any, model: Any, images: Any, targets: Any = None, **options: Any) -> None:
+    """The engine ran, as often as the framework, and the maps are the framework's."""
+    expected = method(model, **{**options, "engine": None})(images, targets).numpy()
+    cam = method(model, **options)
+    explanation = cam(images, targets).numpy()
+    assert cam.adapter.converted
+    assert explanation.evaluations == expected.evaluations
+    np.testing.assert_allclose(explanation.maps, expected.maps, rtol=0, atol=NEAR)
+    np.testing.assert_array_equal(explanation.targets, expected.targets)
 
 
 @pytest.fixture

@@ -116,6 +116,12 @@ class TestTrust:
         with pytest.raises(InvalidValueError, match=r"ranks 6 scores with a correlation of -1\.000"):
             self.trusted(lambda values: -values, "bfloat16")
 
+    def test_equal_scores_are_in_no_order(self) -> None:
+        """By their places they would be in the order of these, which happen to rise."""
+        expected = [np.arange(18, dtype=np.float32).reshape(6, 3)]
+        with pytest.raises(InvalidValueError, match=r"ranks 6 scores with a correlation of 0\.000"):
+            require_trust(lambda span: [np.zeros((span.stop - span.start, 3))], expected, "bfloat16", "The engine")
+
     def test_probes_show_all_but_a_corner_and_nothing(self) -> None:
         maps = probes(2, "float32")
         assert maps.shape == (6, 4, 4)

@@ -20,7 +20,7 @@ from engine_models import (
     seeded,
     with_part,
 )
-from engine_names import ENGINES, NEAR, registered_engines
+from engine_names import ENGINES, NEAR, assert_same_maps, registered_engines
 from fusioncam_core import (
     RISE,
     SSCAM,
@@ -49,17 +49,6 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "fusion-cam": (FusionCAM, {}),
     "calibrated": (FusionCAM, {"variant": "calibrated"}),
 }
-
-
-def assert_same_maps(method: Any, model: Any, images: Any, targets: Any = None, **options: Any) -> None:
-    """Of the framework and of an engine, which did not stay unused."""
-    expected = method(model, **{**options, "engine": None})(images, targets)
-    cam = method(model, **options)
-    explanation = cam(images, targets)
-    assert cam.adapter.converted
-    assert explanation.evaluations == expected.evaluations
-    np.testing.assert_allclose(explanation.maps, expected.maps, rtol=0, atol=NEAR)
-    np.testing.assert_array_equal(explanation.targets, expected.targets)
 
 
 # Networks that nobody trained: a map may be empty.

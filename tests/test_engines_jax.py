@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from absence import hide
-from engine_names import ENGINES, NEAR, registered_engines
-from fusioncam_core import RISE, FusionCAM, GroupCAM, MissingExtra, ScoreCAM
+from engine_names import ENGINES, METHODS, NEAR, assert_same_maps, registered_engines
+from fusioncam_core import RISE, MissingExtra, ScoreCAM
 from libraries import framework
 
 jax = framework("jax")
@@ -66,21 +66,8 @@ def equinox_model() -> Any:
     return Tiny()
 
 
-def assert_same_maps(method: Any, model: Any, images: Any, **options: Any) -> None:
-    expected = method(model, **{**options, "engine": None})(images)
-    cam = method(model, **options)
-    explanation = cam(images)
-    assert cam.adapter.converted
-    assert explanation.evaluations == expected.evaluations
-    np.testing.assert_allclose(explanation.numpy().maps, expected.numpy().maps, rtol=0, atol=NEAR)
-
-
 @ENGINES
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [(ScoreCAM, {}), (FusionCAM, {"variant": "calibrated"}), (GroupCAM, {"groups": 4}), (RISE, {"masks": 24})],
-    ids=["score-cam", "calibrated", "group-cam", "rise"],
-)
+@METHODS
 def test_maps_of_flax_are_the_frameworks(name: str, method: Any, options: dict[str, Any]) -> None:
     assert_same_maps(method, flax_model(), IMAGES, engine=name, **options)
 

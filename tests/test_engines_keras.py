@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_names import NEAR, engines, registered_engines
-from fusioncam_core import RISE, FusionCAM, GroupCAM, ScoreCAM
+from engine_names import METHODS, NEAR, assert_same_maps, engines, registered_engines
+from fusioncam_core import ScoreCAM
 from fusioncam_core.errors import InvalidValueError
 from libraries import framework
 
@@ -50,21 +50,8 @@ def convolutions(activation: str | None = None) -> Any:
     return model
 
 
-def assert_same_maps(method: Any, model: Any, images: Any, **options: Any) -> None:
-    expected = method(model, **{**options, "engine": None})(images)
-    cam = method(model, **options)
-    explanation = cam(images)
-    assert cam.adapter.converted
-    assert explanation.evaluations == expected.evaluations
-    np.testing.assert_allclose(explanation.numpy().maps, expected.numpy().maps, rtol=0, atol=NEAR)
-
-
 @ENGINES
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [(ScoreCAM, {}), (FusionCAM, {"variant": "calibrated"}), (GroupCAM, {"groups": 4}), (RISE, {"masks": 24})],
-    ids=["score-cam", "calibrated", "group-cam", "rise"],
-)
+@METHODS
 def test_maps_are_the_frameworks(name: str, method: Any, options: dict[str, Any]) -> None:
     assert_same_maps(method, convolutions(), IMAGES, engine=name, **options)
 

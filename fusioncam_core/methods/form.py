@@ -78,13 +78,11 @@ class Finished(NamedTuple):
 
     Attributes:
         maps: in their form.
-        low, high: (B, K, 1, ...) the lowest and highest value of each map before it was normalised; None otherwise.
-        raw_range: (B, K, 2) those two in the method's own units, if they were asked for; None otherwise.
+        raw_range: (B, K, 2) the lowest and highest value of each map before it was normalised, in the method's own
+            units, if that was asked for; None otherwise.
     """
 
     maps: Array
-    low: Array = None
-    high: Array = None
     raw_range: Array = None
 
 
@@ -113,9 +111,9 @@ def _finished(
         return Finished(functools.reduce(operator.mul, units, values))
     maps, low, high = normalised(values, form, len(size), xp=xp)
     if not ranges:
-        return Finished(maps, low, high)
+        return Finished(maps)
     lowest, highest = (functools.reduce(operator.mul, units, each) for each in (low, high))
-    return Finished(maps, low, high, range_of(lowest, highest, len(size), xp=xp))
+    return Finished(maps, range_of(lowest, highest, len(size), xp=xp))
 
 
 def range_of(low: Array, high: Array, spatial_ndim: int, *, xp: Namespace) -> Array:

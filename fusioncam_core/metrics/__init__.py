@@ -9,6 +9,7 @@ any library, in one way for all metrics. What is of many images at once stands b
 import importlib
 import pkgutil
 
+from fusioncam_core.arrays.ranks import rank_correlation
 from fusioncam_core.metrics.agreement import adcc, coherency, complexity
 from fusioncam_core.metrics.boxes import BoxAccuracy, box_iou, max_box_acc, max_box_acc_v2, pixel_average_precision
 from fusioncam_core.metrics.confidence import drop, gain, increase
@@ -48,7 +49,7 @@ from fusioncam_core.metrics.perturbing import ROAD, Deletion, Infidelity, Insert
 from fusioncam_core.metrics.registry import METRICS
 from fusioncam_core.metrics.removal import area, ranks, removal_counts, removal_masks
 from fusioncam_core.metrics.robustness import infidelity, max_sensitivity
-from fusioncam_core.metrics.sanity import Randomisation, randomisation_check, rank_correlation
+from fusioncam_core.metrics.sanity import Randomisation, randomisation_check
 
 __all__ = [
     "ADCC",

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, to_numpy
+from fusioncam_core.arrays.ranks import rank_correlation
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.adapter import HasWeights
 
@@ -152,24 +153,3 @@ def _shuffled(weights: Any, seed: int, xp: Namespace) -> dict[str, Array]:
         name: constant_like(generator.permutation(to_numpy(each).ravel()).reshape(each.shape), each, xp)
         for name, each in weights.items()
     }
-
-
-def rank_correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
-    """Spearman's correlation of two maps of one shape, equal pixels by their mean rank; 0 if one is constant.
-
-    Examples:
-        >>> import numpy as np
-        >>> from fusioncam_core.metrics import rank_correlation
-        >>> rank_correlation(np.array([0.1, 0.2, 0.9]), np.array([1.0, 2.0, 3.0]))
-        1.0
-    """
-    one, other = (_mean_ranks(each.ravel()) for each in (first, second))
-    one, other = one - one.mean(), other - other.mean()
-    length = np.sqrt((one @ one) * (other @ other))
-    return float(one @ other / length) if length > 0 else 0.0
-
-
-def _mean_ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    means: npt.NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
-    return means[places]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fusioncam_core.arrays.ranks import rank_correlation
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.engines import Precision
 
@@ -107,7 +108,8 @@ def _extent(values: np.ndarray[Any, Any]) -> float:
 def _require_order(found: Values, expected: Values, told: str, precision: Precision) -> None:
     for one, other in zip(found, expected, strict=True):
         scores = _top_scores(one, other)
-        correlation = _rank_correlation(*scores)
+        constant = np.ptp(scores[1]) == 0  # of which there is no order
+        correlation = float(np.array_equal(*scores)) if constant else rank_correlation(*scores)
         if not correlation >= RANK_CORRELATION:
             raise _refused(
                 told,
@@ -122,13 +124,6 @@ def _top_scores(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> tuple
         return one.reshape(-1), other.reshape(-1)
     top = int(np.argmax(other[0]))
     return one[:, top], other[:, top]
-
-
-def _rank_correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
-    if np.ptp(other) == 0:
-        return 1.0 if np.array_equal(one, other) else 0.0
-    first, second = (np.argsort(np.argsort(each)).astype(np.float64) for each in (one, other))
-    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _refused(told: str, what: str) -> InvalidValueError:

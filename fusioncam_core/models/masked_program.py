@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import of_dtype
 from fusioncam_core.arrays.namespaces import Array
 from fusioncam_core.arrays.words import _linear_weights, _normalise
 from fusioncam_core.models.adapter import ModelAdapter
-from fusioncam_core.models.axes import over_channels
+from fusioncam_core.models.axes import masks_of, under_masks
 from fusioncam_core.models.engines import Shape
 from fusioncam_core.models.function_scores import RawOutputs, Scores
 from fusioncam_core.models.inputs import Which, leaf, taken, with_leaf
@@ -75,12 +74,8 @@ class MaskedProgram:
         for axis, matrix in enumerate(matrices, start=1):
             masks = xp.moveaxis(xp.matmul(xp.moveaxis(masks, axis, -1), matrix), -1, axis)
         masks = _normalise(masks, axes, xp=xp) if self.way.normalised else masks
-        masks = of_dtype(over_channels(masks, axes, self.channel_axis, xp=xp), images.dtype, xp=xp)
-        if erased is None:
-            masked = images * masks
-        else:
-            under = xp.take(erased, owners, axis=0)
-            masked = under + (images - under) * masks
+        erased = None if erased is None else xp.take(erased, owners, axis=0)
+        masked = under_masks(images, masks_of(images, masks, self.channel_axis, xp=xp), erased)
         return self._read(self.adapter.forward(with_leaf(inputs, self.which, masked)))
 
     def _read(self, outputs: Any) -> tuple[Array, ...]:

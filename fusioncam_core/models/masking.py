@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from fusioncam_core.arrays.checks import of_dtype, require_finite_sum
+from fusioncam_core.arrays.checks import require_finite_sum
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, indices_like, to_numpy
 from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
-from fusioncam_core.models.axes import over_channels
+from fusioncam_core.models.axes import masks_of, under_masks
 from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, make_batching
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_steps import BatchEngine, MaskedEngine
@@ -63,11 +63,10 @@ def masked_step(
         size = spatial_size(images, channel_axis)
         masks = _resize(maps, size, xp=xp)
         masks = _normalise(masks, len(size), xp=xp) if normalised else masks
-        masks = of_dtype(over_channels(masks, len(size), channel_axis, xp=xp), images.dtype, xp=xp)
+        masks = masks_of(images, masks, channel_axis, xp=xp)
         # TensorFlow multiplies equal shapes faster than it broadcasts while it multiplies.
         masks = xp.broadcast_to(masks, (masks.shape[0], *images.shape[1:]))
-        masked = images * masks if erased is None else erased + (images - erased) * masks
-        return scores.logits(adapter.forward(with_leaf(inputs, which, masked)))
+        return scores.logits(adapter.forward(with_leaf(inputs, which, under_masks(images, masks, erased))))
 
     return adapter.compile(masked_logits)
 
