@@ -20,7 +20,8 @@ import pytest
 from benchmarks.subjects import Subject, counted_traces
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
 from fusioncam_core.arrays.namespaces import to_numpy
-from fusioncam_core.models.batch_size import AutoBatching, ModelBatching
+from fusioncam_core.models.batch_search import AutoBatching
+from fusioncam_core.models.batch_size import ModelBatching
 
 BOUND_EXACT, BOUND_FIVE, BOUND_GRADIENT = 1.10, 1.15, 1.3
 BOUND_PROBING = 0.03

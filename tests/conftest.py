@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fusioncam_core
-from fusioncam_core.models.batch_size import AutoBatching
+from fusioncam_core.models.batch_search import AutoBatching
 from libraries import EVERYTHING, LIBRARIES, REQUIRED, Library
 
 GOLDEN = Path(fusioncam_core.__file__).parent / "testing"

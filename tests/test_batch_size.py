@@ -17,17 +17,10 @@ import pytest
 
 from fusioncam_core import FusionCAM
 from fusioncam_core.errors import MemoryWarning
-from fusioncam_core.models import batch_size as batching_module
+from fusioncam_core.models import batch_search
 from fusioncam_core.models.adapter import Execution, ModelAdapter
-from fusioncam_core.models.batch_size import (
-    AutoBatching,
-    Batching,
-    ModelBatching,
-    Setting,
-    Span,
-    make_batching,
-    require_batch_size,
-)
+from fusioncam_core.models.batch_search import AutoBatching, make_batching
+from fusioncam_core.models.batch_size import TOGETHER, Batching, ModelBatching, Setting, Span, require_batch_size
 from fusioncam_core.models.black_box import BlackBox
 from libraries import framework
 
@@ -82,7 +75,7 @@ class Device(BlackBox):
 def make_device(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Device]:
     def make(*arguments: Any, **keywords: Any) -> Device:
         device = Device(*arguments, **keywords)
-        monkeypatch.setattr(batching_module.time, "perf_counter", lambda: device.now)
+        monkeypatch.setattr(batch_search.time, "perf_counter", lambda: device.now)
         return device
 
     return make
@@ -210,7 +203,25 @@ class TestSearch:
             spent += device.now - before
         assert batching.way.size == 16
         compiled = 300 * (len(set(device.runs)) - 1)
-        assert compiled <= batching_module.SHARE * spent
+        assert compiled <= batch_search.SHARE * spent
+
+    @pytest.mark.parametrize("best", [2, 16, 32])
+    def test_of_light_images_a_size_that_is_not_faster_is_passed_over(self, make_device: Any, best: int) -> None:
+        """Sizes 8 and 4 take an image as long, which ends a search that does not look beyond them."""
+        device = make_device(lambda _, size, new: size * (1 if size == best else 1.2 if size > 2 else 1.3))
+        found = {}
+        for light in (False, True):
+            batching = make_batching(device, "auto", light=light)
+            done(batching, 5000, device.work)
+            assert batching.settled
+            found[light] = batching.way.size
+        assert found == ({False: 2, True: 2} if best == 2 else {False: 4, True: best if best == 16 else 4})
+
+    @pytest.mark.parametrize("size", [8, "auto", Setting("as given", 8)])
+    def test_many_light_images_are_brought_together(self, make_device: Any, size: Any) -> None:
+        device = make_device(lambda _, size, new: float(size), guess=8)
+        assert make_batching(device, size, light=True).wanted == TOGETHER
+        assert make_batching(device, size).wanted == (16 if size == "auto" else 8)
 
     def test_the_last_span_of_a_size_on_trial_is_full(self, make_device: Any) -> None:
         device = make_device(lambda _, size, new: size * (1 if size >= 64 else 2), 4)

@@ -20,7 +20,7 @@ from fusioncam_core import FusionCAM, GradCAM, Preprocessing, resize
 from fusioncam_core.cli import main
 from fusioncam_core.errors import CannotWriteError, FolderInUseError, MissingExtra
 from fusioncam_core.jobs import run as jobs
-from fusioncam_core.models.batch_size import AutoBatching
+from fusioncam_core.models.batch_search import AutoBatching
 from fusioncam_core.stores.lock import claimed
 
 torch = pytest.importorskip("torch")

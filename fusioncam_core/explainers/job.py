@@ -28,7 +28,8 @@ from fusioncam_core.jobs.manifest import Manifest
 from fusioncam_core.jobs.pieces import Piece, Pieces, moved
 from fusioncam_core.jobs.run import Count, Estimate, Explained, JobResult, Skipped, fill, run
 from fusioncam_core.jobs.table import schema, written
-from fusioncam_core.models.batch_size import AutoBatching, ModelBatching, Setting
+from fusioncam_core.models.batch_search import AutoBatching
+from fusioncam_core.models.batch_size import ModelBatching, Setting
 from fusioncam_core.models.masking import MaskedSteps
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.stores.fingerprints import Fingerprints

@@ -17,7 +17,8 @@ from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.axes import masks_of, under_masks
-from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, make_batching
+from fusioncam_core.models.batch_search import make_batching
+from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, is_light
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_steps import BatchEngine, MaskedEngine
 from fusioncam_core.models.function_scores import OwnFunctionScores, OwnLogits, RawOutputs, Scores
@@ -194,14 +195,14 @@ class MaskedSteps:
         key = self.choice.on, tuple(int(length) for length in images.shape[1:])
         if key not in self._batchings:
             execution = None if self.engine is None else self.engine.execution
-            self._batchings[key] = make_batching(self.adapter, self._batch_size, execution)
+            self._batchings[key] = make_batching(self.adapter, self._batch_size, execution, light=is_light(images))
         return self._batchings[key]
 
     def groups(self, images: Array) -> ModelBatching:
         """How many of such images (B, ...) are seen, and explained, together: fewer once memory did not hold them."""
         shape = tuple(int(length) for length in images.shape[1:])
         if shape not in self._groups:
-            self._groups[shape] = self._new_groups()
+            self._groups[shape] = self._new_groups(light=is_light(images))
         return self._groups[shape]
 
     @property
@@ -211,8 +212,10 @@ class MaskedSteps:
             return next(iter(self._groups.values()), None)
         return next((each for (on, _), each in self._batchings.items() if on == self.choice.on), None)
 
-    def _new_groups(self) -> ModelBatching:
-        if self._masked and self._batch_size == "auto":
+    def _new_groups(self, *, light: bool) -> ModelBatching:
+        if not self._masked:
+            return make_batching(self.adapter, self._batch_size, light=light)
+        if self._batch_size == "auto":
             return ModelBatching(self.adapter, self.adapter.execution.batch_size)
         return make_batching(self.adapter, self._batch_size)
 
