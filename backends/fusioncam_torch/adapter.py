@@ -43,6 +43,7 @@ from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.session import in_session
 from fusioncam_torch import dtypes, namespace, precision, reach
+from fusioncam_torch.buffers import Buffers
 from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.exporting import exported
 from fusioncam_torch.layouts import Layouts
@@ -88,6 +89,7 @@ class TorchAdapter(ModelAdapter):
         self._modules = reach.parts(self._module)
         self._device = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
         self._walked: reach.Walked | None = None
+        self._buffers = Buffers()
         self._calls: dict[Any, int] = {}
         self._frozen: dict[tuple[str, ...], bool] = {}
         self._autocast = precision.dtype(options.get("autocast"))
@@ -109,7 +111,7 @@ class TorchAdapter(ModelAdapter):
     def begin(self) -> None:
         if self._walked is None or not self._walked.holds:
             self._walked = reach.Walked(self._module)
-        begin_inference(self._walked.modules, self.touch)
+        begin_inference(self._walked.modules, self._buffers, self.touch)
         self.touch(self._layouts.reset)
 
     def _all(self) -> reach.Walked:

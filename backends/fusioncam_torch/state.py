@@ -11,55 +11,18 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fusioncam_torch.buffers import Buffers, put_back_values
 from fusioncam_torch.switches import WHOLE_GRAPHS
 
 CONTAINERS = frozenset((dict, OrderedDict, list, set))
 
 _chained = itertools.chain.from_iterable
 
-SMALL = 1 << 16
-"""Buffers of no more numbers are copied, and compared, as one array: most models have a hundred of a few."""
-
 Touch = Callable[[Callable[[], object]], None]
 """Registers a step back, before what it undoes is done."""
 
 
-class _Buffer(NamedTuple):
-    """A buffer, and what it was like before.
-
-    Attributes:
-        lying: the same memory, as it lay: a model may resize its buffer, or give it other memory.
-        copy: its values; None if it has none, on the meta device.
-        version: how often it had been written to, if PyTorch counts that.
-    """
-
-    tensor: torch.Tensor
-    lying: torch.Tensor
-    copy: torch.Tensor | None
-    version: int | None
-
-
-class _Pool(NamedTuple):
-    """Small buffers of one dtype and as many axes on one device.
-
-    Attributes:
-        tensors, lying: as of one buffer.
-        copy: the values of all, one behind the other.
-    """
-
-    tensors: list[torch.Tensor]
-    lying: list[torch.Tensor]
-    copy: torch.Tensor
-
-
-class _Buffers(NamedTuple):
-    """All buffers."""
-
-    single: list[_Buffer]
-    pools: list[_Pool]
-
-
-def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
+def begin_inference(modules: list[torch.nn.Module], buffers: Buffers, touch: Touch) -> None:
     """The modules are in eval mode from now on; modes, buffers and attributes are put back by what `touch` is told.
 
     Modes are set as attributes because a model may override `train`, for example to keep some layers frozen. The
@@ -72,7 +35,7 @@ def begin_inference(modules: list[torch.nn.Module], touch: Touch) -> None:
     touch(functools.partial(WHOLE_GRAPHS.done, who))
     WHOLE_GRAPHS.need(who)
     touch(functools.partial(torch.set_grad_enabled, torch.is_grad_enabled()))
-    touch(functools.partial(_put_back_values, _buffers(modules)))
+    touch(functools.partial(put_back_values, buffers.noted(modules)))
     touch(functools.partial(_put_back_entries, _entries(modules)))
     _stop_observing(modules)
     training = [module for module in modules if getattr(module, "training", False)]  # TorchScript's may have no mode
@@ -212,97 +175,6 @@ def _put_back_mapping(now: Any, before: dict[Any, Any]) -> None:
     if list(now.keys()) != list(before):
         now.clear()
         now.update(before)
-
-
-def _buffers(modules: list[torch.nn.Module]) -> _Buffers:
-    tensors = [tensor for module in modules for tensor in module._buffers.values() if tensor is not None]
-    single: list[_Buffer] = []
-    pooled: dict[Any, list[torch.Tensor]] = {}
-    for each in {id(tensor): tensor for tensor in tensors}.values():
-        if not _is_plain(each):
-            single.append(_Buffer(each, each, *_values(each)))
-        elif each.numel() > SMALL or each.is_inference() or each.is_complex():
-            single.append(_Buffer(each, each.detach(), *_values(each)))
-        else:
-            pooled.setdefault((each.dtype, each.device, each.ndim), []).append(each)
-    return _Buffers(single, list(map(_pool, pooled.values())))
-
-
-def _pool(tensors: list[torch.Tensor]) -> _Pool:
-    lying = [each.detach() for each in tensors]
-    return _Pool(tensors, lying, _joined(lying))
-
-
-def _values(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int | None]:
-    """None of them on the meta device."""
-    copy = None if tensor.is_meta else tensor.detach().clone()
-    return copy, None if tensor.is_inference() else tensor._version
-
-
-def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Of tensors of as many axes. Most are rows or single numbers, which need not be reshaped one by one."""
-    axes = tensors[0].ndim
-    return (
-        torch.stack(tensors)
-        if axes == 0
-        else torch.cat([each.reshape(-1) for each in tensors] if axes > 1 else tensors)
-    )
-
-
-def _put_back_values(buffers: _Buffers) -> None:
-    """The same tensor objects with the same values; untouched if they never changed."""
-    for pool in buffers.pools:
-        moved = not all(map(torch.Tensor.is_set_to, pool.tensors, pool.lying))
-        if moved or _differ(_joined(pool.lying), pool.copy):
-            copies = pool.copy.split([each.numel() for each in pool.lying])
-            for tensor, lying, copy in zip(pool.tensors, pool.lying, copies, strict=True):
-                _put_back_buffer(_Buffer(tensor, lying, copy.view(lying.shape), None))
-    for each in buffers.single:
-        if each.copy is not None:
-            _put_back_buffer(each)
-
-
-def _put_back_buffer(buffer: _Buffer) -> None:
-    if buffer.copy is not None and _was_written_to(buffer, buffer.copy):
-        with torch.inference_mode():  # in which tensors that were made in it may be written to
-            buffer.lying.copy_(buffer.copy)
-    if _lies_elsewhere(buffer.tensor, buffer.lying):
-        buffer.tensor.data = buffer.lying
-
-
-def _was_written_to(buffer: _Buffer, before: torch.Tensor) -> bool:
-    """By the values, which show what was written through `.data`, too; of what has no plain ones by PyTorch's count."""
-    if _is_plain(buffer.lying):
-        return _differ(buffer.lying, before)
-    return buffer.version is None or buffer.tensor._version != buffer.version
-
-
-def _differ(now: torch.Tensor, before: torch.Tensor) -> bool:
-    quick = now.dtype in COMPARED and torch.equal(now, before)
-    return not quick and not torch.equal(_bits(now), _bits(before))
-
-
-def _lies_elsewhere(tensor: torch.Tensor, before: torch.Tensor) -> bool:
-    return tensor is not before and (
-        tensor.shape != before.shape or tensor.stride() != before.stride() or tensor.data_ptr() != before.data_ptr()
-    )
-
-
-COMPARED = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
-
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether it is one block of numbers: not sparse, nested, quantised, or of a class with a meaning of its own."""
-    common = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-    return common and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
-
-
-def _bits(tensor: Any) -> torch.Tensor:
-    """Values as integers: NaN equals itself, and there are no dtypes that cannot be compared."""
-    parts = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-    return parts.resolve_neg().view(_INTEGERS[parts.element_size()])
 
 
 def exchange(parameters: dict[str, torch.nn.Parameter], values: dict[str, Any]) -> None:
