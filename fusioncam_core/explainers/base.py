@@ -39,7 +39,7 @@ from fusioncam_core.explainers.options import (
 from fusioncam_core.explainers.over_data_sets import OverDataSets
 from fusioncam_core.explainers.provenance import provenance_of
 from fusioncam_core.explainers.result import Result, checked, require_one_size, united
-from fusioncam_core.methods.form import Combined, Form, finished
+from fusioncam_core.methods.form import Combined, Form, ended, finished
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.batch_size import BatchSize, Setting, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
@@ -273,6 +273,20 @@ class Explainer(OverDataSets, Value, ABC):
             ValueError: for a size that does not fit, and raw values beyond their dtype's range.
         """
         found = finished(combined, self.map_size(batch), self.form, ranges=True, xp=batch.xp)
+        return Result(found.maps, raw_range=found.raw_range, combined=combined)
+
+    def finish_with(self, batch: Batch, formula: Callable[..., Combined], *arrays: Any) -> Result:
+        """The same of what a formula sums up of these arrays: in one program, where the namespace compiles.
+
+        Args:
+            batch: that they were made of.
+            formula: as `fusioncam_core.arrays.programs.as_one_program` takes functions.
+            *arrays: that it takes.
+
+        Raises:
+            ValueError: as `finish`.
+        """
+        combined, found = ended(formula, *arrays, size=self.map_size(batch), form=self.form, xp=batch.xp)
         return Result(found.maps, raw_range=found.raw_range, combined=combined)
 
     def mask_count(self, batch: Batch) -> int | None:

@@ -36,7 +36,7 @@ class _FromGradients(Explainer):
 
     def explain(self, batch: Batch) -> Result:
         """The method's formula."""
-        return self.finish(batch, self.formula(batch.activations, batch.required_gradients, xp=batch.xp))
+        return self.finish_with(batch, self.formula, batch.activations, batch.required_gradients)
 
 
 class GradCAM(_FromGradients):

@@ -20,7 +20,6 @@ from fusioncam_core.explainers.masking import Masking
 from fusioncam_core.explainers.options import DEFAULTS, BudgetOptions, EngineOptions, ExplainerOptions, limits_of
 from fusioncam_core.explainers.result import Result
 from fusioncam_core.methods.ablation import _ablation_cam
-from fusioncam_core.methods.form import Combined
 from fusioncam_core.methods.groups import PERCENTILE, Grouping, _group_cam, check_groups, group_maps
 from fusioncam_core.methods.rise import RandomMasks, _rise, check_random_masks
 from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
@@ -63,12 +62,12 @@ class Budgeted(Masking):
         images, channels = batch.activations.shape[:2]
         return int(images * min(channels * self._samples, self.limits.budget or math.inf))
 
-    def _result(self, combined: Combined, found: Scored, batch: Batch) -> Result:
+    def _result(self, made: Result, found: Scored, batch: Batch) -> Result:
         """The maps, with what was run for them and how far they may still move."""
         masks_run, uncertainty = (
             constant_like(each, batch.logits, batch.xp) for each in (found.masks_run, found.uncertainty)
         )
-        return replace(self.finish(batch, combined), masks_run=masks_run, uncertainty=uncertainty)
+        return replace(made, masks_run=masks_run, uncertainty=uncertainty)
 
 
 class ScoreCAM(Budgeted):
@@ -133,7 +132,12 @@ class ScoreCAM(Budgeted):
         found = score_channels(
             maps, score_maps, black, limits=self.limits, formula=formula(self.channel_weights), **_chunking(batch)
         )
-        return self._result(_score_cam(maps, found.scores, self.channel_weights, xp=batch.xp), found, batch)
+        return self._result(self._finished(batch, maps, found.scores), found, batch)
+
+    def _finished(self, batch: Batch, maps: Array, scores: Array) -> Result:
+        if self.channel_weights == "regression":  # on the host
+            return self.finish(batch, _score_cam(maps, scores, self.channel_weights, xp=batch.xp))
+        return self.finish_with(batch, _score_cam, maps, scores, self.channel_weights)
 
     def _by_logit(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
         """The scores of maps, and of the black image."""
@@ -282,7 +286,7 @@ class AblationCAM(Explainer):
     def explain(self, batch: Batch) -> Result:
         """`N(U(relu(sum_k (y - y_k) A_k)))`."""
         drops = constant_like(self._drops(batch), batch.activations, batch.xp)
-        return self.finish(batch, _ablation_cam(batch.activations, drops, xp=batch.xp))
+        return self.finish_with(batch, _ablation_cam, batch.activations, drops)
 
     def _drops(self, batch: Batch) -> np.ndarray[Any, Any]:
         """(B, K, C) `y - y_k`; 0 for a channel that is zero anyway."""
@@ -333,7 +337,7 @@ class _Sampled(Budgeted):
             limits=self.limits,
             **_chunking(batch),
         )
-        return self._result(_score_cam(batch.activations, found.scores, xp=batch.xp), found, batch)
+        return self._result(self.finish_with(batch, _score_cam, batch.activations, found.scores), found, batch)
 
 
 class SSCAM(_Sampled):

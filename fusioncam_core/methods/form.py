@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -97,6 +98,44 @@ def finished(combined: Combined, size: tuple[int, ...], form: Form, *, ranges: b
     if not form.normalised:
         require_finite(made.maps, "raw map", xp)
     return made
+
+
+class _Ended(NamedTuple):
+    """What a method summed up, as `Combined` has it, and what became of it, as `Finished` has it."""
+
+    values: Array
+    units: Units
+    cut: Cut
+    maps: Array
+    raw_range: Array
+
+
+def ended(
+    formula: Callable[..., Combined], *arrays: Any, size: tuple[int, ...], form: Form, xp: Namespace
+) -> tuple[Combined, Finished]:
+    """What a method's formula sums up of arrays, and its maps with their raw ranges: in one program.
+
+    Args:
+        formula: as `as_one_program` takes functions.
+        *arrays: that it takes.
+        size: of the maps.
+        form: of the maps.
+        xp: the namespace.
+
+    Raises:
+        ValueError: as `finished`.
+    """
+    made = _ended(*arrays, formula=formula, size=tuple(size), form=form, xp=xp)
+    if not form.normalised:
+        require_finite(made.maps, "raw map", xp)
+    return Combined(made.values, made.units, made.cut), Finished(made.maps, made.raw_range)
+
+
+@as_one_program
+def _ended(*arrays: Any, formula: Callable[..., Combined], size: tuple[int, ...], form: Form, xp: Namespace) -> _Ended:
+    combined = formula(*arrays, xp=xp)
+    found = _finished(combined.values, combined.units, cut=combined.cut, size=size, form=form, ranges=True, xp=xp)
+    return _Ended(*combined, *found)
 
 
 @as_one_program

@@ -24,6 +24,8 @@ from fusioncam_core.models.engine_steps import BatchEngine, MaskedEngine
 from fusioncam_core.models.function_scores import OwnFunctionScores, OwnLogits, RawOutputs, Scores
 from fusioncam_core.models.inputs import Inputs, Which, leaf, taken, with_leaf
 from fusioncam_core.models.outputs import ClassScores, Task, probabilities_at
+from fusioncam_core.models.spans import SpanIndices, taken_maps
+from fusioncam_core.models.structure import map_rows
 
 Baseline = Any
 """What an erased pixel is: "zero", "blur", a number, one value a channel, or an image."""
@@ -258,6 +260,7 @@ class MaskedScorer:
         self._targets = targets
         self._erased = erased
         self._black: list[Array] = []
+        self._copies: dict[int, Inputs] = {}
         self._engine = self._with_engine(steps.engine)
 
     def _with_engine(self, engine: MaskedEngine | None) -> BatchEngine | None:
@@ -305,13 +308,28 @@ class MaskedScorer:
         return step(self._rows(owners), maps, erased)
 
     def _rows(self, owners: Array) -> Inputs:
-        """The inputs (n, ...) of the images `owners`; the explained input of a single image is not copied."""
+        """The inputs (n, ...) of the images `owners`; the explained input of a single image is not copied.
+
+        Where shapes are fixed it is, once for each n.
+        """
         xp, images = self.adapter.namespace, leaf(self._inputs, self._which)
-        single = int(images.shape[0]) == 1 and not self.adapter.execution.fixed_shapes
+        alone = int(images.shape[0]) == 1
+        if alone and self.adapter.execution.fixed_shapes and getattr(xp, "compiled", None) is not None:
+            return self._repeated(int(owners.shape[0]))
+        single = alone and not self.adapter.execution.fixed_shapes
         if single and self._which is None:
             return images
         rows = taken(self._inputs, owners, xp)
         return with_leaf(rows, self._which, images) if single else rows
+
+    def _repeated(self, count: int) -> Inputs:
+        """The inputs of the only image so many times: by way of the host, where that needs no program."""
+        if count not in self._copies:
+            xp = self.adapter.namespace
+            self._copies[count] = map_rows(
+                lambda each: constant_like(np.repeat(to_numpy(each), count, axis=0), each, xp), self._inputs
+            )
+        return self._copies[count]
 
     def score_maps(self, maps: Array, owners: Array, count: int, *, normalised: bool = True) -> Array:
         """The targets' logits (n, K) of the images `owners` (n,) under the maps (n, *spatial), `count` no padding."""
@@ -329,13 +347,12 @@ class MaskedScorer:
         """Each target's probability (B, K) for its image under its own mask (B, K, *size)."""
         xp = self.adapter.namespace
         batch, several = (int(length) for length in self._targets.shape)
-        flat = xp.reshape(masks, (batch * several, *masks.shape[2:]))
-        logits = self._over(np.repeat(np.arange(batch), several), self._own_masks(flat))
-        wanted = xp.reshape(self._targets, (batch * several, 1))
+        logits = self._over(np.repeat(np.arange(batch), several), self._own_masks(masks))
+        wanted = self._targets if several == 1 else xp.reshape(self._targets, (batch * several, 1))
         with np.errstate(all="ignore"):
             chosen, finite = probabilities_at(logits, wanted, task=self._task, xp=xp)
         require_finite_sum(chosen, finite, "probabilities of the masked images", xp)
-        return xp.reshape(chosen, (batch, several))
+        return chosen if several == 1 else xp.reshape(chosen, (batch, several))
 
     def probabilities_under(self, owners: np.ndarray[Any, Any], masks: Callable[[Span], Array]) -> Array:
         """The first target's probability (n,) for the images `owners` (n,) under masks that are made when needed.
@@ -364,23 +381,26 @@ class MaskedScorer:
         return xp.take_along_axis(probabilities, wanted, axis=1)[:, 0]
 
     def _own_masks(self, masks: Array) -> Callable[[Span, Array], Array]:
-        """The logits of the images under the masks `N(U(m))` of the same places."""
-        xp = self.adapter.namespace
-        rows = indices_like(self.batching.padded(np.arange(masks.shape[0])), masks, xp)
-        return lambda span, owned: self._logits(xp.take(masks, span.of(rows), axis=0), owned)
+        """The logits of the images under the masks `N(U(m))` (B, K, *size) of the same places."""
+        xp, count = self.adapter.namespace, int(masks.shape[0]) * int(masks.shape[1])
+        rows = SpanIndices(self.batching.padded(np.arange(count)), masks, xp)
+        return lambda span, owned: self._logits(taken_maps(masks, rows.of(span), xp=xp), owned)
 
     def _over(self, owners: np.ndarray[Any, Any], logits: Callable[[Span, Array], Array]) -> Array:
         """The logits (n, classes) of the images `owners` (n,), of each span of them as the function has it."""
         xp, like = self.adapter.namespace, leaf(self._inputs, self._which)
-        padded = indices_like(self.batching.padded(owners), like, xp)
+        padded = SpanIndices(self.batching.padded(owners), like, xp)
 
         def work(span: Span) -> Array:
-            found = logits(span, span.of(padded))
+            found = logits(span, padded.of(span))
             self.evaluations += span.count
             return found
 
-        found = self.batching.over(len(owners), work, search=False)
-        return xp.concat([each[:count, ...] for each, count in found], axis=0)
+        found = [
+            each if count == int(each.shape[0]) else each[:count, ...]
+            for each, count in self.batching.over(len(owners), work, search=False)
+        ]
+        return found[0] if len(found) == 1 else xp.concat(found, axis=0)
 
     @property
     def _task(self) -> Task | None:
@@ -412,11 +432,11 @@ class MaskedScorer:
     def _read_for_all(self, reader: OwnLogits, black: Array) -> Array:
         """(B, K) values of one wholly erased image by the functions of every image."""
         xp, like = self.adapter.namespace, leaf(self._inputs, self._which)
-        first = indices_like(self.batching.padded(np.zeros(1, np.int64)), like, xp)
+        first = SpanIndices(self.batching.padded(np.zeros(1, np.int64)), like, xp)
 
         def work(span: Span) -> Array:
             masks = xp.broadcast_to(black, (span.length, *black.shape[1:]))
-            return reader.of_first(self._made(masks, span.of(first)))
+            return reader.of_first(self._made(masks, first.of(span)))
 
         ((logits, count),) = self.batching.over(1, work, search=False)
         self.evaluations += count

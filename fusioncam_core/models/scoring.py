@@ -16,6 +16,7 @@ from fusioncam_core.arrays.words import (
     product,
 )
 from fusioncam_core.models.batch_size import Batching, Span
+from fusioncam_core.models.spans import SpanIndices, taken_maps
 from fusioncam_core.models.steps import skip
 
 Scorer = Callable[[Array, Array], Array]
@@ -106,8 +107,13 @@ def channel_scores(
 
 
 def live_channels(activations: Array, *, xp: Namespace) -> np.ndarray[Any, Any]:
-    """(B, C) booleans on the host: which channels are not constant."""
-    return ~to_numpy(is_constant(activations, activations.ndim - 2, xp=xp))
+    """(B, C) booleans on the host: which channels are not constant.
+
+    A namespace that compiles for every number of images would do so for this alone: there the host looks.
+    """
+    if getattr(xp, "compiled", None) is not None:
+        activations = to_numpy(activations)
+    return ~to_numpy(is_constant(activations, activations.ndim - 2, xp=array_namespace(activations)))
 
 
 def scored(
@@ -131,13 +137,12 @@ def scored(
         score_maps, batching, xp, advance: as for `channel_scores`.
     """
     number = int(activations.shape[1])
-    flat = xp.reshape(activations, (-1, *activations.shape[2:]))
     on_host = (batching.padded(images), batching.padded(channels))
-    rows, owners = (indices_like(each, flat, xp) for each in (on_host[0] * number + on_host[1], on_host[0]))
+    rows, owners = (SpanIndices(each, activations, xp) for each in (on_host[0] * number + on_host[1], on_host[0]))
 
     def work(span: Span) -> Array:
-        chunk = Chunk(span.of(on_host[0]), span.of(on_host[1]), span.of(owners), span.count)
-        return score_maps(xp.take(flat, span.of(rows), axis=0), chunk)
+        chunk = Chunk(span.of(on_host[0]), span.of(on_host[1]), owners.of(span), span.count)
+        return score_maps(taken_maps(activations, rows.of(span), xp=xp), chunk)
 
     for scores, count in batching.over(len(images), work):
         yield scores, count
