@@ -371,7 +371,7 @@ def test_a_sharded_model_is_not_gathered_and_a_model_elsewhere_stays_there() -> 
 
 @pytest.mark.parametrize(("method", "most"), [(GradCAM, 7), (FusionCAM, 17)])
 def test_a_first_call_compiles_few_programs(method: Any, most: int, compiled: list[str]) -> None:
-    """Three passes of the network that find and capture the layer, two of masked images, and a dozen besides at most."""
+    """Three passes that find and capture the layer, two of masked images, and a dozen programs besides at most."""
     values, image = parameters(), np.random.default_rng(0).random((1, 13, 17, 3), dtype=np.float32)
     explainer = method((project, values))
     compiled.clear()

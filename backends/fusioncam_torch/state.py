@@ -14,7 +14,9 @@ import torch
 from fusioncam_torch.buffers import Buffers, put_back_values
 from fusioncam_torch.switches import WHOLE_GRAPHS
 
-CONTAINERS = frozenset((dict, OrderedDict, list, set))
+MAPPINGS = frozenset((dict, OrderedDict))
+
+CONTAINERS = MAPPINGS | {list, set}
 
 _chained = itertools.chain.from_iterable
 
@@ -114,9 +116,10 @@ def _entries(modules: list[torch.nn.Module]) -> _Entries:
     containers = list(itertools.compress(values, map(CONTAINERS.__contains__, map(type, values))))
     filled = list(filter(None, containers))
     # Of TorchScript's modules, whose buffers are no attribute.
-    scripted = [module._buffers for module in modules if isinstance(module, torch.jit.ScriptModule)]
+    kinds = {kind for kind in set(map(type, modules)) if issubclass(kind, torch.jit.ScriptModule)}
+    scripted = [module._buffers for module in modules if type(module) in kinds] if kinds else []
     return _Entries(
-        _mappings([*attributes, *(each for each in filled if isinstance(each, dict)), *scripted]),
+        _mappings([*attributes, *itertools.compress(filled, map(MAPPINGS.__contains__, map(type, filled))), *scripted]),
         [(each, each.copy()) for each in filled if type(each) is list],
         [(each, each.copy()) for each in filled if type(each) is set],
         list(itertools.filterfalse(None, containers)),
@@ -128,7 +131,8 @@ def _mappings(mappings: list[Any]) -> _Mappings:
 
 
 def _names(mappings: list[Any]) -> list[str]:
-    return list(_chained(map(operator.methodcaller("keys"), mappings)))
+    iterable = MAPPINGS.issuperset(map(type, mappings))  # TorchScript's have no iterator
+    return list(_chained(mappings if iterable else map(operator.methodcaller("keys"), mappings)))
 
 
 def _values_of(mappings: list[Any]) -> Iterator[Any]:
