@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks.subjects import Subject
+from benchmarks.test_engines import made
 from benchmarks.test_speed import settle
-from fusioncam_core import GradCAM, ScoreCAM
+from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
 from fusioncam_core.metrics import rank_correlation
 
 TARGET = 967
@@ -22,6 +23,12 @@ BATCHES = (2, 4, 8, 16, 32)
 """Tried for each peer, on a part of the channels."""
 
 BOUNDS = {"exact": 1.5, "budget=128": 8.0}
+ENGINE_BOUNDS: dict[str, dict[tuple[str, int | None], float]] = {
+    "torch": {("float32", None): 6.0, ("bfloat16", None): 12.0, ("float32", 128): 25.0},
+    "tensorflow": {("float32", None): 8.0, ("float32", 128): 25.0},
+}
+"""So many times as fast as the fastest peer's Score-CAM Fusion-CAM with OpenVINO is to be, by precision and budget."""
+
 PART = 64
 """So many masks tell a peer's best batch."""
 
@@ -86,6 +93,36 @@ def test_score_cam(benchmark: Any, subject: Subject, rounds: int) -> None:
             for name, each in maps.items()
         },
     }
+
+
+def test_fusion_cam_with_an_engine(benchmark: Any, subject: Subject, rounds: int) -> None:
+    """Beside the peers' Score-CAM, which is a part of it."""
+    batch, bounds = best_batch(subject), ENGINE_BOUNDS.get(subject.framework, {})
+    calls: dict[str, Call] = {
+        name: (lambda module=module: module.score_cam(subject.model, subject.layer, subject.image, TARGET, batch))
+        for name, module in peers_of(subject).items()
+    }
+    peers = list(calls)
+    for precision, budget in bounds:
+        cam = made(subject, "openvino", precision, budget=budget)
+        settle(cam, subject.image)
+        calls[f"{precision}, budget={budget}"] = lambda cam=cam: cam(subject.image, TARGET)
+    times = in_turn(calls, rounds)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    fastest = min(peers, key=medians.__getitem__)
+    exact = FusionCAM(subject.model, subject.layer)(subject.image, TARGET).numpy().maps
+    own = [name for name in calls if name not in peers]
+    benchmark.pedantic(calls[own[0]], rounds=1)
+    benchmark.extra_info |= {
+        "device": subject.device,
+        "batch_of_peers": batch,
+        "seconds": medians,
+        "fastest_peer": fastest,
+        "ratios": {name: medians[fastest] / medians[name] for name in own},
+        "bounds": dict(zip(own, bounds.values(), strict=True)),
+        "moved": {name: float(np.abs(calls[name]().numpy().maps - exact).max()) for name in own},  # type: ignore[attr-defined]
+    }
+    print(benchmark.extra_info, flush=True)
 
 
 def test_grad_cam(benchmark: Any, subject: Subject) -> None:
