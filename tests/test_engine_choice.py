@@ -345,7 +345,9 @@ class TestOptions:
         model = with_part(nn.Identity())
         with pytest.raises(InvalidValueError, match="No plugin has an engine called 'openvno'"):
             ScoreCAM(model, "1", engine="openvno")
-        with pytest.raises(InvalidValueError, match="'float32' or 'bfloat16': got 'int8'"):
+        with pytest.raises(InvalidValueError, match="'float32' or 'bfloat16': got 'float16'"):
+            ScoreCAM(model, "1", engine_precision="float16")
+        with pytest.raises(InvalidValueError, match=r"'int8' is not offered, since .*: take 'bfloat16'"):
             ScoreCAM(model, "1", engine_precision="int8")
         with pytest.raises(InvalidValueError, match="an engine's name, such as 'openvino': got 3"):
             require_engine(3, "float32")

@@ -55,6 +55,11 @@ def require_engine(name: Any, precision: Precision) -> Chosen:
     """
     if name is not None and not (isinstance(name, str) and name):
         raise InvalidValueError(f"engine is None, 'auto' or an engine's name, such as 'openvino': got {name!r}.")
+    if str(precision) == "int8":
+        raise InvalidValueError(
+            "engine_precision='int8' is not offered, since networks whose whole numbers are not fitted to photographs of "
+            "their own kind bring masks into another order: take 'bfloat16', or leave it out for 'float32'."
+        )
     return Chosen(name, require_word(precision, "engine_precision", Precision))
 
 
