@@ -2,9 +2,9 @@
 
     python -m benchmarks.engine_trust --engine openvino
 
-Score-CAM of scikit-image's photographs by several networks, in float32 and in bfloat16: of the six masked images by which
-an engine is trusted the largest difference of logits as a share of their range, of 32 the rank correlation of the class's
-scores, and the largest difference of the map. Prints a table, a row for each network and precision.
+Score-CAM of scikit-image's photographs by several networks, in float32 and in bfloat16: of the six masked images by
+which an engine is trusted the largest difference of logits as a share of their range, of 32 the rank correlation of the
+class's scores, and the largest difference of the map. Prints a table, a row for each network and precision.
 """
 
 from __future__ import annotations

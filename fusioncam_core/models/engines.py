@@ -57,8 +57,8 @@ def require_engine(name: Any, precision: Precision) -> Chosen:
         raise InvalidValueError(f"engine is None, 'auto' or an engine's name, such as 'openvino': got {name!r}.")
     if str(precision) == "int8":
         raise InvalidValueError(
-            "engine_precision='int8' is not offered, since networks whose whole numbers are not fitted to photographs of "
-            "their own kind bring masks into another order: take 'bfloat16', or leave it out for 'float32'."
+            "engine_precision='int8' is not offered, since networks whose whole numbers are not fitted to photographs "
+            "bring masks into another order: take 'bfloat16', or leave it out for 'float32'."
         )
     return Chosen(name, require_word(precision, "engine_precision", Precision))
 
