@@ -10,6 +10,7 @@ class's scores, and the largest difference of the map. Prints a table, a row for
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -132,11 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", default="openvino", metavar="NAME")
     parser.add_argument("--photographs", type=int, default=len(PHOTOGRAPHS), help="so many of them (%(default)s)")
     parser.add_argument("--budget", type=int, default=32, help="masks of each map (%(default)s)")
+    parser.add_argument("--only", default="", metavar="REGEX", help="networks in whose names it is found")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # of weights that nobody trained
     head = "| network | precision | photographs | logits, median and worst | rank correlation | map |"
     print(head, "|" + " --- |" * 6, sep="\n", flush=True)
     for name, model, images in networks():
+        if not re.search(options.only, name):
+            continue
         for precision in PRECISIONS:
             found = compared(model, images[: options.photographs], options.engine, precision, options.budget)
             print(found.row(name, precision), flush=True)
