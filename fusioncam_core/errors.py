@@ -85,7 +85,7 @@ class MemoryWarning(FusionCamWarning):
 
 
 class EngineWarning(FusionCamWarning):
-    """An engine that "auto" chose cannot run the model as the framework does: the framework goes on."""
+    """An engine that "auto" chose cannot run the model: the framework goes on; or graphs cannot be kept on disk."""
 
 
 class PreprocessingWarning(FusionCamWarning):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -73,6 +74,18 @@ def test_openvino_tells_nobody() -> None:
         pytest.skip("openvino is not installed")
     run = subprocess.run([sys.executable, "-c", OUTSIDE], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "openvino.tools.ovc.telemetry_stub"]
+
+
+def test_onnx_runtime_tells_nobody(tmp_path: Path) -> None:
+    if importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed")
+    code = "import os; from fusioncam_engines.onnxruntime import ONNXRuntime; ONNXRuntime(); print(dict(os.environ))"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    homes = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env={**environment, **homes}, capture_output=True, text=True, check=True)
+    assert not list(tmp_path.iterdir()), "a device's number and events that wait to be sent"
+    assert "ORT_DISABLE_TELEMETRY" not in run.stdout, "the process's own environment is left as it was"
 
 
 class TestTrust:
@@ -332,7 +345,9 @@ class TestOptions:
         model = with_part(nn.Identity())
         with pytest.raises(InvalidValueError, match="No plugin has an engine called 'openvno'"):
             ScoreCAM(model, "1", engine="openvno")
-        with pytest.raises(InvalidValueError, match="'float32' or 'bfloat16': got 'int8'"):
+        with pytest.raises(InvalidValueError, match="'float32' or 'bfloat16': got 'float16'"):
+            ScoreCAM(model, "1", engine_precision="float16")
+        with pytest.raises(InvalidValueError, match=r"'int8' is not offered, since .*: take 'bfloat16'"):
             ScoreCAM(model, "1", engine_precision="int8")
         with pytest.raises(InvalidValueError, match="an engine's name, such as 'openvino': got 3"):
             require_engine(3, "float32")

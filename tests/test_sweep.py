@@ -24,11 +24,14 @@ from benchmarks.sweep import (  # noqa: E402 - what they need is there
     on_torch,
     reference,
     report,
+    with_engine,
 )
 from benchmarks.sweep.judge import judge  # noqa: E402
 from benchmarks.sweep.layouts import FIRST, LAST, ByLayer, Layout, UnknownLayoutError  # noqa: E402
 from benchmarks.sweep.subject import Subject  # noqa: E402
 from benchmarks.sweep.torchvision_operators import nms  # noqa: E402
+from benchmarks.sweep.with_engine import judge_with_engine  # noqa: E402
+from engine_names import ENGINES, registered_engines  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of weights that nobody trained, and of the packages
 
@@ -91,6 +94,13 @@ class Columns(torch.nn.Module):
         return self.head(features[:, :, : features.shape[2] // 2].mean(dim=(1, 2)))
 
 
+class Counting(Columns):
+    """Which makes a constant of the number of images."""
+
+    def forward(self, images: Any) -> Any:
+        return super().forward(images.reshape(len(images), *images.shape[1:]))
+
+
 def subject(**words: Any) -> Subject:
     given = {"make": lambda _: Columns(last=False), "layout": ByLayer(FIRST), "expected": "placed|features", **words}
     return Subject("package", "columns", "classification", sizes=((32, 32),), other=(32, 48), **given)
@@ -114,6 +124,31 @@ def test_a_layout_that_is_not_the_library_s() -> None:
 
 def test_a_layer_that_the_field_does_not_name() -> None:
     assert judge(subject(expected="head"), on_torch)["expected"] is False
+
+
+@pytest.mark.usefixtures(registered_engines.__name__)
+@ENGINES
+class TestWithAnEngine:
+    def test_a_map_that_is_the_framework_s(self, name: str) -> None:
+        row = judge_with_engine(subject(), on_torch, name)
+        assert row["status"] == "right"
+        assert row["difference"] <= 1e-5
+
+    def test_a_map_that_is_not(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        own, maps = with_engine._maps, iter((0.0, 1e-3))
+        monkeypatch.setattr(with_engine, "_maps", lambda *given: own(*given) + next(maps))
+        row = judge_with_engine(subject(), on_torch, name)
+        assert row["status"] == "wrong"
+
+    def test_a_model_that_is_refused(self, name: str) -> None:
+        row = judge_with_engine(subject(make=lambda _: Counting(last=False)), on_torch, name)
+        assert row["status"] == "refused"
+        assert "torch.export needs images.shape[0]" in row["sentence"]
+
+    def test_the_small_set_is_of_models_that_there_are(self, name: str) -> None:
+        for package in (of_timm, of_torchvision, of_transformers):
+            short = package.__name__.rpartition("of_")[2]
+            assert set(with_engine.SMALL[short]) <= set(package.names(short))
 
 
 def test_a_model_that_is_not_built() -> None:

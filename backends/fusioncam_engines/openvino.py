@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fusioncam_core.extras import require
-from fusioncam_core.models.engines import RESULT, Exported, Precision, Run
+from fusioncam_core.models.engines import RESULT, Exported, Keep, Parts, Precision, Run
 from fusioncam_engines.names import numbered, places
 from fusioncam_engines.threads import allowed
 
 DEVICE = "CPU"
+
+DESCRIPTION, WEIGHTS = "model.xml", "model.bin"
+"""What a graph is kept as."""
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """What it calls our precisions: on processors with bfloat16 it would take that for float32 by itself."""
@@ -56,14 +62,38 @@ class OpenVINO:
             return "this processor has no bfloat16 (AMX or AVX512_BF16)"
         return None
 
-    def converted(self, graph: Any, kind: str, exported: Exported, precision: Precision) -> Run:
+    @property
+    def version(self) -> str:
+        """OpenVINO's."""
+        return str(self._openvino.__version__)
+
+    def converted(
+        self, graph: Any, kind: str, exported: Exported, precision: Precision, keep: Keep | None = None
+    ) -> Run:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it and PyTorch say there of their own insides
             read = self._core.read_model if kind == "onnx" else self._openvino.convert_model
             model = read(io.BytesIO(graph) if kind == "onnx" else graph)
-        order = places([each.get_names() for each in model.inputs], len(exported.shapes))
+        order = _order(model, exported)
         shapes = [[-1 if isinstance(length, str) else length for length in exported.shapes[place]] for place in order]
         model.reshape({number: self._openvino.PartialShape(shape) for number, shape in enumerate(shapes)})
+        if keep is not None:
+            keep(functools.partial(self._parts, model))
+        return self._running(model, exported, precision)
+
+    def restored(self, parts: Parts, exported: Exported, precision: Precision) -> Run:
+        weights = self._openvino.Tensor(np.frombuffer(parts[WEIGHTS], np.uint8))
+        return self._running(self._core.read_model(parts[DESCRIPTION], weights), exported, precision)
+
+    def _parts(self, model: Any) -> Parts:
+        """The model in OpenVINO's own format, which it writes into files alone."""
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / name for name in (DESCRIPTION, WEIGHTS)]
+            self._openvino.serialize(model, *paths)
+            return {path.name: path.read_bytes() for path in paths}
+
+    def _running(self, model: Any, exported: Exported, precision: Precision) -> Run:
+        order = _order(model, exported)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -81,6 +111,11 @@ class OpenVINO:
             return [np.asarray(made[number]) for number in results]
 
         return run
+
+
+def _order(model: Any, exported: Exported) -> list[int]:
+    """Which argument each of a model's inputs is."""
+    return places([each.get_names() for each in model.inputs], len(exported.shapes))
 
 
 def _results(model: Any) -> list[int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
@@ -31,7 +34,8 @@ def exported(function: Callable[..., Any], arguments: Sequence[jax.Array], shape
         raise InvalidValueError(f"It runs on {', '.join(sorted(elsewhere))}, and engines compute on the processor.")
     dtypes = [each.dtype for each in arguments]
     write = functools.partial(_onnx, function, dtypes, tuple(shapes))
-    return Exported({"onnx": write}, tuple(shapes), os.cpu_count() or 1)
+    identity = functools.partial(_identity, function, dtypes, tuple(shapes))
+    return Exported({"onnx": write}, tuple(shapes), os.cpu_count() or 1, identity)
 
 
 def _onnx(function: Callable[..., Any], dtypes: Sequence[Any], shapes: Sequence[Shape]) -> bytes:
@@ -46,6 +50,29 @@ def _onnx(function: Callable[..., Any], dtypes: Sequence[Any], shapes: Sequence[
             output_names=[f"{RESULT}{place}" for place in range(results)],
         )
     return bytes(model.SerializeToString())
+
+
+def _identity(function: Callable[..., Any], dtypes: Sequence[Any], shapes: Sequence[Shape]) -> str:
+    """A digest of the function's jaxpr, as JAX prints it, and of the arrays in it, which it prints in part."""
+    closed = jax.make_jaxpr(function)(*_specs(shapes, dtypes))
+    found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(closed)).encode())  # of functions behind custom rules
+    for array in _arrays(closed):
+        found.update(f"{array.shape} {array.dtype}\n".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _arrays(value: Any) -> Iterator[np.ndarray]:
+    """The constants of a jaxpr, and of those in it, in their order."""
+    if isinstance(value, tuple | list):
+        for each in value:
+            yield from _arrays(each)
+    elif hasattr(value, "eqns"):
+        yield from map(np.asarray, getattr(value, "consts", ()))
+        for equation in value.eqns:
+            yield from (np.asarray(each.val) for each in equation.invars if hasattr(each, "val"))
+            for _, each in sorted(equation.params.items()):
+                yield from _arrays(each)
 
 
 def _specs(shapes: Sequence[Shape], dtypes: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:

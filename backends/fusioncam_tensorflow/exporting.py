@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from fusioncam_core.errors import InvalidValueError
@@ -49,7 +51,39 @@ def exported(
     concrete = recorded.get_concrete_function(*specs)
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
     kinds = {"tensorflow": lambda: concrete, "onnx": functools.partial(_onnx, recorded, specs)}
-    return Exported(kinds, tuple(shapes), threads)
+    return Exported(kinds, tuple(shapes), threads, functools.partial(_identity, concrete))
+
+
+def _identity(concrete: Any) -> str:
+    """A digest of a concrete function's operations, and of the variables and tensors that it has captured.
+
+    Names are left out: TensorFlow numbers them anew in every process.
+    """
+    found = hashlib.sha256()
+    _tell(found.update, concrete.graph)
+    held = {id(variable.handle): variable for variable in concrete.graph.variables}
+    for captured in concrete.captured_inputs:
+        variable = held.get(id(captured))
+        values = np.ascontiguousarray((captured if variable is None else variable).numpy())
+        found.update(f"{values.shape} {values.dtype}\n".encode())
+        found.update(values.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _tell(tell: Callable[[bytes], Any], graph: Any) -> None:
+    """The operations of a graph, each with its attributes and where its inputs come from."""
+    operations = graph.get_operations()
+    places = {operation.name: place for place, operation in enumerate(operations)}
+    for operation in operations:
+        inputs = [(places[each.op.name], each.value_index) for each in operation.inputs]
+        awaited = sorted(places[each.name] for each in operation.control_inputs)  # a set, without an order
+        tell(f"{operation.type} {inputs} {awaited}\n".encode())
+        for name, attribute in sorted(operation.node_def.attr.items()):
+            called = attribute.func.name
+            if called:
+                _tell(tell, graph._get_function(called).graph)
+            elif not name.startswith("_"):
+                tell(name.encode() + attribute.SerializeToString(deterministic=True))
 
 
 def _onnx(recorded: Any, specs: Sequence[tf.TensorSpec]) -> bytes:

@@ -362,8 +362,12 @@ class TorchAdapter(ModelAdapter):
         ):
             if told:
                 raise InvalidValueError(f"{self.model_name} {reason}.")
-        with self.exporting():
-            return exported(self._module, function, arguments, shapes, self._device)
+
+        def recorded(*given: torch.Tensor) -> Any:  # later, when it is asked for
+            with self.session(), self.exporting():
+                return function(*given)
+
+        return exported(self._module, recorded, arguments, shapes, self._device)
 
     def _calls_of(self, name: str, inputs: Inputs) -> int:
         """How often a layer runs: as in its last capture of such inputs, or counted by a run of one image."""

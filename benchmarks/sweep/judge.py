@@ -37,7 +37,7 @@ def judge(subject: Subject, framework: ModuleType) -> dict[str, Any]:
     row: dict[str, Any] = {"package": subject.package, "model": subject.name, "kind": subject.kind}
     row |= {"variant": subject.variant} if subject.variant else {}
     try:
-        model, size, images = _built(subject, framework)
+        model, size, images = built(subject, framework)
     except NotBuiltError as error:
         return {**row, "status": "not built", "sentence": str(error)}
     row |= {"parameters": framework.parameters(model), "size": list(size)}
@@ -50,7 +50,7 @@ def judge(subject: Subject, framework: ModuleType) -> dict[str, Any]:
     return row
 
 
-def _built(subject: Subject, framework: ModuleType, model: Any = None, sizes: Any = None) -> tuple[Any, Size, Values]:
+def built(subject: Subject, framework: ModuleType, model: Any = None, sizes: Any = None) -> tuple[Any, Size, Values]:
     """A model that runs, its input's size and images for it; `model` itself where it runs at that size."""
     reasons = []
     for size in sizes or subject.sizes:
@@ -91,7 +91,7 @@ def _explained(
         try:
             explainer = GradCAM(model, **subject.options)
             with framework.passes(model) as passes:
-                explanation = explainer(images, _target(subject, 0))
+                explanation = explainer(images, target_of(subject, 0))
         except FusionCamError as error:
             return {"status": "refused", "sentence": str(error)}
         except Exception as error:  # noqa: BLE001 - an error that is not the library's own is what the row reports
@@ -111,7 +111,7 @@ def _explained(
     if number != 0:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            explanation = explainer(images, _target(subject, number))
+            explanation = explainer(images, target_of(subject, number))
     found |= {"shape": shape, "informative": informative}
     if call:
         found["call"] = call
@@ -142,7 +142,7 @@ def _named(subject: Subject, layer: str) -> dict[str, Any]:
     return {"expected": re.fullmatch(subject.expected, layer.partition("#")[0]) is not None}
 
 
-def _target(subject: Subject, number: int) -> Any:
+def target_of(subject: Subject, number: int) -> Any:
     if subject.score is None and subject.logits is None:
         return number
     return _Target(subject, number)
@@ -217,7 +217,7 @@ def _space(subject: Subject, size: Size) -> list[int]:
 def _at_other_size(subject: Subject, framework: ModuleType, model: Any) -> dict[str, Any]:
     assert subject.other is not None
     try:
-        model, size, images = _built(subject, framework, model, [subject.other])
+        model, size, images = built(subject, framework, model, [subject.other])
     except NotBuiltError as error:
         return {"status": "n/a", "sentence": str(error)}
     found = _explained(subject, framework, model, size, images, whole=False)

@@ -1,12 +1,14 @@
 """Runs the sweep in a few processes, and keeps a row of JSON a model: it goes on where it stopped.
 
 python -m benchmarks.sweep.run --out sweep-out --packages timm transformers --only 'resnet|vit' --limit 10
+python -m benchmarks.sweep.run --out sweep-out --engine openvino
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import importlib.metadata
 import json
 import os
@@ -20,12 +22,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sweep.with_engine import SMALL
 from benchmarks.sweep.worker import PACKAGES
 
 VERSIONS = (
     "fusioncam",
     "numpy",
     "torch",
+    "openvino",
+    "onnxruntime",
     "timm",
     "transformers",
     "torchvision",
@@ -46,19 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """1 if a model is wrong, in this run or in one before."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep.run")
     parser.add_argument("--out", type=Path, default=Path("sweep-out"), metavar="DIR", help="rows, a file a package")
-    parser.add_argument("--packages", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
+    parser.add_argument("--packages", nargs="+", choices=list(PACKAGES), help="all, or those of the engines' small set")
+    parser.add_argument("--engine", metavar="NAME", help="its maps against the framework's, of a small set of models")
     parser.add_argument("--only", default="", metavar="REGEX", help="models in whose names it is found")
     parser.add_argument("--limit", type=int, help="this many models a package")
     parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--time-limit", type=float, default=300, metavar="SECONDS", help="for a model (%(default)s)")
     parser.add_argument("--again", action="store_true", help="also models that have a row")
     options = parser.parse_args(arguments)
+    options.packages = options.packages or list(PACKAGES if options.engine is None else SMALL)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "versions.json").write_text(json.dumps(_versions(), indent=1))
     for package in options.packages:
         _sweep(package, options)
     statuses = collections.Counter(
-        row["status"] for package in options.packages for row in read(options.out, package).values()
+        row["status"] for package in options.packages for row in read(options.out, _rows_of(package, options)).values()
     )
     print(", ".join(f"{number} {status}" for status, number in statuses.most_common()))
     return int(bool(statuses["wrong"] + statuses["raw error"]))
@@ -69,6 +76,11 @@ def read(folder: Path, package: str) -> dict[str, dict[str, Any]]:
     path = folder / f"{package}.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return {row["model"]: row for row in map(json.loads, lines)}
+
+
+def _rows_of(package: str, options: argparse.Namespace) -> str:
+    """What the file of a package's rows is called."""
+    return package if options.engine is None else f"{package}-with-{options.engine}"
 
 
 def _versions() -> dict[str, Any]:
@@ -82,20 +94,23 @@ def _versions() -> dict[str, Any]:
 
 
 def _sweep(package: str, options: argparse.Namespace) -> None:
-    first = Worker(package, options.out)
+    rows_of = _rows_of(package, options)
+    begin = functools.partial(Worker, package, options.out, rows_of, options.engine)
+    first = begin()
     names = first.ask("?", options.time_limit)
     if not isinstance(names, list):
         print(f"{package}: {names}")
         first.stop()
         return
-    done = {} if options.again else read(options.out, package)
+    done = {} if options.again else read(options.out, rows_of)
+    names = names if options.engine is None else [name for name in names if name in SMALL.get(package, ())]
     wanted = [name for name in names if re.search(options.only, name)][: options.limit]
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in wanted:
         if name not in done:
             waiting.put(name)
-    workers = [first, *(Worker(package, options.out) for _ in range(options.workers - 1))]
-    with (options.out / f"{package}.jsonl").open("a") as rows:
+    workers = [first, *(begin() for _ in range(options.workers - 1))]
+    with (options.out / f"{rows_of}.jsonl").open("a") as rows:
         lock = threading.Lock()
         threads = [
             threading.Thread(target=_work, args=(worker, waiting, rows, lock, options.time_limit)) for worker in workers
@@ -131,16 +146,16 @@ def _line(row: dict[str, Any]) -> str:
 class Worker:
     """A process that is begun anew where it dies or takes too long."""
 
-    def __init__(self, package: str, folder: Path):
-        self.package = package
-        self._log = folder / f"{package}.log"
+    def __init__(self, package: str, folder: Path, rows_of: str, engine: str | None = None):
+        self.package, self._engine = package, engine
+        self._log = folder / f"{rows_of}.log"
         self._begin()
 
     def _begin(self) -> None:
         environment = {**os.environ, **_environment(self.package)}
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.sweep.worker", self.package],
+                [sys.executable, "-m", "benchmarks.sweep.worker", self.package, *filter(None, [self._engine])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

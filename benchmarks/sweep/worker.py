@@ -1,6 +1,7 @@
 """One process of the sweep: names of models in, a line each; rows out, a line of JSON each.
 
-python -m benchmarks.sweep.worker timm < names
+python -m benchmarks.sweep.worker timm < names              against maps by hand
+python -m benchmarks.sweep.worker timm openvino < names     with an engine, against the framework
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what packages print is no row
     warnings.simplefilter("ignore")
-    package = sys.argv[1]
+    package, *engine = sys.argv[1:]
     module = importlib.import_module(f"benchmarks.sweep.{PACKAGES[package]}")
     from benchmarks.sweep.judge import judge
+    from benchmarks.sweep.with_engine import judge_with_engine
 
     for line in sys.stdin:
         name = line.strip()
@@ -43,7 +45,8 @@ def main() -> None:
             answer = module.names(package)
         else:
             try:
-                answer = judge(module.subject(package, name), module.framework())
+                given = module.subject(package, name), module.framework()
+                answer = judge_with_engine(*given, *engine) if engine else judge(*given)
             except Exception as error:  # noqa: BLE001 - one model must not end the others
                 traceback.print_exc()
                 answer = {

@@ -48,7 +48,7 @@ class Tokens(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """(batch, 49, 64) to (batch, 50, 64)."""
-        class_token = self.class_token.expand(len(patches), -1, -1)
+        class_token = self.class_token.expand(patches.shape[0], -1, -1)  # which torch.export can leave free
         return torch.cat([class_token, patches], dim=1) + self.positions
 
 

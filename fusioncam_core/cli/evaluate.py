@@ -12,6 +12,7 @@ from typing import Any
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.common import add_common, complain, load, say
 from fusioncam_core.cli.engine import PROCESS, ModelOf, add_engine, as_here, check_engine, ray_options
+from fusioncam_core.cli.inference import add_inference, check_inference, inference_options, require_masking
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.data.labels import read_labels
 from fusioncam_core.data.sources import photographs
@@ -20,6 +21,7 @@ from fusioncam_core.evaluation.compared import METHODS
 from fusioncam_core.evaluation.results import Evaluation, require_place
 from fusioncam_core.evaluation.run import ZERO
 from fusioncam_core.evaluation.runner import WAIT, evaluate
+from fusioncam_core.explainers.registry import EXPLAINERS
 from fusioncam_core.extras import require
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.plugins.loaded_model import LoadedModel
@@ -64,6 +66,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="for another evaluation that fills the folder (default: %(default)g)",
     )
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
+    add_inference(parser)
     add_engine(parser.add_argument_group("where the work is done").add_argument, "evaluates")
     add_common(parser, run)
 
@@ -80,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = _files(arguments.photographs, Path(arguments.out))
     require("matplotlib.figure", "Drawing pictures")
     check_engine(arguments)
+    _check_inference(arguments)
     require_place(arguments.out, inputs=files)
     loaded, preprocessing = load(as_here(arguments))
     try:
@@ -136,9 +140,18 @@ def _printed(found: Evaluation, table: str, written: list[Path]) -> str:
     return (found.to_markdown() if table == "markdown" else found.to_latex()).rstrip("\n")
 
 
+def _check_inference(arguments: argparse.Namespace) -> None:
+    """Refuse an engine that none of the methods takes; the model's own module may bring more of them."""
+    check_inference(arguments)
+    names = arguments.methods or METHODS
+    if all(name in EXPLAINERS for name in names):
+        require_masking(arguments, [EXPLAINERS[name] for name in names])
+
+
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those that are given, of methods that have them."""
-    return {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+    said = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+    return {**said, **inference_options(arguments)}
 
 
 def _progress(unwanted: bool) -> bool | None:

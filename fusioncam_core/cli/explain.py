@@ -17,6 +17,7 @@ from fusioncam_core.cli.classes import targets_given
 from fusioncam_core.cli.common import add_common, complain, load, say, sides_in
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
 from fusioncam_core.cli.engine import RAY
+from fusioncam_core.cli.inference import add_inference, check_inference, inference_options, require_masking
 from fusioncam_core.cli.job import add_job, asked_of, check_job, job_here, job_on_ray, run_job
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
 from fusioncam_core.cli.report import add_report
@@ -74,6 +75,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
     add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
+    add_inference(parser)
     add_job(parser)
     add_report(parser)
     add_drawing(parser)
@@ -113,13 +115,14 @@ def run(arguments: argparse.Namespace) -> int:
         make = functools.partial(_job, arguments, len(paths))
         return run_job(arguments, lambda: job_on_ray(arguments, paths, make, watched[0]))
     loaded, preprocessing = load(arguments)
+    explainer = _explainer(arguments, loaded, not arguments.job and watched[1])
     if arguments.job:
-        explainer = _explainer(arguments, loaded, False)
         asked = asked_of(arguments, loaded, preprocessing, len(paths))
         return run_job(arguments, lambda: job_here(arguments, paths, explainer, asked, watched[0]))
-    work = Work(arguments, paths, loaded, preprocessing, _explainer(arguments, loaded, watched[1]))
+    work = Work(arguments, paths, loaded, preprocessing, explainer)
     Path(arguments.out).mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(work.index), progress_bar(len(paths), "photographs", watched[0]) as advance:
+    bar = progress_bar(len(paths), "photographs", watched[0])
+    with contextlib.closing(work.index), explainer._choice.many(len(paths)), bar as advance:
         try:
             for path, name in zip(paths, work.names, strict=True):
                 work.on(path, name, advance)
@@ -147,6 +150,7 @@ def _checked(arguments: argparse.Namespace) -> list[str]:
     if not arguments.model.startswith(_OWN_CODE) or arguments.method in EXPLAINERS:
         _check_options(arguments)
     check_job(arguments)
+    check_inference(arguments)
     if arguments.maps_only and not arguments.job:
         refuse_drawing(arguments)
     elif not arguments.job:
@@ -187,6 +191,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise InvalidValueError(
             f"--baseline is for methods that erase parts of the image, such as fusion-cam, not {arguments.method}"
         )
+    require_masking(arguments, [method])
     _check_form(arguments, method)
 
 
@@ -236,5 +241,6 @@ def _explainer(arguments: argparse.Namespace, loaded: LoadedModel, progress: boo
         progress=progress,
         weights_digest=shows_weights(adapter) and not arguments.job,  # which knows its model itself
         **_given(arguments, (*_FUSION_OPTIONS, *_LIMITS, "baseline")),
+        **inference_options(arguments),
         **_form(arguments),
     )

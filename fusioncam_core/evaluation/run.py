@@ -152,7 +152,9 @@ class Run:
         targets = np.asarray([row.target for row in rows])
         if label in self._given:
             return self._given[label].explanation(inputs, targets, [row.place for row in rows])
-        return self._explainers[label]._call(inputs, targets, progress=False)
+        explainer = self._explainers[label]
+        with explainer._choice.many(None):  # how many of them are on record already is not known
+            return explainer._call(inputs, targets, progress=False)
 
     def _measured(self, metric: Metric, explained: ExplainedBatch, images: list[Image], keys: list[Key]) -> None:
         if all(key in self._record for key in keys):

@@ -191,21 +191,38 @@ class Job:
             raise InvalidValueError(reason)
         self._unreadable.append(reason)
 
-    def settle(self, pieces: Iterable[Piece], made_of: dict[str, str], total: int | None) -> Manifest | None:
+    def settle(
+        self,
+        pieces: Iterable[Piece],
+        made_of: dict[str, str],
+        total: int | None,
+        *,
+        share: int | None = None,
+        more: Iterable[Piece] = (),
+    ) -> Manifest | None:
         """Explain images from the first on until it is known how they run best, and make the manifest.
 
         Args:
             pieces: in their order.
             made_of: what tells the job from others.
             total: how many images the source has, if it says.
+            share: how many of them are explained where this is done; None for all.
+            more: what to go on with if any image of the pieces can be explained.
 
         Returns:
             None if none of the images can be explained.
         """
         explainer, began = self.explainer, time.monotonic()
+        coming = total if share is None else share
         first: Explanation | None = None
-        with explainer._choice.many(total):
-            for single in self._explained_from(pieces):
+
+        def singles() -> Iterator[Explanation | LeftOut]:
+            yield from self._explained_from(pieces)
+            if first is not None:
+                yield from self._explained_from(more)
+
+        with explainer._choice.many(coming):
+            for single in singles():
                 if first is None and isinstance(single, Explanation):
                     first = single
                     self._kept_maps(first)  # which refuses a size that is not for such images
@@ -214,8 +231,9 @@ class Job:
                     continue
                 if self._is_settled(batching) or time.monotonic() - began > SEARCH:
                     break
-                batching.coming = total or 0
-        explainer._choice.keep_to(explainer._choice.name)
+                batching.coming = coming or 0
+        # An engine that was not timed is not known to be faster.
+        explainer._choice.keep_to(explainer._choice.name if explainer._choice.decided else None)
         self._unreadable.clear()
         return None if first is None else self._manifest(first, made_of, total)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, dtype_name, indices_like, to_numpy
 from fusioncam_core.arrays.words import _resize
-from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.errors import EngineWarning, InvalidValueError, warn
 from fusioncam_core.models.adapter import Execution, Exports, HasState, ModelAdapter
 from fusioncam_core.models.digest import shows_weights, weights_digest
 from fusioncam_core.models.engine_choice import Choice
@@ -199,8 +199,14 @@ class BatchEngine:
         def export() -> Exported:
             return exports.exported(program, examples, program.shapes(self._arrays))
 
-        run = engine.conversion.converted(export, engine.precision, engine.told)
-        return self._trusted(program, run)
+        made = engine.conversion.converted(export, engine.precision, engine.told)
+        if made.anew is None:
+            return self._trusted(program, made.run)
+        try:
+            return self._trusted(program, made.run)
+        except InvalidValueError as error:
+            warn(f"{engine.told} is converted anew, since what was kept on disk does not hold: {error}", EngineWarning)
+        return self._trusted(program, made.anew())
 
     def _examples(self, program: MaskedProgram) -> list[Any]:
         """Arguments of the framework: two images, and more masks."""

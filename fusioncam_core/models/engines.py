@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,12 @@ RESULT = "result_"
 Run = Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]
 """A converted graph: (its arguments, in their order) -> its results."""
 
+Parts = Mapping[str, bytes]
+"""A converted graph as it is kept on disk, by names such as "model.onnx": descriptions and weights, and no code."""
+
+Keep = Callable[[Callable[[], Parts]], None]
+"""Told how to get the parts of a graph, where it is to be kept."""
+
 
 class Chosen(NamedTuple):
     """What a user asked for.
@@ -49,6 +55,11 @@ def require_engine(name: Any, precision: Precision) -> Chosen:
     """
     if name is not None and not (isinstance(name, str) and name):
         raise InvalidValueError(f"engine is None, 'auto' or an engine's name, such as 'openvino': got {name!r}.")
+    if str(precision) == "int8":
+        raise InvalidValueError(
+            "engine_precision='int8' is not offered, since networks whose whole numbers are not fitted to photographs "
+            "bring masks into another order: take 'bfloat16', or leave it out for 'float32'."
+        )
     return Chosen(name, require_word(precision, "engine_precision", Precision))
 
 
@@ -61,11 +72,14 @@ class Exported:
             "tensorflow", a concrete function; "onnx", the bytes of a model.
         shapes: of its arguments, in their order.
         threads: with how many the framework works.
+        identity: makes a digest of the operations in their order and of all constants, the same in every process, by
+            which a graph that is kept on disk is found again; None if the framework cannot tell.
     """
 
     kinds: Mapping[str, Callable[[], Any]]
     shapes: tuple[Shape, ...]
     threads: int
+    identity: Callable[[], str] | None = None
 
 
 class Engine(Protocol):
@@ -93,6 +107,38 @@ class Engine(Protocol):
         """
 
 
+@runtime_checkable
+class Restores(Protocol):
+    """An engine whose graphs can be kept on disk. Its `converted` takes `keep`, a `Keep`, as well.
+
+    Attributes:
+        version: of what converts and runs graphs.
+    """
+
+    version: str
+
+    def restored(self, parts: Parts, exported: Exported, precision: Precision) -> Run:
+        """What runs a graph of which these parts were kept.
+
+        Args:
+            parts: as `keep` got them from this version.
+            exported: the function that was converted.
+            precision: as then.
+        """
+
+
+class Converted(NamedTuple):
+    """What runs a function.
+
+    Attributes:
+        run: runs it.
+        anew: converts it, where `run` comes from the disk.
+    """
+
+    run: Run
+    anew: Callable[[], Run] | None = None
+
+
 class Conversion(Protocol):
     """An engine as the core uses it: whatever goes wrong inside of it is an error of ours."""
 
@@ -103,7 +149,7 @@ class Conversion(Protocol):
     def unable(self, precision: Precision) -> str | None:
         """As `Engine.unable`."""
 
-    def converted(self, export: Callable[[], Exported], precision: Precision, told: str) -> Run:
+    def converted(self, export: Callable[[], Exported], precision: Precision, told: str) -> Converted:
         """What runs a function that a backend exports.
 
         Args:

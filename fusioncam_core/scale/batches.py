@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.data.preprocessing import photograph_in, prepared_photograph
 from fusioncam_core.data.sources import FROM_LABELS, Group
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
@@ -41,6 +42,8 @@ class ExplainBatches:
         id: the column that tells images apart, of any type; it comes back as `id`. A column `path` comes back as well.
         weights: the names of the method's weights, which are columns. None goes by the first image that is explained; a
             batch before it has no such columns.
+        coming: how many images this one is to get, of all that several get: `engine="auto"` goes by it. None expects as
+            many as have come.
 
     Raises:
         TypeError, ValueError: as for `Explainer.explain_to`; for targets of single images, and missing columns.
@@ -71,6 +74,7 @@ class ExplainBatches:
         image: str = IMAGE,
         id: str = ID,
         weights: Sequence[str] | None = None,
+        coming: int | None = None,
     ):
         require("pyarrow", PURPOSE, "jobs")
         if hasattr(targets, "shape") or isinstance(targets, list | tuple):
@@ -82,6 +86,7 @@ class ExplainBatches:
         self._job = Job(made_by(factory), asked)
         self._image, self._id = image, id
         self._weights = None if weights is None else list(weights)
+        self._coming = None if coming is None else require_count(coming, "coming")
 
     def __call__(self, batch: Any) -> Any:
         """The rows of a batch.
@@ -96,10 +101,12 @@ class ExplainBatches:
         paths = dict(enumerate(self._column(batch, PATH))) if PATH in _names(batch) else {}
         groups = tuple(self._groups(batch, identities))
         rows: list[Row] = []
-        for each in self._job.in_their_places(Piece(0, 0, {}, read=groups), self._together):
-            if isinstance(each, Explained) and self._weights is None:
-                self._weights = list(each.explanation.weights)
-            rows += rows_for(each, paths, self._job.asked.class_names)
+        with self._job.explainer._choice.many(self._coming):
+            for each in self._job.in_their_places(Piece(0, 0, {}, read=groups), self._together):
+                if isinstance(each, Explained) and self._weights is None:
+                    self._weights = list(each.explanation.weights)
+                rows += rows_for(each, paths, self._job.asked.class_names)
+        self._coming = None if self._coming is None else max(0, self._coming - len(identities))
         for row in rows:
             row["id"] = identities[row["id"]]
         pa = require("pyarrow", PURPOSE, "jobs")

@@ -145,7 +145,9 @@ class _OnRay:
         return {**self._told.made_of, "source": self.pieces.fingerprint(Fingerprints())}
 
     def settle(self, made_of: dict[str, str]) -> Manifest:
-        settled = functools.partial(_settled, made_of=made_of, total=self.pieces.total)
+        total, workers = self.pieces.total, self._workers.count
+        share = None if total is None else math.ceil(total / workers)
+        settled = functools.partial(_settled, made_of=made_of, total=total, share=share)
         for piece in self.pieces:
             manifest = self._workers.first(settled, _portable(piece))
             if manifest is not None:
@@ -211,13 +213,14 @@ def _tell(job: Job, _: None) -> _Told:
     )
 
 
-def _settled(job: Job, piece: Piece, made_of: dict[str, str], total: int | None) -> Manifest | None:
+def _settled(job: Job, piece: Piece, made_of: dict[str, str], total: int | None, share: int | None) -> Manifest | None:
     """The manifest, found out on a piece, which stands for the whole source; None if none of it can be explained."""
-    found = job.settle([piece], made_of, total)
-    if found is None or (total is None and piece.images < job.asked.piece):
-        return found
-    whole = itertools.repeat(piece) if total is None else itertools.repeat(piece, math.ceil(total / piece.images) - 1)
-    return job.settle(whole, made_of, total) or found
+    more: Iterable[Piece] = ()
+    if total is not None:
+        more = itertools.repeat(piece, math.ceil(total / piece.images) - 1)
+    elif piece.images == job.asked.piece:
+        more = itertools.repeat(piece)
+    return job.settle([piece], made_of, total, share=share, more=more)
 
 
 def _packed(job: Job, piece: Piece, manifest: Manifest, begin: Sequence[Piece]) -> tuple[bytes, Count]:

@@ -97,6 +97,11 @@ class Workers(Generic[Held]):
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
+    @property
+    def count(self) -> int:
+        """How many there are to be."""
+        return self._count
+
     def each(self, do: Callable[[Held, Item], Made], items: Iterable[Item]) -> Generator[tuple[Item, Made], None, None]:
         """Do something with each of the items, and give what came of it, in the order in which it comes.
 
