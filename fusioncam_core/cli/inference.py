@@ -21,7 +21,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("masked images, faster").add_argument
     engine = "what runs the model on masked images; auto: one that is installed, among many photographs (default: the "
     add("--inference-engine", choices=ENGINES, help=f"{engine}model's framework)")
-    precision = "in which the engine computes; bfloat16 moves maps by some hundredths (default: float32)"
+    precision = "in which the engine computes; bfloat16 moves maps by up to a tenth (default: float32)"
     add("--inference-precision", choices=get_args(Precision), help=precision)
 
 
