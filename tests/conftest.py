@@ -83,11 +83,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = sorted(kept, key=lambda item: places.get(item.path.name, len(places)))
 
 
-@pytest.fixture(params=[name for name in LIBRARIES if EVERYTHING or name != "jax"])
+@pytest.fixture(params=[name for name in LIBRARIES if EVERYTHING or name not in ("jax", "tensorflow-xla")])
 def library(request: pytest.FixtureRequest) -> Library:
     """Each array library, eager and compiled, for functions that go through `compile`; JAX is compiled alone.
 
-    JAX compiles each operation of eager code by itself: test_eager_jax.py calls every function once.
+    JAX compiles each operation of eager code by itself, and TensorFlow with XLA what JAX compiles as well:
+    test_eager_jax.py and test_tensorflow_xla.py call every function once.
     """
     return LIBRARIES[request.param]()
 
