@@ -63,10 +63,10 @@ Part = Callable[[Given], Iterator[Item]]
 CHOSEN_NETWORK = "lite0"
 """The only one on which forms are chosen."""
 
-LAYERS_ON = 30
+LAYERS_ON = 20
 """Photographs on which layers and baselines are compared: the first of those for choosing."""
 
-COMPOSITES, MOSAICS, SANE = 60, 50, 10
+COMPOSITES, MOSAICS, SANE = 60, 50, 6
 """So many of each on an ImageNet network, at most."""
 
 
