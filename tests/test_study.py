@@ -173,6 +173,7 @@ class TestMaps:
         torch = libraries.framework("torch")
         from benchmarks.study.methods import METHODS
         from benchmarks.study.networks import Network
+        from benchmarks.study.united import UnitedCAM
         from benchmarks.study.views import View
         from fusioncam_core import FusionCAM, GroupCAM, ScoreCAM, UnionCAM
 
@@ -188,6 +189,7 @@ class TestMaps:
             "union-cam": UnionCAM(model, "2", baseline=0.2),
             "fusion-cam": FusionCAM(model, "2", baseline=0.2),
             "fusion-cam calibrated": FusionCAM(model, "2", variant="calibrated", baseline=0.2),
+            "fusion-cam united": UnitedCAM(model, "2", baseline=0.2),
         }
         for name, explainer in own.items():
             expected = explainer(image[None]).numpy().maps[0]

@@ -166,6 +166,7 @@ def _at_the_centre(view: View) -> np.ndarray:
 
 PUBLISHED = Form()
 CALIBRATED = Form(region="score-cam by regression", step=False, calibration="root")
+UNITED = Form(region="score-cam by regression", step=False)
 
 METHODS: dict[str, Callable[[View], np.ndarray]] = {
     **{name: functools.partial(gradient_map, name=name) for name in ("grad-cam", "grad-cam++", "layer-cam")},
@@ -174,6 +175,7 @@ METHODS: dict[str, Callable[[View], np.ndarray]] = {
     "union-cam": _union,
     "fusion-cam": PUBLISHED,
     "fusion-cam calibrated": CALIBRATED,
+    "fusion-cam united": UNITED,
     "ones": _everywhere,
     "centre": _at_the_centre,
 }

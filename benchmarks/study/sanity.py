@@ -29,6 +29,7 @@ ASKED = (
     "fusion-cam",
     "fusion-cam calibrated",
 )
+"""The united form has the ranks of the calibrated one, and so its correlations."""
 
 
 def stages(network: Network, image: np.ndarray) -> Iterator[tuple[str, AbstractContextManager[Any]]]:

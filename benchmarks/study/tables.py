@@ -37,8 +37,8 @@ TITLES = {
     "share of the own cell": "Share of the own cell",
 }
 
-SUBJECT = "fusion-cam calibrated"
-"""What is held against the others."""
+SUBJECT = "fusion-cam united"
+"""What is held against the others: the form that was chosen."""
 
 RIVALS = ("grad-cam", "layer-cam", "score-cam", "group-cam", "fusion-cam")
 
