@@ -17,7 +17,7 @@ from benchmarks.study import recorded, tables
 from benchmarks.study.recorded import Recorded
 from benchmarks.study.store import Lines
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "study.md"
+DOCUMENTS = [Path(__file__).parents[1] / "docs" / name for name in tables.DOCUMENTS]
 QUICK = ("lite0-composites", "lite2-composites", "lite0-grid", "lite0-sanity", "resnet8-sanity", "frameworks")
 
 
@@ -28,12 +28,13 @@ class TestTables:
 
     @pytest.mark.slow
     def test_all_are(self) -> None:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        assert tables.written(text) == text
+        for document in DOCUMENTS:
+            text = document.read_text(encoding="utf-8")
+            assert tables.written(text) == text
 
-    def test_every_one_is_in_the_document(self) -> None:
-        marked = re.findall(r"<!-- ([\w-]+) -->\n", DOCUMENT.read_text(encoding="utf-8"))
-        assert set(marked) - {"end"} == set(tables.TABLES)
+    def test_every_one_is_in_a_document(self) -> None:
+        marked = [name for document in DOCUMENTS for name in re.findall(r"<!-- ([\w-]+) -->\n", document.read_text())]
+        assert set(marked) >= set(tables.TABLES)
 
     def test_values_are_small(self) -> None:
         for path in recorded.FOLDER.iterdir():
@@ -41,7 +42,7 @@ class TestTables:
 
     @staticmethod
     def in_the_document(name: str) -> str:
-        text = DOCUMENT.read_text(encoding="utf-8")
+        text = DOCUMENTS[0].read_text(encoding="utf-8")
         (found,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- end -->", text, flags=re.DOTALL)
         return str(found).strip()
 

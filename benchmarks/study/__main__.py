@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.study import recorded
+from benchmarks.study import recorded, tables
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "study.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--photographs", type=Path, help="a folder of files INDEX_name.jpg, by ImageNet class")
     parser.add_argument("--out", type=Path, default=Path("study-out"), help="where what is measured is kept")
     parser.add_argument("--limit", type=int, help="the most images to measure now")
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="whose tables are rewritten")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of documents whose tables are rewritten")
     given = parser.parse_args(arguments)
     if given.part == "tables":
-        raise NotImplementedError
+        tables.write(given.docs)
     elif given.part == "record":
         recorded.record(given.out)
     else:

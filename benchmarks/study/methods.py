@@ -180,3 +180,15 @@ METHODS: dict[str, Callable[[View], np.ndarray]] = {
     "centre": _at_the_centre,
 }
 """What is reported on photographs."""
+
+CENTRAL = (
+    "grad-cam",
+    "layer-cam",
+    "score-cam",
+    "group-cam",
+    "fusion-cam",
+    "fusion-cam calibrated",
+    "fusion-cam united",
+    "centre",
+)
+"""What is reported where a run of the network takes long: the chosen form, those that it is held against, a control."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.study import budgeted, choosing, composites, grid, layers, sanity, small
 from benchmarks.study.measuring import Values, measured, metrics_of
-from benchmarks.study.methods import METHODS
+from benchmarks.study.methods import CENTRAL, METHODS
 from benchmarks.study.networks import NETWORKS
 from benchmarks.study.photographs import Photograph, for_choosing, for_reporting, photographs
 from benchmarks.study.views import View
@@ -66,6 +66,9 @@ CHOSEN_NETWORK = "lite0"
 LAYERS_ON = 20
 """Photographs on which layers and baselines are compared: the first of those for choosing."""
 
+REPORTED = {"lite0": tuple(METHODS), "lite2": CENTRAL}
+"""The methods that are measured on photographs, by network."""
+
 COMPOSITES, MOSAICS, SANE = 60, 50, 6
 """So many of each on an ImageNet network, at most."""
 
@@ -96,7 +99,7 @@ def _reporting(given: Given, *, network: str) -> Iterator[Item]:
 
     def measure(photograph: Photograph) -> Values:
         view = View(own, photograph.prepared(own), kept=given.scores(network, "photographs", photograph.name))
-        maps = {name: method(view)[0, 0] for name, method in METHODS.items()}
+        maps = {name: METHODS[name](view)[0, 0] for name in REPORTED[network]}
         return measured(view, maps, metrics_of(view))
 
     for each in for_reporting(given.all):
@@ -105,7 +108,7 @@ def _reporting(given: Given, *, network: str) -> Iterator[Item]:
 
 def _coherency(given: Given, *, network: str) -> Iterator[Item]:
     own = NETWORKS[network]()
-    asked = budgeted.Coherencies(own)
+    asked = budgeted.Coherencies(own, REPORTED[network])
 
     def measure(photograph: Photograph) -> Values:
         image = photograph.prepared(own)

@@ -238,6 +238,58 @@ def _always(name: str) -> bool:
     return True
 
 
+READ = ("average-drop", "average-increase", "insertion", "deletion", "road", "complexity", "adcc")
+
+
+def _to_read_by() -> Iterator[str]:
+    """For the guide: what metrics say of maps that ask no network, and of two that do."""
+    found = photographs("lite0").only((*CONTROLS, "grad-cam", SUBJECT))
+    titles = ("a map of ones", "a Gaussian at the centre", "Grad-CAM", "Fusion-CAM, united")
+    rows = (
+        (f"{TITLES[metric]} ({better(metric)} is better)", *(mean(found.of(name, metric)) for name in found.methods))
+        for metric in READ
+    )
+    yield from table(("metric", *titles), rows)
+    yield f"n: {counts(found, READ, found.methods)}."
+
+
+PLACED: dict[str, tuple[Callable[[], Recorded], tuple[str, ...]]] = {
+    "photographs, Lite0": (partial(photographs, "lite0"), ("insertion", "deletion", "adcc")),
+    "photographs, Lite2": (partial(photographs, "lite2"), ("insertion", "deletion", "adcc")),
+    "garments, ResNet8": (partial(recorded.read, "resnet8"), ("insertion", "deletion", "adcc")),
+    "garments, tiny ViT": (partial(recorded.read, "tiny_vit"), ("insertion", "deletion", "adcc")),
+    "composites, Lite0": (partial(recorded.read, "lite0-composites"), PLACES),
+    "composites, Lite2": (partial(recorded.read, "lite2-composites"), PLACES),
+    "mosaics, Lite0": (partial(recorded.read, "lite0-grid"), GRID),
+    "mosaics, Lite2": (partial(recorded.read, "lite2-grid"), GRID),
+}
+"""On what a default has to earn its place, none of which a form was chosen on."""
+
+
+def _verdict() -> Iterator[str]:
+    """Where the subject stands, and of how many of the five rivals its interval is clear, on either side."""
+    rows = []
+    for name, (values, metrics) in PLACED.items():
+        found = values()
+        rows += [(name, TITLES[metric], *standing(found, metric)) for metric in metrics]
+    yield from table(("on", "metric", "n", "place", "ahead of", "behind"), rows)
+
+
+def standing(found: Recorded, metric: str, subject: str = SUBJECT) -> tuple[str, str, str, str]:
+    """How many images, the place by the mean, and the rivals that are clearly worse and clearly better."""
+    methods = [each for each in found.methods if each not in CONTROLS and np.isfinite(found.of(each, metric)).any()]
+    sign = 1 if metric in LOWER else -1
+    order = sorted(methods, key=lambda method: sign * float(np.nanmean(found.of(method, metric))))
+    rivals = [each for each in RIVALS if each in methods]
+    pairs = {each: compare(found.of(subject, metric), found.of(each, metric), better(metric)) for each in rivals}
+    ends = {each: sorted((-sign * pair.difference.low, -sign * pair.difference.high)) for each, pair in pairs.items()}
+    ahead = [each for each, (low, _) in ends.items() if low > 0]
+    behind = [each for each, (_, high) in ends.items() if high < 0]
+    number = int(np.isfinite(found.of(subject, metric)).sum())
+    words = "all five" if len(ahead) == len(RIVALS) else ", ".join(ahead) or "none"
+    return str(number), f"{order.index(subject) + 1} of {len(methods)}", words, ", ".join(behind) or "none"
+
+
 IMAGENET = ("lite0", "lite2")
 SMALL = ("resnet8", "tiny_vit")
 
@@ -258,23 +310,32 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     **{f"{name}-versus": partial(_part_against, name, (*FAITHFUL, *SIDES, *GARMENTS)) for name in SMALL},
     **{f"{name}-sanity": partial(_sanity, f"{name}-sanity") for name in ("lite0", *SMALL)},
     "frameworks": _frameworks,
+    "verdict": _verdict,
+    "read-by": _to_read_by,
 }
-"""By the mark in the document, `<!-- NAME -->` to `<!-- end -->`."""
+"""By the mark in a document, `<!-- NAME -->` to `<!-- end -->`."""
+
+DOCUMENTS = ("study.md", "guides/is_my_map_right.md")
+"""Those with tables of ours, in docs/."""
 
 
 def written(text: str) -> str:
-    """A document with its tables made anew."""
+    """A document with its tables made anew; tables of other names stay."""
 
     def made(found: re.Match[str]) -> str:
+        if found[1] not in TABLES:
+            return found[0]
         lines = "\n".join(TABLES[found[1]]()).strip()
         return f"<!-- {found[1]} -->\n\n{lines}\n\n<!-- end -->"
 
     return re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
 
 
-def write(document: Path) -> None:
-    """Make a document's tables and its figure anew."""
+def write(docs: Path) -> None:
+    """Make the tables of all documents and the figure anew."""
     from benchmarks.study import figure
 
-    document.write_text(written(document.read_text(encoding="utf-8")), encoding="utf-8")
-    figure.draw(document.parent / "images" / "study")
+    for name in DOCUMENTS:
+        document = docs / name
+        document.write_text(written(document.read_text(encoding="utf-8")), encoding="utf-8")
+    figure.draw(docs / "images" / "study")
