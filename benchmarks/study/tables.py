@@ -148,6 +148,26 @@ def versus(found: Recorded, metrics: Sequence[str], subject: str = SUBJECT) -> I
     yield f"n: {counts(found, metrics, [subject, *rivals])}. In brackets: the interval of 95 %, and Holm's p."
 
 
+def changed(part: str, reference: str, names: Callable[[str], bool], metrics: Sequence[str]) -> Iterator[str]:
+    """Each form less the reference, image by image."""
+    found = recorded.read(part)
+    methods = [each for each in found.methods if names(each) and each != reference]
+    pairs = {
+        (method, metric): compare(found.of(method, metric), found.of(reference, metric), better(metric))
+        for method in methods
+        for metric in metrics
+    }
+    corrected = dict(zip(pairs, holm([each.p for each in pairs.values()]), strict=True))
+    heads = [f"{TITLES[metric]} ({'↓' if metric in LOWER else '↑'})" for metric in metrics]
+    first = (f"{reference}, as it is", *(mean(found.of(reference, metric)) for metric in metrics))
+    rows = [
+        (each, *(difference(pairs[each, metric], corrected[each, metric], metric) for metric in metrics))
+        for each in methods
+    ]
+    yield from table((f"less {reference}", *heads), [first, *rows])
+    yield f"n: {len(found.names)}. In brackets: the interval of 95 %, and Holm's p."
+
+
 def difference(found: Comparison, p: float, metric: str) -> str:
     """A cell of `versus`."""
     each = found.difference
@@ -175,7 +195,7 @@ def _frameworks() -> Iterator[str]:
     found = recorded.read("frameworks")
     heads = [f"{name}, {metric}" for name in found.names for metric in found.metrics]
     rows = (
-        (method, *(f"{value:.4f}" for value in found.values[:, place].ravel()))
+        (method, *(f"{value:.4f}" if value else "below .0001" for value in found.values[:, place].ravel()))
         for place, method in enumerate(found.methods)
     )
     yield from table(("method", *heads), rows)
@@ -222,6 +242,10 @@ def _is_pair(name: str) -> bool:
     return " + " in name or name.endswith(" alone")
 
 
+def _by_regression(name: str) -> bool:
+    return (_is_pair(name) and "regression" in name) or name == "grad-cam + score-cam"
+
+
 def _is_calibration(name: str) -> bool:
     return name.endswith((", root", ", kept")) or name in ("published", "no third step")
 
@@ -251,6 +275,32 @@ def _to_read_by() -> Iterator[str]:
     )
     yield from table(("metric", *titles), rows)
     yield f"n: {counts(found, READ, found.methods)}."
+
+
+GOOD_AT = ("average-drop", "complexity", "insertion", "deletion")
+
+_FORMS = (*RIVALS, "fusion-cam calibrated", SUBJECT)
+
+SHOWN: dict[str, tuple[Callable[[], Recorded], tuple[str, ...]]] = {
+    "EfficientNet-Lite0, photographs": (partial(photographs, "lite0"), ("centre", *_FORMS)),
+    "EfficientNet-Lite2, photographs": (partial(photographs, "lite2"), ("centre", *_FORMS)),
+    "ResNet8, garments": (partial(recorded.read, "resnet8"), ("centre", "rise", *_FORMS)),
+    "tiny ViT, garments": (partial(recorded.read, "tiny_vit"), ("centre", "rise", *_FORMS)),
+}
+"""For the guide to methods: the values of each network, and the methods that are shown."""
+
+
+def _good_at() -> Iterator[str]:
+    """Means with their intervals, network by network."""
+    rows = []
+    for network, (values, methods) in SHOWN.items():
+        found = values()
+        rows += [
+            (f"{network}, {len(found.names)}", f"`{method}`", *(mean(found.of(method, metric)) for metric in GOOD_AT))
+            for method in methods
+        ]
+    heads = [f"{TITLES[metric].lower()} ({'↓' if metric in LOWER else '↑'})" for metric in GOOD_AT]
+    yield from table(("network, n", "method", *heads), rows)
 
 
 PLACED: dict[str, tuple[Callable[[], Recorded], tuple[str, ...]]] = {
@@ -294,8 +344,9 @@ IMAGENET = ("lite0", "lite2")
 SMALL = ("resnet8", "tiny_vit")
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "changes": partial(_named, "choosing", _is_change, RANK),
+    "changes": partial(changed, "choosing", "published", _is_change, RANK),
     "pairs": partial(_named, "choosing", _is_pair, RANK),
+    "regression": partial(changed, "choosing", "grad-cam + score-cam", _by_regression, RANK),
     "calibrations": partial(_named, "choosing", _is_calibration, VALUES),
     "layers": partial(_named, "layers", _always, (*RANK, "average-drop")),
     "choice": partial(_named, "choice", _of_resnet8, (*RANK, *VALUES)),
@@ -312,10 +363,11 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "frameworks": _frameworks,
     "verdict": _verdict,
     "read-by": _to_read_by,
+    "good-at": _good_at,
 }
 """By the mark in a document, `<!-- NAME -->` to `<!-- end -->`."""
 
-DOCUMENTS = ("study.md", "guides/is_my_map_right.md")
+DOCUMENTS = ("study.md", "guides/is_my_map_right.md", "guides/which_method.md")
 """Those with tables of ours, in docs/."""
 
 
