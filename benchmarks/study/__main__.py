@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--photographs", type=Path, help="a folder of files INDEX_name.jpg, by ImageNet class")
     parser.add_argument("--out", type=Path, default=Path("study-out"), help="where what is measured is kept")
     parser.add_argument("--limit", type=int, help="the most images to measure now")
+    parser.add_argument("--go-on", action="store_true", help="begin with the values that the repository keeps")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of documents whose tables are rewritten")
     given = parser.parse_args(arguments)
     if given.part == "tables":
@@ -27,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif given.part == "record":
         recorded.record(given.out)
     else:
-        measure(given.part, given.photographs, given.out, given.limit)
+        measure(given.part, given.photographs, given.out, given.limit, go_on=given.go_on)
     return 0
 
 
-def measure(name: str, photographs: Path | None, out: Path, limit: int | None = None) -> None:
-    """Measure the images of a part that are not done yet.
+def measure(name: str, photographs: Path | None, out: Path, limit: int | None = None, *, go_on: bool = False) -> None:
+    """Measure the images of a part that are not done yet, here or, to go on, in what the repository keeps.
 
     Raises:
         ValueError: if there is no such part, or no photographs where it needs them.
@@ -46,6 +47,8 @@ def measure(name: str, photographs: Path | None, out: Path, limit: int | None = 
         raise ValueError(f"Expected 'record', 'tables' or a part, of {', '.join(PARTS)}: got {name!r}.")
     torch.set_num_threads(1)  # so that what is added up is the same on every machine
     lines = Lines(out / f"{name}.jsonl")
+    if go_on:
+        recorded.restore(lines, name)
     known = lines.known()
     for item in PARTS[name](Given(photographs, out)):
         if item.name in known:

@@ -86,6 +86,19 @@ def read(part: str, folder: Path = FOLDER) -> Recorded:
     return Recorded(names, methods, metrics, np.where(whole == UNDEFINED, np.nan, whole * UNIT))
 
 
+def restore(lines: Lines, part: str, folder: Path = FOLDER) -> None:
+    """Begin a part of which nothing is measured yet with the rows that the repository keeps, if there are any."""
+    if lines.path.exists() or not (folder / f"{part}.npz").exists():
+        return
+    found = read(part, folder)
+    for name, of_methods in zip(found.names, found.values, strict=True):
+        values = {}
+        for method, own in zip(found.methods, of_methods, strict=True):
+            known = zip(found.metrics, own.tolist(), strict=True)
+            values[method] = {metric: value for metric, value in known if np.isfinite(value)}
+        lines.add({"name": name, "values": values})
+
+
 def record(out: Path, folder: Path = FOLDER) -> None:
     """Keep the values of every part that was measured."""
     for path in sorted(out.glob("*.jsonl")):
