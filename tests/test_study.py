@@ -16,9 +16,9 @@ import libraries
 
 pytest.importorskip("benchmarks.study", reason="the sdist has no benchmarks")
 
-from benchmarks.study import recorded, tables  # noqa: E402 - they are there
-from benchmarks.study.recorded import Recorded  # noqa: E402
-from benchmarks.study.store import Lines  # noqa: E402
+from benchmarks.study import recorded, tables
+from benchmarks.study.recorded import Recorded
+from benchmarks.study.store import Lines
 
 DOCUMENTS = [Path(__file__).parents[1] / "docs" / name for name in tables.DOCUMENTS]
 QUICK = ("lite0-composites", "lite2-composites", "lite0-grid", "lite0-sanity", "resnet8-sanity", "frameworks")
