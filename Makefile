@@ -8,6 +8,8 @@
 # VENV     where that environment is; an existing one is used as it is
 # OUT      where the demo writes its pictures
 # BENCH    where the benchmarks' own environment is, with other libraries in it
+# PART     of the study: one that is measured, "record" or "tables"
+# PHOTOGRAPHS  where the study's photographs are
 # SWEEP    where the environment with packages of models is
 # DOCS     where the environment that builds the site is
 # VERSIONS of other sites that are published beside the one that is built: docs/releasing.md
@@ -20,6 +22,8 @@ VENV ?= .venv
 FRAMEWORK := torch
 OUT := demo-out
 BENCH ?= .venv-bench
+PART := tables
+PHOTOGRAPHS :=
 SWEEP ?= .venv-sweep
 DOCS ?= .venv-docs
 VERSIONS :=
@@ -117,8 +121,8 @@ bench: $(BENCH)/.fusioncam-bench  ## Measure times, memory and accuracy beside o
 	env -u OMP_WAIT_POLICY $(BENCH)/bin/python -m benchmarks.budgets --out bench-out
 	$(BENCH)/bin/python -m benchmarks.report bench-out docs/benchmarks.md
 
-study: $(BENCH)/.fusioncam-bench  ## Compare all methods by all metrics: see docs/study.md
-	$(BENCH)/bin/python -m benchmarks.study --out study-out docs/study.md
+study: $(BENCH)/.fusioncam-bench  ## Compare all methods by all metrics, PART by PART: see docs/study.md
+	$(BENCH)/bin/python -m benchmarks.study $(PART) --out study-out $(if $(PHOTOGRAPHS),--photographs "$(PHOTOGRAPHS)")
 
 sweep: $(SWEEP)/.fusioncam-sweep  ## Explain a model of every architecture of other packages: see docs/models.md
 	-$(SWEEP)/bin/python -m benchmarks.sweep.run --out sweep-out
