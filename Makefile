@@ -161,7 +161,7 @@ clean:  ## Remove what builds, checks, measurements and the demo wrote; the virt
 # The peers come without their dependencies, which would move the versions that are compared.
 $(BENCH)/.fusioncam-bench: pyproject.toml constraints.txt benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv "$(BENCH)"
-	$(BENCH)/bin/python -m pip install --quiet --editable '.[demo-torch,demo-tensorflow,demo-jax,test]'
+	$(BENCH)/bin/python -m pip install --quiet --editable '.[demo-torch,demo-tensorflow,demo-jax,openvino,test]'
 	$(BENCH)/bin/python -m pip install --quiet --no-deps foolbox --requirement benchmarks/peers/requirements.txt
 	@touch $@
 

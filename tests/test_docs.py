@@ -50,6 +50,12 @@ NEEDED = {"torch": "torch", "keras": "tensorflow", "jax": "jax", "flax": "flax",
 GUIDE_BLOCKS = [(page, block) for page in GUIDES for block in python_blocks(DOCS / page)]
 
 
+def test_no_merge_was_left_half_done() -> None:
+    pages = [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]
+    assert pages
+    assert not [page for page in pages if re.search(r"^(<{7} |={7}$|>{7} )", page.read_text(encoding="utf-8"), re.M)]
+
+
 def test_guides_have_code() -> None:
     assert {page for page, _ in GUIDE_BLOCKS} == set(GUIDES)
     assert len(GUIDE_BLOCKS) >= 11
