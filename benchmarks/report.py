@@ -48,7 +48,7 @@ def report(folder: Path) -> Iterator[str]:
     if not runs:
         raise SystemExit(f"no benchmark was written into {folder}")
     yield from machine(next(iter(runs.values())))
-    for section in (exact, given, five, gradient, probing, many, peers, options_of_torch, memory, start):
+    for section in (exact, given, five, gradient, probing, many, peers, with_engines, options_of_torch, memory, start):
         yield from section(runs)
     if (folder / "budgets.json").exists():
         yield from budgets(json.loads((folder / "budgets.json").read_text()))
@@ -220,6 +220,30 @@ def peers(runs: dict[str, Any]) -> Iterator[str]:
         for which, taken in more["seconds"].items()
     ]
     yield from table(("framework", "library", "Grad-CAM"), rows)
+
+
+def with_engines(runs: dict[str, Any]) -> Iterator[str]:
+    """Fusion-CAM with OpenVINO beside the fastest peer's Score-CAM."""
+    rows = []
+    for name, _, more in of(runs, "test_fusion_cam_with_an_engine"):
+        peer = more["fastest_peer"]
+        label = f"{PEERS[peer]}, batch {more['batch_of_peers']}"
+        rows.append((FRAMEWORKS[name], label, seconds(more["seconds"][peer]), "", ""))
+        for which, ratio in more["ratios"].items():
+            beside = f"**{ratio:.1f} ×** (bound {more['bounds'][which]:g} ×)"
+            rows.append(
+                (FRAMEWORKS[name], which, seconds(more["seconds"][which]), beside, f"{more['moved'][which]:.1e}")
+            )
+    if not rows:
+        return
+    yield "### With an engine beside other libraries"
+    yield ""
+    yield (
+        "Fusion-CAM with OpenVINO, and the fastest peer's Score-CAM, which is a part of it; and how far the map lies "
+        "from the framework's exact one."
+    )
+    yield ""
+    yield from table(("framework", "", "a call", "the peer's time over ours", "largest difference of the map"), rows)
 
 
 def options_of_torch(runs: dict[str, Any]) -> Iterator[str]:
