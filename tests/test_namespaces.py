@@ -20,6 +20,7 @@ from fusioncam_core.arrays.namespaces import (
     constant_like,
     indices_like,
     is_traced,
+    rows_apart,
     to_numpy,
 )
 from libraries import LIBRARIES, Library
@@ -225,6 +226,16 @@ class TestOptionalWords:
             for actual, expected in zip(xp.to_host(arrays), [ROW, -ROW], strict=True):
                 assert type(actual) is np.ndarray
                 assert_values(actual, expected)
+
+    @pytest.mark.parametrize("library", EAGER, indirect=True)
+    def test_rows_apart(self, library: Library) -> None:
+        values = np.arange(12.0, dtype=np.float32).reshape(3, 2, 2)
+        array = library.asarray(values)
+        rows = rows_apart(array, array_namespace(array))
+        assert len(rows) == 3
+        for row, expected in zip(rows, values, strict=True):
+            assert row.dtype == array.dtype
+            assert_values(row, expected[None])
 
 
 def used_words(module: ast.Module) -> Iterator[str]:

@@ -163,6 +163,11 @@ def indices_like(values: Any, like: tf.Tensor) -> tf.Tensor:
     return _beside(like, np.asarray(values, dtype=np.int64))
 
 
+def rows_apart(array: tf.Tensor) -> list[tf.Tensor]:
+    """Each row by itself. A slice takes a fifth of a millisecond, as long as the network for a small image."""
+    return list(tf.split(array, array.shape[0]))
+
+
 def _beside(like: tf.Tensor, values: np.ndarray[Any, Any]) -> tf.Tensor:
     if is_traced(like):  # where it runs is decided when the function does
         return tf.constant(values)

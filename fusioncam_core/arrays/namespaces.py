@@ -197,6 +197,9 @@ class OptionalWords(Protocol):
     def to_host(self, arrays: Sequence[Array], /) -> list[np.ndarray[Any, Any]]:
         """Several arrays as NumPy's. Without it they are joined first, which JAX would compile for each number."""
 
+    def rows_apart(self, array: Array, /) -> Sequence[Array]:
+        """Each row (1, ...) of an array (B, ...), all in one step. Without it: by a slice each."""
+
 
 def _names(protocol: type) -> frozenset[str]:
     return frozenset(name for name in vars(protocol) if not name.startswith("_"))
@@ -289,6 +292,12 @@ def indices_like(values: np.ndarray[Any, Any] | Sequence[int], like: Array, xp: 
     if own is not None:
         return own(values, like)
     return xp.asarray(np.asarray(values, dtype=np.int64), device=array_api_compat.device(like))
+
+
+def rows_apart(array: Array, xp: Namespace) -> Sequence[Array]:
+    """Each row (1, ...) of an array (B, ...)."""
+    own = getattr(xp, "rows_apart", None)
+    return [array[row : row + 1, ...] for row in range(int(array.shape[0]))] if own is None else own(array)
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import index
 from os import PathLike, fspath
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like, to_numpy
+from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, indices_like, rows_apart, to_numpy
 from fusioncam_core.errors import InvalidIndexError, InvalidTypeError, InvalidValueError
 from fusioncam_core.methods.form import FormName
 from fusioncam_core.results.objects import THRESHOLD, Components, Threshold, object_boxes, object_masks
@@ -401,23 +401,30 @@ class Explanation:
             InvalidIndexError: an `IndexError`, if there is no such image.
             TypeError: if the place is neither a number nor a slice.
         """
-        rows = _rows(place, len(self))
+        return self._of(_rows(place, len(self)), _of_rows)
+
+    def _of(self, rows: range, taken: Callable[[Array, range], Array]) -> Explanation:
+        """The explanation of some images, whose part of every array is taken so."""
         of_images: dict[str, Any] = {
             name: tuple(own[row] for row in rows) for name in _OF_IMAGES if (own := getattr(self, name))
         }
         each, rest = divmod(self.evaluations, max(1, len(self)))
         return replace(
             self,
-            **{name: _of_rows(getattr(self, name), rows) for name in self._arrays},
-            parts={name: _of_rows(part, rows) for name, part in self.parts.items()},
-            weights={name: _of_rows(weight, rows) for name, weight in self.weights.items()},
+            **{name: taken(getattr(self, name), rows) for name in self._arrays},
+            parts={name: taken(part, rows) for name, part in self.parts.items()},
+            weights={name: taken(weight, rows) for name, weight in self.weights.items()},
             evaluations=sum(each + (row < rest) for row in rows),
             **of_images,
         )
 
     def __iter__(self) -> Iterator[Explanation]:
         """The explanation of each image by itself."""
-        return (self[row] for row in range(len(self)))
+        arrays = [*(getattr(self, name) for name in self._arrays), *self.parts.values(), *self.weights.values()]
+        apart = {id(array): rows_apart(array, array_namespace(array)) for array in arrays}
+        return (
+            self._of(range(row, row + 1), lambda array, rows: apart[id(array)][rows.start]) for row in range(len(self))
+        )
 
     @property
     def _arrays(self) -> list[str]:
