@@ -15,6 +15,7 @@ from fusioncam_core.models.inputs import Inputs, map_leaves
 from fusioncam_keras.engine import Captured, Engine, Run
 from fusioncam_torch import dtypes, namespace
 from fusioncam_torch.adapter import as_tensor, execution, freed_memory
+from fusioncam_torch.buffers import Buffers
 from fusioncam_torch.exporting import exported
 from fusioncam_torch.state import begin_inference
 
@@ -31,6 +32,7 @@ class TorchEngine(Engine):
         super().__init__(model, options)
         # Keras keeps its layers in lists of its own, in which PyTorch does not look for modules.
         self._modules = list(torch.nn.ModuleList(model._flatten_layers()).modules())
+        self._buffers = Buffers()
         self._like = next((variable.value for variable in model.variables), torch.empty(0))
         self.execution = execution(self._like.device.type)
 
@@ -38,7 +40,7 @@ class TorchEngine(Engine):
         return as_tensor(values, self._like.device, getattr(torch, self.dtype))
 
     def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:
-        begin_inference(self._modules, touch)
+        begin_inference(self._modules, self._buffers, touch)
 
     def ran_out_of_memory(self, error: Exception) -> bool:
         return super().ran_out_of_memory(error) and freed_memory(self._like.device.type)
