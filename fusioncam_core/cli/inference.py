@@ -19,10 +19,10 @@ ENGINES = ("openvino", "onnxruntime", AUTO)
 def add_inference(parser: argparse.ArgumentParser) -> None:
     """The arguments about it; `--engine` is where the work is done."""
     add = parser.add_argument_group("masked images, faster").add_argument
-    engine = "what runs the model on masked images; auto: one that is installed, among many photographs (default: the "
-    add("--inference-engine", choices=ENGINES, help=f"{engine}model's framework)")
-    precision = "in which the engine computes; bfloat16 moves maps by up to a tenth (default: float32)"
-    add("--inference-precision", choices=get_args(Precision), help=precision)
+    engine = f"what runs the model on masked images: {_listed()}, which is one that is installed, among many photographs"
+    add("--inference-engine", choices=ENGINES, metavar="NAME", help=f"{engine} (default: the model's framework)")
+    precision = "in which the engine computes: float32, or bfloat16, which moves maps by up to a tenth (default: float32)"
+    add("--inference-precision", choices=get_args(Precision), metavar="TYPE", help=precision)
 
 
 def inference_options(arguments: argparse.Namespace) -> dict[str, Any]:
