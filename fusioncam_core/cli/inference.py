@@ -19,9 +19,9 @@ ENGINES = ("openvino", "onnxruntime", AUTO)
 def add_inference(parser: argparse.ArgumentParser) -> None:
     """The arguments about it; `--engine` is where the work is done."""
     add = parser.add_argument_group("masked images, faster").add_argument
-    engine = f"what runs the model on masked images: {_listed()}, which is one that is installed, among many photographs"
+    engine = f"what runs the model on masked images: {_listed()}, one that is installed, among many photographs"
     add("--inference-engine", choices=ENGINES, metavar="NAME", help=f"{engine} (default: the model's framework)")
-    precision = "in which the engine computes: float32, or bfloat16, which moves maps by up to a tenth (default: float32)"
+    precision = "in which the engine computes: float32, or bfloat16, which may move maps by a tenth (default: float32)"
     add("--inference-precision", choices=get_args(Precision), metavar="TYPE", help=precision)
 
 
