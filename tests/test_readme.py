@@ -42,7 +42,7 @@ def test_commands_are_targets_of_the_makefile() -> None:
     if not makefile.exists():
         pytest.skip("the tests of a wheel lie without it")
     named = set(re.findall(r"\bmake ([a-z]+)", TEXT))
-    assert named == {"demo", "test", "docs"}
+    assert named == {"demo", "test", "docs", "study"}
     assert named <= set(re.findall(r"^([a-z-]+):", makefile.read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
