@@ -135,6 +135,7 @@ class TestJax:
         assert moved == [f"{name} {{1}} cpu:1 {{0}} True" for name in names]
         assert refused.startswith("closures (<lambda>, <lambda>) holds its arrays where they cannot be seen")
 
+    @pytest.mark.slow
     def test_of_keras(self, tmp_path: Path) -> None:
         for library in ("jax", "keras"):
             pytest.importorskip(library)

@@ -132,7 +132,9 @@ class TestNotTrusted:
         (path,) = files(folder)
         return path, first
 
-    @pytest.mark.parametrize("spoil", ["cut", "emptied", "changed"])
+    @pytest.mark.parametrize(
+        "spoil", ["cut", *(pytest.param(how, marks=pytest.mark.slow) for how in ("emptied", "changed"))]
+    )
     def test_a_broken_file(self, name: str, spoil: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path, first = self.kept(name, folder)
         content = path.read_bytes()

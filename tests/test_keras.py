@@ -659,7 +659,10 @@ class TestApplications:
     @pytest.mark.filterwarnings("ignore:The grad-cam map is zero:fusioncam_core.FusionCamWarning")
     @pytest.mark.parametrize(
         ("make", "layer"),
-        [(keras.applications.MobileNetV2, "out_relu"), (keras.applications.ResNet50, "conv5_block3_out")],
+        [
+            (keras.applications.MobileNetV2, "out_relu"),
+            pytest.param(keras.applications.ResNet50, "conv5_block3_out", marks=pytest.mark.slow),
+        ],
         ids=["MobileNetV2", "ResNet50"],
     )
     def test_the_same_map_three_times(self, make: Any, layer: str) -> None:
