@@ -48,6 +48,14 @@ def peers_of(subject: Subject) -> dict[str, Any]:
     return {name.removeprefix("of_"): importlib.import_module(f"benchmarks.peers.{name}") for name in names}
 
 
+def score_cams_of_peers(subject: Subject, batch: int) -> dict[str, Call]:
+    """By the name of each peer, its Score-CAM of the subject's image."""
+    return {
+        name: (lambda module=module: module.score_cam(subject.model, subject.layer, subject.image, TARGET, batch))
+        for name, module in peers_of(subject).items()
+    }
+
+
 def best_batch(subject: Subject) -> int:
     """The batch at which the network alone is fastest, in the layout that the peers use."""
     return subject.fastest_way(("as given", "contiguous"), BATCHES)[1]
@@ -70,10 +78,7 @@ def test_score_cam(benchmark: Any, subject: Subject, rounds: int) -> None:
     }
     for cam in cams.values():
         settle(cam, subject.image)
-    calls: dict[str, Call] = {
-        name: (lambda module=module: module.score_cam(subject.model, subject.layer, subject.image, TARGET, batch))
-        for name, module in peers_of(subject).items()
-    }
+    calls = score_cams_of_peers(subject, batch)
     calls["budget=128"] = lambda: cams["budget=128"](subject.image, TARGET)
     times = in_turn(calls, rounds)
     benchmark.pedantic(lambda: cams["exact"](subject.image, TARGET), rounds=rounds)
@@ -98,10 +103,7 @@ def test_score_cam(benchmark: Any, subject: Subject, rounds: int) -> None:
 def test_fusion_cam_with_an_engine(benchmark: Any, subject: Subject, rounds: int) -> None:
     """Beside the peers' Score-CAM, which is a part of it."""
     batch, bounds = best_batch(subject), ENGINE_BOUNDS.get(subject.framework, {})
-    calls: dict[str, Call] = {
-        name: (lambda module=module: module.score_cam(subject.model, subject.layer, subject.image, TARGET, batch))
-        for name, module in peers_of(subject).items()
-    }
+    calls = score_cams_of_peers(subject, batch)
     peers = list(calls)
     for precision, budget in bounds:
         cam = made(subject, "openvino", precision, budget=budget)

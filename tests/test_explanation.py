@@ -20,6 +20,7 @@ import pytest
 from fusioncam_core import Explanation, FusionCamError, InvalidIndexError, Provenance
 from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.results.explanation import join
+from libraries import Library
 
 GENERATOR = np.random.default_rng(0)
 
@@ -80,6 +81,30 @@ def assert_bit_for_bit(first: Explanation, second: Explanation) -> None:
             assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()), each.name
         if not pairs:
             assert type(before) is type(after), each.name
+
+
+class TestOneByOne:
+    def test_the_same_as_by_their_places(self, eager: Library) -> None:
+        whole = in_library(explanation(), eager)
+        for place, single in enumerate(whole):
+            assert_bit_for_bit(single.numpy(), whole[place].numpy())
+            assert type(single.maps) is type(whole.maps)
+
+    def test_of_none_there_is_none(self, eager: Library) -> None:
+        assert list(in_library(explanation(), eager)[0:0]) == []
+
+
+def in_library(whole: Explanation, library: Library) -> Explanation:
+    """The explanation with arrays of a library."""
+    arrays = {
+        field.name: value for field in fields(whole) if isinstance(value := getattr(whole, field.name), np.ndarray)
+    }
+    dicts = {name: getattr(whole, name) for name in ("parts", "weights")}
+    return replace(
+        whole,
+        **{name: library.asarray(value) for name, value in arrays.items()},
+        **{name: {key: library.asarray(value) for key, value in each.items()} for name, each in dicts.items()},
+    )
 
 
 class TestImages:

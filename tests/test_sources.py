@@ -257,6 +257,18 @@ class TestOneOfAGroup:
         expected = np.delete(to_numpy(cam(shapes["images"]).maps), 4, axis=0)
         np.testing.assert_allclose(maps(explanations), expected, atol=1e-6)
 
+    def test_one_of_many_does_not_have_each_explained_by_itself(
+        self, cam: GradCAM, shapes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = np.concatenate([shapes["images"][:, :, :16, :16]] * 8)
+        images[21] = np.nan
+        seen, own = [], GradCAM._call
+        monkeypatch.setattr(GradCAM, "_call", lambda self, *given, **more: seen.append(1) or own(self, *given, **more))
+        with pytest.warns(SkippedImageWarning, match="Image 21"):
+            explanations = list(cam.explain_many(images, on_error="skip"))
+        assert [each.indices[0] for each in explanations] == [place for place in range(64) if place != 21]
+        assert len(seen) <= 1 + 2 * 6, "a half at each of six steps fails, the other one does not"
+
     def test_an_error_of_the_model_itself_gets_a_note(self, shapes: dict[str, Any]) -> None:
         class Fails(torch.nn.Conv2d):
             def forward(self, images: Any) -> Any:

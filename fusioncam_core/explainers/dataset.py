@@ -82,7 +82,7 @@ def _together(explainer: Explainer, group: Group) -> int:
 def _of_group(
     explainer: Explainer, group: Group, wanted: SourceTargets, form: Callable[[Explanation], Explanation] | None = None
 ) -> Iterator[Explanation | LeftOut]:
-    """The explanation of each image; one by one if something is wrong with one of them.
+    """The explanation of each image; in halves, and halves of these, if something is wrong with one of them.
 
     Args:
         form: of the whole, before it is taken apart.
@@ -95,8 +95,9 @@ def _of_group(
         if len(group.places) == 1:
             yield LeftOut(group.places[0], group.words[0], error)
             return
-        for row in range(len(group.places)):
-            yield from _of_group(explainer, group.rows(row, row + 1), wanted, form)
+        middle = len(group.places) // 2
+        for part in (group.rows(0, middle), group.rows(middle, len(group.places))):
+            yield from _of_group(explainer, part, wanted, form)
         return
     files = group.files or (None,) * len(group.places)
     for each in zip(whole if form is None else form(whole), group.places, group.names, files, strict=True):

@@ -420,6 +420,8 @@ class Explanation:
 
     def __iter__(self) -> Iterator[Explanation]:
         """The explanation of each image by itself."""
+        if not len(self):  # which not every library takes apart
+            return iter(())
         arrays = [*(getattr(self, name) for name in self._arrays), *self.parts.values(), *self.weights.values()]
         apart = {id(array): rows_apart(array, array_namespace(array)) for array in arrays}
         return (
