@@ -61,6 +61,7 @@ def _panel(axes: Any, networks: dict[str, Recorded], metric: str) -> None:
     axes.axvline(0, color="0.4", linewidth=0.8)
     low, high = LIMITS[metric]
     axes.set_xlim(low, high)
+    axes.locator_params(axis="x", nbins=4)  # more would touch each other
     for number, (name, found) in enumerate(networks.items()):
         means, ends = advantages(found, metric)
         heights = np.arange(len(means)) + (number - 1.5) * 0.18
