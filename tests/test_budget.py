@@ -33,10 +33,9 @@ class TestGaussianProcess:
         np.testing.assert_array_equal(prediction.deviation[:12], 0)
         assert (prediction.deviation[12:] > 0).all()
 
-    def test_scores_linear_in_the_area_are_predicted(self) -> None:
-        scores = 3 + 20 * self.MASKS.mean(axis=1, keepdims=True)
+    def test_scores_linear_in_the_root_of_the_area_are_predicted(self) -> None:
+        scores = 3 + 20 * np.sqrt(self.MASKS.mean(axis=1, keepdims=True))
         prediction = GaussianProcess(self.MASKS).prediction(np.arange(20), scores[:20])
-        # The ridge of 1 % holds the slope back by as much.
         np.testing.assert_allclose(prediction.mean, scores, atol=0.01 * np.ptp(scores))
 
     def test_the_formula_of_the_book(self) -> None:
@@ -45,11 +44,11 @@ class TestGaussianProcess:
         scores = np.random.default_rng(2).normal(size=(15, 1))
         prediction = GaussianProcess(self.MASKS).prediction(run, scores)
         distances = ((self.MASKS[:, None] - self.MASKS[None]) ** 2).sum(axis=2)
-        kernel = np.exp(-distances / (2 * np.median(distances)))
-        areas = self.MASKS.mean(axis=1)
-        areas = (areas - areas.mean()) / areas.std()
-        design = np.stack([np.ones(40), areas], axis=1)
-        line = np.linalg.inv(design[run].T @ design[run] + np.diag([0, 0.15])) @ design[run].T @ scores
+        kernel = np.exp(-distances / (2 * 0.7 * np.median(distances)))
+        lengths = np.sqrt(self.MASKS.mean(axis=1))
+        lengths = (lengths - lengths.mean()) / lengths.std()
+        design = np.stack([np.ones(40), lengths], axis=1)
+        line = np.linalg.inv(design[run].T @ design[run] + np.diag([0, 0.75])) @ design[run].T @ scores
         inverse = np.linalg.inv(kernel[np.ix_(run, run)] + NOISE * np.eye(15))
         residuals = scores - design[run] @ line
         expected = design @ line + kernel[:, run] @ inverse @ residuals

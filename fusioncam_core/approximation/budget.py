@@ -1,4 +1,4 @@
-"""Score-CAM with fewer passes: the channels that matter most are run, and what the others would score is predicted."""
+"""Score-CAM with fewer passes: the channels that tell most are run, and what the others would score is predicted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusioncam_core.approximation.design import Slopes, most_telling, relative
 from fusioncam_core.approximation.gaussian_process import TREND, GaussianProcess, Indices, Prediction, Values
 from fusioncam_core.arrays.checks import require_count, require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
@@ -18,13 +19,13 @@ from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import ScoreMaps, channel_scores, gathered, live_channels, scored
 
-FIRST = 0.5
+FIRST = 0.25
 """This share of a budget is spent before anything is predicted, on masks of large area and range."""
 
 ROUNDS = 4
-"""The rest goes in as many rounds, each on the masks that matter most by what is known so far."""
+"""The rest goes in as many rounds, each on the masks that tell most of the map by what is known so far."""
 
-LEAST = 8
+LEAST = 4
 """No round is smaller, and the first one has twice as many."""
 
 GROWTH = 0.25
@@ -32,6 +33,9 @@ GROWTH = 0.25
 
 OPTIMISM = 1.0
 """A mask matters as much as it would with so many standard deviations more than the expected score."""
+
+CANDIDATES = 1024
+"""So many of the masks not run, those that matter most, are compared by what they tell of the map."""
 
 FINEST = 14
 """Masks are compared at no more than so many positions along an axis."""
@@ -69,10 +73,12 @@ class Formula(NamedTuple):
     Attributes:
         shares: of scores (..., C), what each channel is weighed with (..., C).
         maps: of channels (1, C, *spatial) and scores (1, K, C), the maps (1, K, *spatial) at the layer's resolution.
+        slopes: how those maps move with each score, before they are cut and normalised.
     """
 
     shares: Callable[[Values], Values]
     maps: Callable[[Values, Values], Values]
+    slopes: Slopes
 
 
 def require_limits(budget: int | None, tolerance: float | None) -> Limits:
@@ -207,7 +213,7 @@ class _Image:
         self._ranges = np.ptp(_flat(self._maps[self._channels]), axis=1)
         self._scores: Values | None = None
         self._expected: Values | None = None
-        self._masks = _comparable(self._maps[self._channels])
+        self._masks = _flat(_coarse(_normalised(self._maps[self._channels])))
         self.asked = self._first()
 
     @property
@@ -243,7 +249,7 @@ class _Image:
         if spent or self._limits.tolerance is not None:
             self.moves = self._movement(prediction, importance)
         if not spent and not self._is_settled:
-            self.asked = np.argsort(-importance, kind="stable")[: min(self._round, self._most - len(self.run))]
+            self.asked = self._telling(prediction, importance)
 
     @property
     def _is_settled(self) -> bool:
@@ -254,6 +260,21 @@ class _Image:
         budget = self._limits.budget
         size = GROWTH * len(self.run) if budget is None else (1 - FIRST) * self._most / ROUNDS
         return max(LEAST, math.ceil(size))
+
+    def _telling(self, prediction: Prediction, importance: Values) -> Indices:
+        """The masks of the next round: of those that matter, the ones that tell most of the map."""
+        candidates = np.argsort(-importance, kind="stable")[: min(CANDIDATES, len(importance) - len(self.run))]
+        scores = self._with_black(prediction.mean.T)
+        slopes = self._formula.slopes(self._coarse_maps, scores)
+        slopes = relative(slopes, _flat(_coarse(self._map(prediction.mean.T))))[:, self._channels[candidates]]
+        # Targets differ in their variance alone: side by side, each counts by its own.
+        together = np.moveaxis(slopes * np.sqrt(prediction.scale)[:, None, None], 0, 1).reshape(len(candidates), -1)
+        number = min(self._round, self._most - len(self.run))
+        return candidates[most_telling(prediction.covariance(candidates), together, number)]
+
+    @functools.cached_property
+    def _coarse_maps(self) -> Values:
+        return _flat(_coarse(self._maps))
 
     def _importance(self, prediction: Prediction) -> Values:
         """(n,) how much each mask may weigh in the map of any target; -1 for those that were run."""
@@ -299,11 +320,17 @@ class _Image:
         return every
 
 
-def _comparable(maps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(n, pixels) in [0, 1]: the masks that maps (n, *spatial) make, coarse enough for distances between them."""
+def _normalised(maps: Values) -> Values:
+    """(n, *spatial) in [0, 1]: the masks that maps (n, *spatial) make."""
+    masks: Values = _normalise(maps, maps.ndim - 1, xp=array_namespace(maps))
+    return masks
+
+
+def _coarse(maps: Values) -> Values:
+    """(n, *spatial) at few enough positions to compare them all."""
     size = tuple(min(length, FINEST) for length in maps.shape[1:])
-    masks = _normalise(maps, len(size), xp=array_namespace(maps))
-    return _flat(_resize(masks, size, xp=array_namespace(maps)))
+    coarse: Values = _resize(maps, size, xp=array_namespace(maps))
+    return coarse
 
 
 def _flat(maps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,6 +1,7 @@
 """What masks not yet run would score: a Gaussian process over the masks of one image.
 
-Score-CAM's scores are a smooth function of the mask: masks that look alike score alike, and larger ones score more.
+Score-CAM's scores are a smooth function of the mask: masks that look alike score alike, and larger ones score more,
+by less and less: they are nearer to linear in the root of the area than in the area.
 So those that were run predict the others, and say how sure they are. All of it is NumPy on the host: some hundred
 masks of some dozen pixels each take milliseconds, where running them takes seconds.
 """
@@ -21,7 +22,10 @@ Indices = npt.NDArray[np.intp]
 NOISE = 0.1
 """The part of a score's variance that its mask does not explain. Anything from 0.02 to 0.3 serves as well."""
 
-RIDGE = 1e-2
+WIDTH = 0.7
+"""The kernel's squared width, as a share of the masks' median squared distance. 0.35 to 1 serve as well."""
+
+RIDGE = 5e-2
 """Holds the slope of the mean back where few masks were run."""
 
 TREND = ("level", "slope")
@@ -65,8 +69,8 @@ class Prediction:
 class GaussianProcess:
     """A Gaussian process (Rasmussen and Williams 2006, algorithm 2.1) from masks to scores.
 
-    Its mean is linear in the mask's area. Its kernel is a Gaussian of the distance between masks, as wide as their
-    median distance; its variance is told by how the known scores vary.
+    Its mean is linear in the root of the mask's area. Its kernel is a Gaussian of the distance between masks, nearly as
+    wide as their median distance; its variance is told by how the known scores vary.
 
     Args:
         masks: (n, pixels) in [0, 1], not constant.
@@ -74,10 +78,10 @@ class GaussianProcess:
 
     def __init__(self, masks: npt.NDArray[Any]):
         self._masks = masks.astype(np.float64)
-        areas = self._masks.mean(axis=1)
-        self._areas = (areas - areas.mean()) / (areas.std() or 1)
+        lengths = np.sqrt(self._masks.mean(axis=1))
+        self._lengths = (lengths - lengths.mean()) / (lengths.std() or 1)
         some = self._masks[:: 1 + len(masks) // WIDTH_SAMPLE]
-        self._width = np.median(squared_distances(some, some)) or 1.0
+        self._width = WIDTH * np.median(squared_distances(some, some)) or 1.0
 
     def _kernel(self, first: Values, second: Values) -> Values:
         covariance: Values = np.exp(-squared_distances(first, second) / (2 * self._width))
@@ -105,8 +109,8 @@ class GaussianProcess:
         return Prediction(mean, np.sqrt(variance[:, None] * scale), scale, covariance)
 
     def _trend(self, run: Indices, scores: Values) -> Values:
-        """(n, K) the line through the scores as a function of the area, by ridge regression."""
-        design = np.stack([np.ones_like(self._areas), self._areas], axis=1)
+        """(n, K) the line through the scores as a function of the area's root, by ridge regression."""
+        design = np.stack([np.ones_like(self._lengths), self._lengths], axis=1)
         seen = design[run]
         penalty = np.diag([0.0, RIDGE * len(run)])
         predicted: Values = design @ np.linalg.solve(seen.T @ seen + penalty, seen.T @ scores)

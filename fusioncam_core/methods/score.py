@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fusioncam_core.approximation.budget import Formula, require_limits, score_channels
+from fusioncam_core.approximation.design import softmax_slopes
 from fusioncam_core.arrays.checks import require_finite, require_float, require_shares, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.precision import in_float32, in_unit
@@ -195,7 +196,13 @@ def formula(channel_weights: ChannelWeights) -> Formula:
         combined = _score_cam(channels, scores, channel_weights, xp=xp)
         return np.asarray(finished(combined, channels.shape[2:], USUAL, xp=xp).maps)
 
-    return Formula(shares, maps)
+    def slopes(channels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if channel_weights == "softmax":
+            return softmax_slopes(channels, scores)
+        each = _ridge(channels, np.eye(len(channels))) if channel_weights == "regression" else channels
+        return np.broadcast_to(each, (len(scores), *each.shape))
+
+    return Formula(shares, maps, slopes)
 
 
 def check_activations(

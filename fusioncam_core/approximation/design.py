@@ -1,0 +1,66 @@
+"""Which masks to run next: those whose scores tell most of the map.
+
+A score that is not known moves the map by its slope, and it says something of the scores of masks that look alike. So
+the best mask to run is the one that leaves the least variance in the map, which is not always the one that weighs most:
+what is sure already need not be run. In the words of experimental design the choice is A-optimal, one by one (Chaloner
+and Verdinelli, Bayesian Experimental Design, Statistical Science 10, 1995, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fusioncam_core.approximation.gaussian_process import Indices, Values
+
+Slopes = Callable[[Values, Values], Values]
+"""(maps (C, pixels), scores (K, C)) -> (K, C, pixels): how the maps' sum moves with each channel's score."""
+
+SMALLEST = float(np.finfo(np.float64).tiny)
+
+
+def softmax_slopes(maps: Values, scores: Values) -> Values:
+    """Of `sum_k softmax(s)_k A_k`: `softmax(s)_k (A_k - sum_j softmax(s)_j A_j)`."""
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    slopes: Values = weights[:, :, None] * (maps - (weights @ maps)[:, None])
+    return slopes
+
+
+def relative(slopes: Values, maps: Values) -> Values:
+    """Slopes (K, C, pixels) of maps (K, pixels) that are shown divided by their highest value: what moves all of a map
+    alike, moves nothing. Without a value above 0 they stay as they are.
+    """
+    peaks = maps.argmax(axis=1)
+    shapes = np.maximum(maps, 0) / np.maximum(maps.max(axis=1), SMALLEST)[:, None]
+    at_peaks = slopes[np.arange(len(maps)), :, peaks]
+    moved: Values = slopes - at_peaks[:, :, None] * shapes[:, None]
+    return moved
+
+
+def most_telling(covariance: Values, slopes: Values, number: int) -> Indices:
+    """The numbers of those masks, one after the other, that leave least of the map's variance.
+
+    Args:
+        covariance: (m, m) of the scores of the masks to choose from, none of which is certain.
+        slopes: (m, pixels) how the map moves with each of the scores, all targets' pixels side by side.
+        number: how many to choose, at most m.
+    """
+    variances, told = np.diagonal(covariance).copy(), covariance @ slopes
+    chosen: list[int] = []
+    columns: list[npt.NDArray[Any]] = []
+    for _ in range(number):
+        gains = np.square(told).sum(axis=1) / np.maximum(variances, SMALLEST)
+        gains[chosen] = -1
+        best = int(np.argmax(gains))
+        # The covariance once the best is known, of which no more is written down than what the next choices need.
+        column = covariance[:, best] - sum(each * each[best] for each in columns)
+        column /= np.sqrt(max(variances[best], SMALLEST))
+        told = told - np.outer(column, told[best]) / np.sqrt(max(variances[best], SMALLEST))
+        variances = variances - np.square(column)
+        chosen.append(best)
+        columns.append(column)
+    return np.asarray(chosen, dtype=np.intp)
