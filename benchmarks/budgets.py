@@ -2,17 +2,19 @@
 
     python -m benchmarks.budgets --out bench-out
 
-scores every channel of 20 photographs (foolbox's) at two layers of EfficientNet-Lite0 once, keeps the scores in the
-folder, and replays them: what is compared is which channels are run and what is made of the others.
+scores every channel of 20 photographs (foolbox's) at three layers of EfficientNet-Lite0 once, keeps the scores in the
+folder, and replays them: what is compared is which channels are run and what is made of the others. `--photographs`
+takes those of a folder as well; `--engine openvino` scores them faster.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,28 +24,45 @@ from examples.zoo.efficientnet_lite0_torch import load
 from examples.zoo.photographs import foolbox_photographs
 from fusioncam_core.approximation.budget import Limits, score_channels
 from fusioncam_core.approximation.gaussian_process import GaussianProcess
+from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.arrays.words import normalise
 from fusioncam_core.data.preprocessing import read_photograph
 from fusioncam_core.explainers import ScoreCAM
 from fusioncam_core.methods.form import USUAL, finished
-from fusioncam_core.methods.score import _score_cam, formula
+from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam, formula
 from fusioncam_core.metrics import rank_correlation
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk
 
-LAYERS = {"default layer, 1280 channels": "_swish", "last block, 320 channels": "_blocks.15"}
-BUDGETS = (32, 64, 128, 256)
+
+class Subject(NamedTuple):
+    """A layer, and what Score-CAM makes of its scores."""
+
+    layer: str
+    channel_weights: ChannelWeights = "softmax"
+
+
+SUBJECTS = {
+    "default layer, 1280 channels": Subject("_swish"),
+    "last block, 320 channels": Subject("_blocks.15"),
+    "a block before, 112 channels": Subject("_blocks.10"),
+    "default layer, regression on the masks": Subject("_swish", "regression"),
+}
+BUDGETS = (16, 32, 64, 128)
 TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 SIZE = (224, 224)
 
 
 class Case(NamedTuple):
-    """One photograph at one layer: maps (C, h, w), scores (C,) of the top class, the black image's, the exact map."""
+    """One photograph at one layer: maps (C, h, w), scores (C,) of the top class, the black image's, the exact map, and
+    what makes a map of scores.
+    """
 
     maps: np.ndarray
     scores: np.ndarray
     black: float
     exact: np.ndarray
+    channel_weights: ChannelWeights = "softmax"
 
     @property
     def live(self) -> np.ndarray:
@@ -51,34 +70,39 @@ class Case(NamedTuple):
 
     def map_of(self, scores: np.ndarray) -> np.ndarray:
         """(224, 224) of the scores (C,)."""
-        combined = _score_cam(self.maps[None], scores[None, None].astype(np.float32), xp=np)
+        combined = _score_cam(self.maps[None], scores[None, None].astype(np.float32), self.channel_weights, xp=np)
         maps: np.ndarray = finished(combined, SIZE, USUAL, xp=np).maps[0, 0]
         return maps
 
 
-def cases(layer: str, folder: Path) -> Iterator[Case]:
+def cases(subject: Subject, paths: Sequence[Path], folder: Path, engine: str | None) -> Iterator[Case]:
     """Every photograph's case, scored once and then read from the folder."""
-    zoo = load()
-    for path, _ in foolbox_photographs():
-        kept = folder / f"{layer}-{path.stem}.npz"
+    cam = _Keeping(zoo().model, subject.layer, channel_weights=subject.channel_weights, engine=engine)
+    for path in paths:
+        kept = folder / f"{subject.layer}-{subject.channel_weights}-{path.stem}.npz"
         if not kept.exists():
-            np.savez_compressed(kept, **_scored(zoo, layer, path)._asdict())
+            images = zoo().preprocessing(read_photograph(path))[None]
+            exact = cam(images).numpy().maps[0]
+            np.savez_compressed(kept, **cam.kept, exact=exact)
         with np.load(kept) as arrays:
-            yield Case(**{name: arrays[name] for name in Case._fields})
+            yield Case(**dict(arrays.items()), channel_weights=subject.channel_weights)
 
 
-def _scored(zoo: Any, layer: str, path: Path) -> Case:
-    """All scores, taken from the run of the explainer itself."""
-    kept: dict[str, Any] = {}
+zoo = functools.cache(load)
 
-    class Keeping(ScoreCAM):
-        def _result(self, maps: Any, found: Any, batch: Any) -> Any:
-            kept["maps"], kept["scores"] = batch.activations.numpy()[0], found.scores.numpy()[0, 0]
-            kept["black"] = float(batch.masked.black_scores()[0, 0])
-            return super()._result(maps, found, batch)
 
-    explanation = Keeping(zoo.model, layer)(zoo.preprocessing(read_photograph(path))[None]).numpy()
-    return Case(**kept, exact=explanation.maps[0])
+class _Keeping(ScoreCAM):
+    """Score-CAM that keeps what it found."""
+
+    kept: dict[str, Any]
+
+    def _result(self, made: Any, found: Any, batch: Any) -> Any:
+        self.kept = {
+            "maps": to_numpy(_mask_maps(batch.activations, self.channel_weights, xp=batch.xp))[0],
+            "scores": to_numpy(found.scores)[0, 0],
+            "black": 0.0 if self.channel_weights == "regression" else float(batch.masked.black_scores()[0, 0]),
+        }
+        return super()._result(made, found, batch)
 
 
 def ours(case: Case, **limits: Any) -> tuple[np.ndarray, int, float]:
@@ -92,7 +116,7 @@ def ours(case: Case, **limits: Any) -> tuple[np.ndarray, int, float]:
         score_maps,
         lambda: np.full((1, 1), case.black, dtype=np.float32),
         limits=Limits(**limits),
-        formula=formula("softmax"),
+        formula=formula(case.channel_weights),
         batching=Batching(16),
         xp=np,
     )
@@ -142,19 +166,23 @@ def _alone(case: Case, run: np.ndarray) -> np.ndarray:
     return case.map_of(scores)
 
 
-STRATEGIES: dict[str, Callable[[Case, int], np.ndarray]] = {
+Strategy = Callable[[Case, int], np.ndarray]
+
+OURS = "in rounds, others predicted (fusioncam)"
+
+STRATEGIES: dict[str, Strategy] = {
     "largest area": by_area,
     "largest area × √range": by_area_and_range,
     "the same, others predicted": by_area_and_range_predicted,
-    "in rounds, others predicted (fusioncam)": lambda case, budget: ours(case, budget=budget)[0],
+    OURS: lambda case, budget: ours(case, budget=budget)[0],
     "by true weights (an oracle)": by_their_true_weights,
 }
 
 
-def compared(found: Sequence[Case]) -> list[dict[str, Any]]:
+def compared(found: Sequence[Case], strategies: Mapping[str, Strategy]) -> list[dict[str, Any]]:
     """A row for each strategy and budget."""
     rows = []
-    for name, strategy in STRATEGIES.items():
+    for name, strategy in strategies.items():
         for budget in BUDGETS:
             maps = [strategy(case, budget) for case in found]
             likenesses = [rank_correlation(each, case.exact) for each, case in zip(maps, found, strict=True)]
@@ -196,22 +224,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes budgets.json."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budgets")
     parser.add_argument("--out", type=Path, default=Path("bench-out"), metavar="DIR")
+    parser.add_argument("--photographs", type=Path, metavar="DIR", help="a folder of more of them")
+    parser.add_argument("--limit", type=int, metavar="N", help="so many of the folder, evenly taken")
+    parser.add_argument("--engine", metavar="NAME", help="that scores the masks: openvino, onnxruntime")
     options = parser.parse_args(arguments)
     folder = options.out / "scores"
     folder.mkdir(parents=True, exist_ok=True)
+    paths = [path for path, _ in foolbox_photographs()] + _more(options.photographs, options.limit)
     layers = {}
-    for title, layer in LAYERS.items():
+    for title, subject in SUBJECTS.items():
         # A photograph for which nothing speaks at a layer has an exact map of zeros, which resembles nothing.
-        found = [case for case in cases(layer, folder) if case.exact.max() > 0]
+        found = [case for case in cases(subject, paths, folder, options.engine) if case.exact.max() > 0]
         live = [len(case.live) for case in found]
+        own = STRATEGIES if subject.channel_weights == "softmax" else {OURS: STRATEGIES[OURS]}
         layers[title] = {
             "photographs": len(found),
             "live": [min(live), math.floor(np.mean(live)), max(live)],
-            "budgets": compared(found),
+            "budgets": compared(found, own),
             "tolerances": stopped(found),
         }
     (options.out / "budgets.json").write_text(json.dumps(layers, indent=1))
     return 0
+
+
+def _more(folder: Path | None, limit: int | None) -> list[Path]:
+    """The photographs of a folder, or so many of them."""
+    paths = [] if folder is None else sorted(folder.glob("*.jpg"))
+    step = 1 if limit is None else max(1, len(paths) // limit)
+    return paths[::step][:limit]
 
 
 if __name__ == "__main__":

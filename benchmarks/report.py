@@ -301,7 +301,7 @@ def budgets(layers: dict[str, Any]) -> Iterator[str]:
         yield f"### Budgets and tolerances: {title}"
         yield ""
         live = f"{few} to {many} channels are not constant, {mean} on average"
-        yield f"{found['photographs']} photographs of foolbox; {live}."
+        yield f"{found['photographs']} photographs; {live}."
         yield ""
         yield from _budget_table(found["budgets"])
         yield from table(
