@@ -73,6 +73,19 @@ def forked(folder: Path) -> int:
     return child
 
 
+def wait(child: int, folder: Path, draw: random.Random, begun: float, length: float) -> None:
+    """Until a moment for a kill: before the job has begun, or after so many files, whatever else keeps the machine busy."""
+    pieces = IMAGES // PIECE
+    files = draw.randrange(-1, pieces)
+    if files < 0:
+        time.sleep(draw.uniform(0, begun))
+        return
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while len(list(folder.glob("part-*.parquet"))) < files and os.waitid(os.P_PID, child, ended) is None:
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, (length - begun) / pieces))
+
+
 def main() -> None:
     """Kill, go on, and compare."""
     base, kills, draw = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
@@ -89,7 +102,7 @@ def main() -> None:
     for number in range(kills):
         folder = base / f"kill{number}"
         child = forked(folder)
-        time.sleep(draw.uniform(begun / 2, length))
+        wait(child, folder, draw, begun, length)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         before = len(list(folder.glob("part-*.parquet")))
