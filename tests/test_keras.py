@@ -844,6 +844,11 @@ class Counts(layers.Layer):
         return self._ran[0]
 
 
+def squeeze(values: Any) -> Any:
+    """The values without all axes of one."""
+    return keras.ops.squeeze(values)
+
+
 class InARow(keras.Model):
     """A model that does not say what it takes."""
 
@@ -908,12 +913,27 @@ class TestRecordedOnTensorFlow:
         for _ in range(STEPS):
             cam(self.images(2))
         counts.ran.clear()
-        for count in (2, 3, 4, 2):
+        for count in (2, 3, 4, 1, 2):
             cam(self.images(count))
         assert counts.ran == [None]
-        for _ in range(2):
-            cam(self.images(1))
-        assert counts.ran == [None, 1]
+
+    def test_masked_images_of_any_number_and_size_share_the_networks_graph(self) -> None:
+        counts = Counts()
+        cam = FusionCAM(self.model(counts), "conv")
+        cam(self.images(2))
+        assert counts.ran.count(None) == 1
+        counts.ran.clear()
+        cam(self.images(3))
+        assert counts.ran == [3]  # the capture, step by step
+
+    def test_a_model_that_squeezes_is_recorded_for_each_number(self) -> None:
+        """A graph for any number would not know how many axes the outputs have."""
+        plain = self.model()
+        outputs = layers.Lambda(squeeze, output_shape=(3,))(plain.outputs[0])
+        cam, other = GradCAM(keras.Model(plain.inputs, outputs), "conv"), GradCAM(plain, "conv")
+        for count in (2, 2, 2, 2, 2, 1, 3, 1):
+            expected = to_numpy(other(self.images(count), 1).maps)
+            np.testing.assert_allclose(to_numpy(cam(self.images(count), 1).maps), expected, atol=1e-6)
 
     def test_without_an_input_of_its_own_one_for_each_number(self) -> None:
         counts = Counts()

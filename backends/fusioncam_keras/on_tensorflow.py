@@ -90,6 +90,13 @@ class TensorFlowEngine(Engine):
             latest = self._programs[kind] = (of, make())
         return latest[1]
 
+    def forward(self, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+        """In a graph that is being recorded the network is a part, recorded once for all of which it is one."""
+        if not self._any_number or not tf.is_symbolic_tensor(inputs):
+            return super().forward(run, inputs)
+        make = functools.partial(Recorded, run, any_number=True, steps=0)
+        return self._program("forward", attributes_told(self._layers), make)(inputs)
+
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: tf.Tensor | None
     ) -> Captured:

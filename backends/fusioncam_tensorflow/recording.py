@@ -54,25 +54,32 @@ class Recorded:
 
 
 class ForAnyNumber:
-    """A function of arrays (n, ...) as one graph whatever n is, but for n = 1: some models give one image other axes.
+    """A function of arrays (n, ...) as one graph whatever n is.
 
     Args:
         function: is recorded. The first axis of its arrays has no length then.
+
+    Raises:
+        ValueError: on being called, if it returns an array that has as many axes as n decides, as a `squeeze()` gives.
     """
 
     def __init__(self, function: Callable[..., Any]):
-        self._of_one, self._of_many = (_for_each_shape(function) for _ in range(2))
+        self._function = _for_each_shape(function)
         self._made: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *arrays: tf.Tensor) -> Any:
         """What the function returns."""
-        if arrays[0].shape[0] == 1:
-            return self._of_one(*arrays)
         key = tuple((each.dtype, tuple(each.shape[1:])) for each in arrays)
         if key not in self._made:
-            specs = [tf.TensorSpec((None, *each.shape[1:]), each.dtype) for each in arrays]
-            self._made[key] = self._of_many.get_concrete_function(*specs)
+            self._made[key] = self._recorded(arrays)
         return self._made[key](*arrays)
+
+    def _recorded(self, arrays: tuple[tf.Tensor, ...]) -> Callable[..., Any]:
+        specs = [tf.TensorSpec((None, *each.shape[1:]), each.dtype) for each in arrays]
+        made: Callable[..., Any] = self._function.get_concrete_function(*specs)
+        if any(each.shape.rank is None for each in made.outputs):
+            raise ValueError("how many axes an output has is not known before the number of images is")
+        return made
 
 
 _for_each_shape = functools.partial(tf.function, autograph=False)
