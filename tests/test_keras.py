@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import FusionCAM, FusionCamWarning, GradCAM, LayerCAM, ScoreCAM, adapt_model
+from fusioncam_core import EigenCAM, FusionCAM, FusionCamWarning, GradCAM, LayerCAM, ScoreCAM, adapt_model
 from fusioncam_core.arrays.namespaces import indices_like, to_numpy
 from fusioncam_core.errors import EvidenceWarning
 from fusioncam_core.models.inputs import prepare
@@ -22,6 +22,8 @@ from keras import layers  # noqa: E402
 import keras_models as models  # noqa: E402 - needs Keras
 
 BACKEND = keras.config.backend()
+STEPS = 4
+"""So often TensorFlow runs a pass step by step before it records it: fusioncam_tensorflow.recording.STEPS."""
 # TensorFlow's variables have no `copy` argument yet that NumPy 2 asks for.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -822,6 +824,162 @@ class TestRecurrentOnTensorFlow:
         np.testing.assert_allclose(to_numpy(scored), expected, atol=1e-6)
 
 
+class Counts(layers.Layer):
+    """Passes values on times a factor that may be told anew, and counts how often Python runs it."""
+
+    def __init__(self, **keywords: Any):
+        super().__init__(**keywords)
+        self.factor = 1.0
+        self._ran: tuple[Any, ...] = ([],)
+
+    def call(self, values: Any) -> Any:
+        self._ran[0].append(values.shape[0])
+        return values * self.factor
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+    @property
+    def ran(self) -> list[int | None]:
+        return self._ran[0]
+
+
+def squeeze(values: Any) -> Any:
+    """The values without all axes of one."""
+    return keras.ops.squeeze(values)
+
+
+class InARow(keras.Model):
+    """A model that does not say what it takes."""
+
+    def __init__(self, row: list[Any]):
+        super().__init__()
+        self.row = row
+
+    def call(self, values: Any) -> Any:
+        for each in self.row:
+            values = each(values)
+        return values
+
+
+class LooksAtValues(layers.Layer):
+    """Does something else with bright images, by their values: nothing can record it."""
+
+    def call(self, values: Any) -> Any:
+        return values if float(keras.ops.max(values)) < 1e3 else values * 0
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow runs step by step, and records")
+class TestRecordedOnTensorFlow:
+    """Grad-CAM over a data set ran step by step: at half of the speed of the network itself, which is recorded."""
+
+    @staticmethod
+    def model(*between: Any, functional: bool = True) -> Any:
+        keras.utils.set_random_seed(0)
+        kept = [layers.Conv2D(4, 3, name="conv"), *between, layers.GlobalAveragePooling2D(), layers.Dense(3)]
+        if functional:
+            return keras.Sequential([keras.Input((8, 8, 3)), *kept])
+        model = InARow(kept)
+        model(np.zeros((2, 8, 8, 3), np.float32))
+        return model
+
+    @staticmethod
+    def images(count: int) -> np.ndarray:
+        return np.random.default_rng(count).random((count, 8, 8, 3), dtype=np.float32)
+
+    @pytest.mark.parametrize("functional", [True, False])
+    @pytest.mark.parametrize(
+        "targets", [None, [2, 0], "top2", lambda outputs: outputs[:, 1]], ids=["one", "two", "top", "function"]
+    )
+    def test_the_maps_stay_the_same(self, functional: bool, targets: Any) -> None:
+        cam = GradCAM(self.model(functional=functional), "conv", relu=False)
+        several = [targets] * 5 if isinstance(targets, list) else targets
+        first = to_numpy(cam(self.images(5), several).maps)
+        for _ in range(STEPS + 1):
+            found = to_numpy(cam(self.images(5), several).maps)
+            np.testing.assert_allclose(found, first, atol=1e-6)
+        alone = GradCAM(self.model(functional=functional), "conv", relu=False)
+        for count in (1, 3):
+            several = [targets] * count if isinstance(targets, list) else targets
+            expected = to_numpy(alone(self.images(count), several).maps)
+            np.testing.assert_allclose(to_numpy(cam(self.images(count), several).maps), expected, atol=1e-6)
+
+    def test_one_graph_for_any_number_of_images(self) -> None:
+        counts = Counts()
+        cam = GradCAM(self.model(counts), "conv")
+        for _ in range(STEPS):
+            cam(self.images(2))
+        counts.ran.clear()
+        for count in (2, 3, 4, 1, 2):
+            cam(self.images(count))
+        assert counts.ran == [None]
+
+    def test_masked_images_of_any_number_and_size_share_the_networks_graph(self) -> None:
+        counts = Counts()
+        cam = FusionCAM(self.model(counts), "conv")
+        cam(self.images(2))
+        assert counts.ran.count(None) == 1
+        counts.ran.clear()
+        cam(self.images(3))
+        assert counts.ran == [3]  # the capture, step by step
+
+    def test_a_model_that_squeezes_is_recorded_for_each_number(self) -> None:
+        """A graph for any number would not know how many axes the outputs have."""
+        plain = self.model()
+        outputs = layers.Lambda(squeeze, output_shape=(3,))(plain.outputs[0])
+        cam, other = GradCAM(keras.Model(plain.inputs, outputs), "conv"), GradCAM(plain, "conv")
+        for count in (2, 2, 2, 2, 2, 1, 3, 1):
+            expected = to_numpy(other(self.images(count), 1).maps)
+            np.testing.assert_allclose(to_numpy(cam(self.images(count), 1).maps), expected, atol=1e-6)
+
+    def test_without_an_input_of_its_own_one_for_each_number(self) -> None:
+        counts = Counts()
+        cam = GradCAM(self.model(counts, functional=False), "conv")
+        for _ in range(STEPS):
+            cam(self.images(2))
+        counts.ran.clear()
+        for count in (2, 3, 2, 3):
+            cam(self.images(count))
+        assert counts.ran == [2, 3]
+
+    def test_methods_without_gradients_are_recorded_as_well(self) -> None:
+        counts = Counts()
+        cam = EigenCAM(self.model(counts), "conv")
+        for _ in range(STEPS + 1):
+            cam(self.images(2))
+        counts.ran.clear()
+        cam(self.images(3))
+        assert not counts.ran
+
+    def test_a_layer_that_looks_at_values_runs_step_by_step(self) -> None:
+        cam = GradCAM(self.model(LooksAtValues()), "conv")
+        plain = GradCAM(self.model(), "conv")
+        for _ in range(STEPS + 4):
+            np.testing.assert_array_equal(to_numpy(cam(self.images(3)).maps), to_numpy(plain(self.images(3)).maps))
+
+    def test_what_a_layer_is_told_later_is_heard(self) -> None:
+        counts = Counts()
+        cam = GradCAM(self.model(counts), "conv", relu=False, normalised=False)
+        before = [to_numpy(cam(self.images(2), 0).maps) for _ in range(STEPS + 2)][-1]
+        counts.factor = 2.0
+        np.testing.assert_allclose(to_numpy(cam(self.images(2), 0).maps), 2 * before, rtol=1e-5)
+
+    def test_wrong_images_are_refused_in_the_same_words(self) -> None:
+        model = self.model()
+        cam = GradCAM(model, "conv")
+        for _ in range(STEPS + 2):
+            cam(self.images(2))
+        with pytest.raises(ValueError, match="cannot run") as refused:
+            cam(self.images(2)[..., :2])
+        with pytest.raises(ValueError, match="cannot run") as other:
+            GradCAM(model, "conv")(self.images(2)[..., :2])
+        assert str(refused.value) == str(other.value)
+        assert to_numpy(cam(self.images(2)).maps).max() == 1
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a warning of TensorFlow's")
 def test_several_explainers_are_no_cause_for_warnings_of_retracing(
     images: np.ndarray, caplog: pytest.LogCaptureFixture
@@ -831,4 +989,9 @@ def test_several_explainers_are_no_cause_for_warnings_of_retracing(
     for _ in range(7):
         ScoreCAM(model, "conv")(signals, 1)
         GradCAM(model, "conv")(signals, 1)
+    model = TestRecordedOnTensorFlow.model()
+    for _ in range(7):
+        cam = GradCAM(model, "conv")
+        for _ in range(STEPS + 1):
+            cam(images[:, :8, :8])
     assert not [record for record in caplog.records if "retracing" in record.getMessage()]

@@ -416,8 +416,10 @@ class KerasAdapter(ModelAdapter):
     @in_session
     def forward(self, inputs: Inputs) -> Any:
         self._survey(inputs)
-        with self._engine.without_gradients():
-            return self._run(inputs)
+        if self._model_session.exporting:
+            with self._engine.without_gradients():
+                return self._run(inputs)
+        return self._engine.forward(weakly(self._run), inputs)
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: Any) -> Any:

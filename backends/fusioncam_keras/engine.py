@@ -131,6 +131,11 @@ class Engine(ABC):
         with self.without_gradients():
             return [to_numpy(each) for each in function(inputs)]
 
+    def forward(self, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+        """The outputs of one run, `run` of the inputs."""
+        with self.without_gradients():
+            return run(inputs)
+
     @abstractmethod
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: Array | None

@@ -13,16 +13,22 @@ from fusioncam_core.models.adapter import Score, View
 from fusioncam_core.models.calling import weakly
 from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs
-from fusioncam_core.models.structure import split
+from fusioncam_core.models.outputs import ClassScores
+from fusioncam_core.models.structure import KEPT, split
 from fusioncam_keras.engine import Captured, Engine, Run, unchanged
+from fusioncam_keras.state import attributes_told
 from fusioncam_tensorflow import engine, namespace
 from fusioncam_tensorflow.exporting import exported
+from fusioncam_tensorflow.recording import STEPS, Recorded
 
 OPTIONS = ("jit_compile",)
 
 
 class TensorFlowEngine(Engine):
-    """A gradient tape that starts at the layer; masked images through a `tf.function`, on the model's device."""
+    """A gradient tape that starts at the layer, recorded once it has run often; masked images through a `tf.function`.
+
+    All of it on the model's device.
+    """
 
     namespace = namespace
     run_errors = engine.RUN_ERRORS
@@ -37,6 +43,10 @@ class TensorFlowEngine(Engine):
         self.execution = engine.execution(self._device)
         # One step after the other in Python, and back again, takes a hundred times as long as a loop in a graph.
         self._recurrent = any(isinstance(each, keras.layers.RNN) for each in model._flatten_layers())
+        self._layers = [model, *model._flatten_layers(include_self=False)]
+        inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+        # Keras has built such a model for any number of images itself.
+        self._any_number = len(inputs) == 1 and inputs[0].shape[:1] == (None,) and None not in inputs[0].shape[1:]
         self._programs: dict[Any, tuple[Any, Callable[..., Any]]] = {}
 
     def as_array(self, values: Any) -> tf.Tensor:
@@ -66,30 +76,51 @@ class TensorFlowEngine(Engine):
     ) -> tuple[Any, dict[str, Any]]:
         if not self._recurrent:
             return super().observe(run, layers, view, inputs)
-        seen: tuple[Any, dict[str, Any]] = self._program("observe", (layers, view), run)(inputs)
+        make = functools.partial(engine.compiled, run, jit_compile=False)
+        seen: tuple[Any, dict[str, Any]] = self._program("observe", (layers, view), make)(inputs)
         return seen
 
-    def _program(self, kind: Any, of: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function in a graph: of each kind the latest is kept, by what it is of."""
+    def _program(self, kind: Any, of: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """The program that `make` gives: of each kind the latest is kept, by what it is of, and of few kinds."""
         latest = self._programs.get(kind)
         if latest is None or latest[0] != of:
-            latest = self._programs[kind] = (of, engine.compiled(function, jit_compile=False))
+            self._programs.pop(kind, None)
+            while len(self._programs) >= KEPT:
+                del self._programs[next(iter(self._programs))]
+            latest = self._programs[kind] = (of, make())
         return latest[1]
+
+    def forward(self, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+        """In a graph that is being recorded the network is a part, recorded once for all of which it is one."""
+        if not self._any_number or not tf.is_symbolic_tensor(inputs):
+            return super().forward(run, inputs)
+        make = functools.partial(Recorded, run, any_number=True, steps=0)
+        return self._program("forward", attributes_told(self._layers), make)(inputs)
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: tf.Tensor | None
     ) -> Captured:
-        if score is None:
-            return Captured(*run(inputs, unchanged), None)
-        if not self._recurrent or self.half:  # whose scaled gradients are looked at
+        if self.half and score is not None:  # the scaled gradients are looked at
             return Captured(*self._captured(run, score, inputs, targets))
         kind = (layers, type(score), getattr(score, "top", 1))
-        program = self._program(kind, score, functools.partial(weakly(self._captured), run, score))
-        return Captured(*program(inputs, targets))
+        # A graph keeps to what the layers were told when it was recorded.
+        of = (score, attributes_told(self._layers))
+        make = functools.partial(self._new_capture, run, score)
+        return Captured(*self._program(kind, of, make)(inputs, targets))
+
+    def _new_capture(self, run: Run, score: Score | None) -> Recorded:
+        return Recorded(
+            functools.partial(weakly(self._captured), run, score),
+            # Of users' functions it is not known whether they do without the number of images.
+            any_number=self._any_number and (score is None or isinstance(score, ClassScores)),
+            steps=0 if self._recurrent else STEPS,
+        )
 
     def _captured(
-        self, run: Run, score: Score, inputs: Inputs, targets: tf.Tensor | None
-    ) -> tuple[Any, list[tf.Tensor], list[tf.Tensor | None]]:
+        self, run: Run, score: Score | None, inputs: Inputs, targets: tf.Tensor | None
+    ) -> tuple[Any, list[tf.Tensor], list[tf.Tensor | None] | None]:
+        if score is None:
+            return *run(inputs, unchanged), None
         with engine.recording(targets, half=self.half) as tape:
 
             def watched(place: int, activations: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,12 @@ from typing import Any
 
 CONTAINERS = (list, dict, set)
 
+PLAIN = (bool, int, float, str, type(None))
+"""The kinds of values by which layers are told what to do."""
+
+COUNTED = ("name", "built")
+"""What Keras counts and notes itself."""
+
 Touch = Callable[[Callable[[], object]], None]
 """Registers a step back, before what it undoes is done."""
 
@@ -76,12 +82,25 @@ def plain_attributes(parts: list[Any]) -> dict[str, Any]:
         found[f"{number}:"] = type(part).__qualname__
         for attribute, value in sorted(vars(part).items()):
             told = getattr(value, "__name__", None) if callable(value) else value
-            if not attribute.startswith("_") and attribute not in ("name", "built") and _is_told(told):
+            if not attribute.startswith("_") and attribute not in COUNTED and _is_told(told):
                 found[f"{number}:{attribute}"] = told
     return found
+
+
+def attributes_told(parts: Sequence[Any]) -> list[Any]:
+    """What the parts have been told, to be compared with what they are told later: as above, and functions themselves.
+
+    It is asked for with every pass, of which it takes a twentieth.
+    """
+    return [
+        (name, value)
+        for part in parts
+        for name, value in vars(part).items()
+        if name[0] != "_" and name not in COUNTED and (type(value) in PLAIN or callable(value) or _is_told(value))
+    ]
 
 
 def _is_told(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_told, value))
-    return isinstance(value, bool | int | float | str | None)
+    return isinstance(value, PLAIN)

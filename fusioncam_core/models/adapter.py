@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from fusioncam_core.arrays.namespaces import Array, Namespace, dtype_name, indices_like
 from fusioncam_core.errors import CannotRunError, InvalidTypeError, InvalidValueError, NotRunError
 from fusioncam_core.models.engines import Exported, Shape
-from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves, taken
+from fusioncam_core.models.inputs import Inputs, Which, is_one, leaves, taken
 from fusioncam_core.models.memory import MEMORY_ERRORS, memory_is_full
 from fusioncam_core.models.outputs import LostAxes, Shapes, shapes_of
 from fusioncam_core.models.session import ModelSession, Opened, session_of
@@ -374,7 +374,7 @@ class ModelAdapter(ABC):
             inputs: a batch.
             run: of inputs, gives outputs, or their shapes; run with two images where that tells.
         """
-        if self._model_session.exporting or batch_length(inputs) != 1:
+        if self._model_session.exporting or not is_one(inputs):
             return outputs
         xp = self.namespace
         return self._lost_axes.restored(outputs, lambda: run(twice(inputs, xp)), xp)

@@ -110,6 +110,11 @@ def batch_length(inputs: Inputs) -> int:
     return int((inputs if is_array(inputs) else leaves(inputs)[0]).shape[0])
 
 
+def is_one(inputs: Inputs) -> bool:
+    """Whether the inputs hold one image; not if they are recorded for any number."""
+    return bool((inputs if is_array(inputs) else leaves(inputs)[0]).shape[0] == 1)
+
+
 def prepare(
     adapter: ModelAdapter,
     images: Any,

@@ -306,7 +306,8 @@ class ClassScores:
         xp = array_namespace(logits)
         if targets is None:
             return xp.take_along_axis(logits, self.default_targets(logits), axis=1)
-        require_rows(logits, int(targets.shape[0]))
+        if targets.shape[0] is not None:  # which is recorded for any number of images
+            require_rows(logits, int(targets.shape[0]))
         # A class beyond the last is refused once the number of classes is known; here it must only not crash.
         last = xp.full_like(targets, logits.shape[1] - 1)
         return xp.take_along_axis(logits, xp.minimum(targets, last), axis=1)
