@@ -18,6 +18,7 @@ from fusioncam_core.models.outputs import ClassScores
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
+quick = pytest.importorskip("fusioncam_jax.quick")
 
 IMAGES = np.random.default_rng(0).random((3, 12, 12, 3), dtype=np.float32)
 
@@ -380,3 +381,31 @@ def test_a_first_call_compiles_few_programs(method: Any, most: int, compiled: li
     compiled.clear()
     explainer(image)
     assert not compiled
+
+
+def doubled(array: jax.Array) -> jax.Array:
+    return 2 * array
+
+
+@pytest.mark.parametrize("options", [quick.SMALL, quick.ONCE, {"xla_of_another_version": 1}], ids=str)
+def test_a_quick_program_runs_with_options_that_xla_has_and_without_others(options: Any, compiled: list[str]) -> None:
+    """Inside of another program, for which JAX takes none, as well."""
+    run, two = quick.quickly(doubled, options), jnp.asarray(2.0)
+    assert float(run(two)) == 4
+    compiled.clear()
+    assert float(run(two)) == 4
+    assert not compiled
+    assert float(jax.jit(lambda array: run(array) + 1)(2.0)) == 5
+    assert float(jax.grad(run)(3.0)) == 2
+
+
+def test_what_a_quick_program_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(function: Any, **options: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+
+        return run if options else function
+
+    monkeypatch.setattr(jax, "jit", full)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE"):
+        quick.quickly(doubled, quick.SMALL)(jnp.asarray(2.0))

@@ -238,7 +238,7 @@ class JaxAdapter(ModelAdapter):
     def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
         names = tuple(layers)
         program = self._programs.of(
-            ("observe",), (names, view), lambda: functools.partial(weakly(self._observe), names, view)
+            ("observe",), (names, view), lambda: functools.partial(weakly(self._observe), names, view), once=True
         )
         outputs, seen = program(self._current(), inputs)
         return outputs, seen

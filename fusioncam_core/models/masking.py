@@ -119,8 +119,7 @@ class Steps:
         def chosen(logits: Array, targets: Array, owners: Array) -> Array:
             return xp.take_along_axis(logits, xp.take(targets, owners, axis=0), axis=1)
 
-        # One call instead of several small ones behind a large one: each of those waits for TensorFlow's threads.
-        return self._adapter.compile(chosen)
+        return self._small(chosen)
 
     @functools.cached_property
     def probabilities_of(self) -> Callable[[Array, Array, Array], Array]:
@@ -130,7 +129,16 @@ class Steps:
         def chosen(logits: Array, targets: Array, owners: Array) -> Array:
             return xp.take_along_axis(scores.probabilities(logits), xp.take(targets, owners, axis=0), axis=1)
 
-        return self._adapter.compile(chosen)
+        return self._small(chosen)
+
+    def _small(self, function: Callable[[Array, Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
+        """A function without the model as one call.
+
+        Several small ones behind a large one would each wait for TensorFlow's threads.
+        """
+        own = getattr(self._adapter.namespace, "compiled", None)
+        made: Callable[[Array, Array, Array], Array] = self._adapter.compile(function) if own is None else own(function)
+        return made
 
 
 class MaskedSteps:
