@@ -27,6 +27,11 @@ _OUTSIDE = level()
 """Of all transformations."""
 
 
+def outside() -> bool:
+    """Whether no program is being traced, and nothing transformed."""
+    return bool(level() == _OUTSIDE)
+
+
 def quickly(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
     """The function of arrays, compiled on the processor with these options, and elsewhere as usual.
 
@@ -37,7 +42,7 @@ def quickly(function: Callable[..., Any], options: Options) -> Callable[..., Any
 
     def run(*arguments: Any) -> Any:
         nonlocal quick
-        if quick is usual or level() != _OUTSIDE or jax.default_backend() != "cpu":
+        if quick is usual or not outside() or jax.default_backend() != "cpu":
             return usual(*arguments)
         try:
             return quick(*arguments)
