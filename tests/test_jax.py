@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusioncam_core import EmptyMapWarning, FusionCAM, GradCAM, UnconnectedError, adapt_model, testing
+from fusioncam_core import EmptyMapWarning, FusionCAM, GradCAM, ScoreCAM, UnconnectedError, adapt_model, testing
 from fusioncam_core.models.inputs import prepare
 from fusioncam_core.models.outputs import ClassScores
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
+quick = pytest.importorskip("fusioncam_jax.quick")
 
 IMAGES = np.random.default_rng(0).random((3, 12, 12, 3), dtype=np.float32)
 
@@ -117,7 +118,8 @@ class TestCompiled:
         for _ in range(2):
             cam(IMAGES[:1])
         # One image lists the layers and captures, two are measured. Four channels are chunks of three.
-        assert sorted(traced) == [1, 1, 1, 2, 3]
+        # The pass that captures is also that of the black image and of the maps that Fusion-CAM weighs.
+        assert sorted(traced) == [1, 1, 2, 3]
 
     def test_gradients_of_k_targets_are_one_pull_back(self) -> None:
         adapter = adapt_model((project, parameters()))
@@ -369,14 +371,26 @@ def test_a_sharded_model_is_not_gathered_and_a_model_elsewhere_stays_there() -> 
     assert shown.split() == ["True", "True"]
 
 
-@pytest.mark.parametrize(("method", "most"), [(GradCAM, 7), (FusionCAM, 17)])
-def test_a_first_call_compiles_few_programs(method: Any, most: int, compiled: list[str]) -> None:
-    """Three passes that find and capture the layer, two of masked images, and a dozen programs besides at most."""
-    values, image = parameters(), np.random.default_rng(0).random((1, 13, 17, 3), dtype=np.float32)
-    explainer = method((project, values))
+@pytest.mark.parametrize(("method", "most"), [(GradCAM, 7), (FusionCAM, 16), (ScoreCAM, 9)])
+@pytest.mark.parametrize("budget", [None, 32])
+def test_a_first_call_compiles_few_programs(method: Any, most: int, budget: int | None, compiled: list[str]) -> None:
+    """A pass that measures the layers, one that captures, one of chunks of masks; a dozen small programs besides."""
+    random = np.random.default_rng(0)
+    image, traced = random.random((1, 13, 17, 3), dtype=np.float32), []
+    values = {name: random.normal(size=size) for name, size in {"mix": (3, 40), "head": (40, 5)}.items()}
+    values = {name: jnp.asarray(each, jnp.float32) for name, each in values.items()}
+
+    def apply(weights: Any, images: Any) -> Any:
+        traced.append(images.shape[0])
+        return project(weights, images)
+
+    explainer = method((apply, values), **({} if method is GradCAM else {"budget": budget}))
     compiled.clear()
     explainer(image)
     assert 4 <= len(compiled) <= most, compiled
+    listed_and_captured, measured = [1, 1], [2]
+    chunks = [] if method is GradCAM else [16 if budget is None else 8]
+    assert sorted(traced) == [*listed_and_captured, *measured, *chunks]
     compiled.clear()
     explainer(image)
     assert not compiled
@@ -401,3 +415,74 @@ def test_images_are_taken_apart_where_they_are() -> None:
         rows = namespace.rows_apart(array)
         assert [row.committed for row in rows] == [array.committed] * 2
         assert [row.devices() for row in rows] == [array.devices()] * 2
+
+
+def test_one_pass_serves_every_score_and_fewer_layers(compiled: list[str]) -> None:
+    """What the forward pass leaves behind is pulled back by a program of each score; values are those of each alone."""
+    values, targets = parameters(), jnp.asarray([[1]])
+    inputs = jnp.asarray(IMAGES[:1])
+
+    def two_taps(weights: Any, images: Any) -> Any:
+        from fusioncam_jax import tap
+
+        return project(weights, tap("early", 2 * images))
+
+    together, alone = (adapt_model((two_taps, values)) for _ in range(2))
+    assert not together.has_pass(inputs)
+    both = together.capture(inputs, ["early", "features"], ClassScores(), targets)
+    assert together.has_pass(inputs)
+    assert not together.has_pass(jnp.asarray(IMAGES))
+    for layer, score in (("features", ClassScores()), ("early#0", ClassScores()), ("features", None)):
+        compiled.clear()
+        found = together.capture(inputs, [layer], score, targets).layers[layer]
+        assert len(compiled) <= (score is not None), "the backward pass alone"
+        expected = alone.capture(inputs, [layer], score, targets).layers[layer]
+        np.testing.assert_allclose(found.activations, expected.activations, rtol=1e-6)
+        if score is not None:
+            np.testing.assert_allclose(found.gradients, expected.gradients, rtol=1e-6)
+            np.testing.assert_allclose(found.gradients, both.layers[layer.split("#")[0]].gradients, rtol=1e-6)
+    compiled.clear()
+    np.testing.assert_allclose(together.forward(inputs), two_taps(values, inputs), rtol=1e-6)
+
+
+def test_a_pass_that_captures_many_layers_serves_no_other() -> None:
+    from fusioncam_jax.passes import MOST, Pass, Passes
+
+    names = tuple(f"layer{number}#0" for number in range(MOST + 1))
+    places = {name: place for place, name in enumerate(names)}
+    few, many = (Pass(names[:end], True, "structure", places) for end in (MOST, MOST + 1))
+    passes, inputs = Passes(), jnp.zeros((1, 4))
+    for each in (few, many):
+        passes.add(inputs, each)
+    assert passes.of(inputs, names[:1], False, "structure") is few
+    assert passes.of(inputs, names, True, "structure") is many
+    assert passes.of(inputs, names[:1], False, "another") is None
+    assert passes.of(jnp.zeros((2, 4)), names[:1], False, "structure") is None
+
+
+def doubled(array: jax.Array) -> jax.Array:
+    return 2 * array
+
+
+@pytest.mark.parametrize("options", [quick.SMALL, quick.ONCE, {"xla_of_another_version": 1}], ids=str)
+def test_a_quick_program_runs_with_options_that_xla_has_and_without_others(options: Any, compiled: list[str]) -> None:
+    """Inside of another program, for which JAX takes none, as well."""
+    run, two = quick.quickly(doubled, options), jnp.asarray(2.0)
+    assert float(run(two)) == 4
+    compiled.clear()
+    assert float(run(two)) == 4
+    assert not compiled
+    assert float(jax.jit(lambda array: run(array) + 1)(2.0)) == 5
+    assert float(jax.grad(run)(3.0)) == 2
+
+
+def test_what_a_quick_program_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(function: Any, **options: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+
+        return run if options else function
+
+    monkeypatch.setattr(jax, "jit", full)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE"):
+        quick.quickly(doubled, quick.SMALL)(jnp.asarray(2.0))

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from fusioncam_core.models.adapter import (
     ModelAdapter,
     Score,
     View,
+    call_name,
     call_number,
     cannot_run,
     channel_axis,
@@ -47,7 +48,9 @@ from fusioncam_jax.exporting import exported
 from fusioncam_jax.following import activations_behind, mark
 from fusioncam_jax.half import passes_float16, scaled_pull_back
 from fusioncam_jax.network import Network, Parameters
+from fusioncam_jax.passes import Pass, Passes, structure_of
 from fusioncam_jax.programs import Program, Programs, of_leaves
+from fusioncam_jax.quick import outside
 from fusioncam_jax.reach import Reach, describe, is_floating
 from fusioncam_jax.taps import Exchange, Listener, Observer, Ran, Recorder, listening, nobody_listens
 
@@ -62,6 +65,9 @@ DOES_NOT_FIT = (TypeError, ValueError, IndexError, AssertionError, RuntimeError)
 
 RECORDS = 8
 """For how many shapes of inputs it is remembered how the layers run."""
+
+SHAPES = 8
+"""For how many shapes of inputs the backward pass of one score is kept."""
 
 Calls = list[tuple[str, int]]
 """Layers' names, and which call of each, counted from 0."""
@@ -95,6 +101,7 @@ class JaxAdapter(ModelAdapter):
         self.frameworks = ("jax", *network.libraries)
         self._network = network
         self._programs = Programs()
+        self._passes = Passes()
         self._takes_batches = not network.per_image
         self._records: dict[Any, tuple[Any, Recorder]] = {}
         self._batch_ndims: dict[Any, int | None] = {}
@@ -224,28 +231,76 @@ class JaxAdapter(ModelAdapter):
 
     @in_session
     def capture(self, inputs: Inputs, layers: Sequence[str], score: Score | None, targets: jax.Array | None) -> Capture:
-        names = tuple(layers)
-        program = self._programs.of(
-            (names, type(score), getattr(score, "top", 1)),
-            score,
-            lambda: functools.partial(weakly(self._capture), names, score),
-        )
-        outputs, activations, gradients = program(self._current(), inputs, targets)
-        each = zip(names, activations, gradients or [None] * len(names), strict=True)
+        seen = self._pass(inputs, layers, differentiated=score is not None)
+        outputs, activations, pull_back = self._run_pass(seen, inputs)
+        places = tuple(seen.places[layer] for layer in layers)
+        gradients = [None] * len(places)
+        if score is not None:
+            gradients = self._gradients(score, places)(pull_back, outputs, targets)
+        each = zip(layers, (activations[place] for place in places), gradients, strict=True)
         return Capture(outputs, {name: LayerCapture(*arrays, self._activation_axis) for name, *arrays in each})
+
+    @in_session
+    def gradients_once(self, inputs: Inputs, layers: Sequence[str], score: Score) -> dict[str, jax.Array | None]:
+        seen = self._pass(inputs, layers, differentiated=True)
+        outputs, _, pull_back = self._run_pass(seen, inputs)
+        places = tuple(seen.places[layer] for layer in layers)
+        gradients = self._gradients(score, places, once=True)(pull_back, outputs, None)
+        return dict(zip(layers, gradients, strict=True))
+
+    def _gradients(self, score: Score, places: tuple[int, ...], *, once: bool = False) -> Program:
+        """(what pulls back, outputs, targets) -> the gradients of the score at those of the pass's layers."""
+        kind = ("back", places, type(score), getattr(score, "top", 1), once)
+        return self._programs.of(kind, score, lambda: _Gradients(score, places), once=once, structures=SHAPES)
+
+    def _pass(self, inputs: Inputs, layers: Sequence[str], *, differentiated: bool) -> Pass:
+        """A forward pass that captures these layers, perhaps among others for which it is compiled already."""
+        parameters = self._current()
+        structure = structure_of(parameters)
+        found = self._passes.of(inputs, layers, differentiated, structure)
+        if found is not None:
+            return found
+        exact = [call_name(split_call(each)[0], self._call(each, parameters, inputs)[1]) for each in layers]
+        found = self._passes.of(inputs, exact, differentiated, structure)
+        if found is None:
+            found = Pass(tuple(layers), differentiated, structure)
+            found.places.update((name, place) for place, name in enumerate(exact))
+            self._passes.add(inputs, found)
+        found.places.update((name, found.places[call]) for name, call in zip(layers, exact, strict=True))
+        return found
+
+    def _run_pass(self, seen: Pass, inputs: Inputs) -> tuple[Any, list[jax.Array], Any]:
+        program = self._programs.of(
+            ("capture", seen.layers, seen.differentiated),
+            None,
+            lambda: functools.partial(weakly(self._capture), seen.layers, seen.differentiated),
+        )
+        outputs, activations, pull_back = program(self._current(), inputs)
+        return outputs, activations, pull_back
 
     @in_session
     def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
         names = tuple(layers)
         program = self._programs.of(
-            ("observe",), (names, view), lambda: functools.partial(weakly(self._observe), names, view)
+            ("observe",), (names, view), lambda: functools.partial(weakly(self._observe), names, view), once=True
         )
         outputs, seen = program(self._current(), inputs)
         return outputs, seen
 
     @in_session
     def forward(self, inputs: Inputs) -> Any:
+        seen = self._known_pass(inputs)
+        if seen is not None:
+            return self._run_pass(seen, inputs)[0]
         return self._programs.of(("forward",), None, lambda: weakly(self._run))(self._current(), inputs)
+
+    @in_session
+    def has_pass(self, inputs: Inputs) -> bool:
+        return self._known_pass(inputs) is not None
+
+    def _known_pass(self, inputs: Inputs) -> Pass | None:
+        """One that is compiled for such inputs; none inside of another program, where it would be compiled again."""
+        return self._passes.of(inputs, (), False, structure_of(self._current())) if outside() else None
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: jax.Array) -> Any:
@@ -275,32 +330,21 @@ class JaxAdapter(ModelAdapter):
     # --- what is compiled
 
     def _capture(
-        self, layers: tuple[str, ...], score: Score | None, parameters: Parameters, inputs: Inputs, targets: Any
-    ) -> tuple[Any, list[jax.Array], list[jax.Array | None] | None]:
-        """Outputs, and of each layer the activations and the gradients (K, ...), None of one that does not matter."""
+        self, layers: tuple[str, ...], differentiated: bool, parameters: Parameters, inputs: Inputs
+    ) -> tuple[Any, list[jax.Array], Any]:
+        """Outputs, the layers' activations, and what pulls cotangents of the outputs back to these."""
         ran = [self._call(layer, parameters, inputs) for layer in layers]
         calls = [(split_call(layer)[0], number) for layer, (_, number) in zip(layers, ran, strict=True)]
-
-        def scored(perturbations: list[jax.Array]) -> tuple[jax.Array | None, tuple[Any, list[jax.Array]]]:
-            kept = self._exchanged(calls, operator.add, parameters, inputs, perturbations)
-            return None if score is None else score(kept[0], targets), kept
-
         outputs = (each.outputs[number] for each, number in ran)
         still = [jnp.zeros(self._batched(shape, inputs), dtype) for shape, dtype, _ in outputs]
-        if score is None:
-            return *scored(still)[1], None
-        scores, pull_back, (outputs, activations) = jax.vjp(scored, still, has_aux=True)
-        backward = jax.make_jaxpr(pull_back)(scores).jaxpr
-        depend = _depend(backward)
-        # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
-        targets_apart = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
-        columns = jnp.broadcast_to(targets_apart, (scores.shape[1], *scores.shape))
-        pull_back_all = jax.vmap(pull_back)
-        if passes_float16(backward):
-            gradients = scaled_pull_back(lambda scaled: pull_back_all(scaled)[0], columns)
-        else:
-            gradients = pull_back_all(columns)[0]
-        return outputs, activations, [each if on else None for each, on in zip(gradients, depend, strict=True)]
+
+        def run(perturbations: list[jax.Array]) -> tuple[Any, list[jax.Array]]:
+            return self._exchanged(calls, operator.add, parameters, inputs, perturbations)
+
+        if not differentiated:
+            return *run(still), None
+        outputs, pull_back, activations = jax.vjp(run, still, has_aux=True)
+        return outputs, activations, pull_back
 
     def _observe(
         self, layers: tuple[str, ...], view: View, parameters: Parameters, inputs: Inputs
@@ -478,6 +522,40 @@ def _mapped(function: Callable[..., Any], parameters: Parameters, *structures: A
 def _has_rows(outputs: Any, length: int, axes: int = 1) -> bool:
     """Whether one of the model's outputs, of so many axes or more, has so many rows."""
     return any(len(each.shape) >= axes and each.shape[0] == length for each in jax.tree.leaves(outputs))
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Of a score at layers, the gradients (K, ...) of each; None of one that does not matter.
+
+    A program of its own, behind the forward pass: so that one pass serves every score, and masked images as well.
+
+    Attributes:
+        score: of the outputs.
+        places: of the layers, among those that the forward pass captured.
+    """
+
+    score: Score
+    places: tuple[int, ...]
+
+    def __call__(self, pull_back: Callable[[Any], Any], outputs: Any, targets: Any) -> list[jax.Array | None]:
+        scores, to_outputs = jax.vjp(lambda outputs: self.score(outputs, targets), outputs)
+
+        def to_layers(columns: jax.Array) -> list[jax.Array]:
+            (perturbations,) = pull_back(*to_outputs(columns))
+            return [perturbations[place] for place in self.places]
+
+        backward = jax.make_jaxpr(to_layers)(scores).jaxpr
+        depend = _depend(backward)
+        # Images do not meet in inference: one pull-back of a target's column keeps each image's own gradient.
+        targets_apart = jnp.eye(scores.shape[1], dtype=scores.dtype)[:, None, :]
+        columns = jnp.broadcast_to(targets_apart, (scores.shape[1], *scores.shape))
+        all_to_layers = jax.vmap(to_layers)
+        pull_back_all = (
+            functools.partial(scaled_pull_back, all_to_layers) if passes_float16(backward) else all_to_layers
+        )
+        gradients = pull_back_all(columns)
+        return [each if on else None for each, on in zip(gradients, depend, strict=True)]
 
 
 def _depend(program: Any) -> list[bool]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.numpy import *  # noqa: F403
 
+from fusioncam_jax.quick import SMALL, quickly
+
 
 def matmul(first: jax.Array, second: jax.Array) -> jax.Array:
     """The matrix product in the arrays' own precision: GPUs and TPUs would round its factors to fewer bits."""
@@ -23,8 +25,7 @@ def is_traced(array: Any) -> bool:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of arrays as one program: step by step each would be a program of its own, for every shape."""
-    program: Callable[..., Any] = jax.jit(function)
-    return program
+    return quickly(function, SMALL)
 
 
 def constant_like(values: Any, like: jax.Array) -> jax.Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
 
 from fusioncam_core.models.structure import ByForm
+from fusioncam_jax.quick import ONCE, quickly
 
 
 class Program:
@@ -16,19 +18,26 @@ class Program:
     JAX holds a compiled function weakly, but static arguments and the structures of pytrees for as long as the process
     lives, and a structure may refer to the model (the graph of an NNX module, the static fields of an Equinox one). So
     JAX is given the parameters' arrays; their structure stays with the function.
+
+    Args:
+        function: of the parameters and of structures.
+        once: whether it runs once or twice for a shape, so that compiling it takes longer than running it.
+        structures: for so many of the parameters it is kept at once.
     """
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Callable[..., Any], *, once: bool = False, structures: int = 1):
         self._function = function
-        self._structure: Any = None
-        self._compiled: ByForm | None = None
+        self._structures = structures
+        self._compiler: Callable[..., Any] = functools.partial(quickly, options=ONCE) if once else jax.jit
+        self._compiled: list[tuple[Any, ByForm]] = []
 
     def __call__(self, parameters: Any, *arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(parameters)
-        if self._compiled is None or structure != self._structure:
-            self._structure = structure
-            self._compiled = ByForm(jax.jit, of_leaves(self._function, structure), leading=1)
-        return self._compiled(leaves, *arguments)
+        compiled = next((each for own, each in self._compiled if own == structure), None)
+        if compiled is None:
+            compiled = ByForm(self._compiler, of_leaves(self._function, structure), leading=1)
+            self._compiled = [*self._compiled, (structure, compiled)][-self._structures :]
+        return compiled(leaves, *arguments)
 
 
 def of_leaves(function: Callable[..., Any], structure: Any) -> Callable[..., Any]:
@@ -42,11 +51,11 @@ class Programs:
     def __init__(self) -> None:
         self._latest: dict[Hashable, tuple[Any, Program]] = {}
 
-    def of(self, kind: Hashable, key: Any, make: Callable[[], Callable[..., Any]]) -> Program:
+    def of(self, kind: Hashable, key: Any, make: Callable[[], Callable[..., Any]], **options: Any) -> Program:
         """The program of that kind for the key, of the function that `make` gives if the latest one was for another."""
         latest = self._latest.get(kind)
         if latest is None or latest[0] != key:
-            latest = self._latest[kind] = (key, Program(make()))
+            latest = self._latest[kind] = (key, Program(make(), **options))
         return latest[1]
 
 

@@ -23,11 +23,11 @@ class Reach:
     """
 
     def __init__(self) -> None:
-        self._outside = _level()
+        self._outside = level()
 
     def begin(self) -> None:
         """The model begins to run, and no transformation of its own is under way."""
-        self._outside = _level()
+        self._outside = level()
 
     def array(self, output: Any) -> jax.Array | None:
         """The floating-point array of a layer's output, or None if that holds none, or several."""
@@ -62,7 +62,7 @@ class Reach:
         def go_out(values: jax.Array) -> jax.Array:
             if state["over"]:  # what is only traced now runs later, when nobody waits for it
                 return values
-            if _level() != self._outside:
+            if level() != self._outside:
                 result: jax.Array = mapped(values)
                 return result
             state["reached"] = True
@@ -93,6 +93,6 @@ def _place(output: Any, leaves: list[Any]) -> int | None:
     return floating[0] if len(floating) == 1 else None
 
 
-def _level() -> Any:
+def level() -> Any:
     """Which transformation is under way, to be compared with another."""
     return get_opaque_trace_state(convention="fusioncam")

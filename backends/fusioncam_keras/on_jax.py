@@ -106,7 +106,7 @@ class JaxEngine(Engine):
         self, run: Callable[[Inputs], tuple[Any, dict[str, Any]]], layers: tuple[str, ...], view: View, inputs: Inputs
     ) -> tuple[Any, dict[str, Any]]:
         made = functools.partial(weakly(self._traced_run), run)
-        program = self._programs.of("observe", (layers, view), lambda: made)
+        program = self._programs.of("observe", (layers, view), lambda: made, once=True)
         try:
             seen: tuple[Any, dict[str, Any]] = program(self._values(), inputs)
         except jax.errors.UnexpectedTracerError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,7 +158,9 @@ def _limited(
     while sum(len(image.asked) for image in images):
         owners = np.repeat(np.arange(len(images)), [len(image.asked) for image in images])
         channels = np.concatenate([image.asked_channels for image in images])
-        rows = scored(maps, owners, channels, score_maps, batching=batching, xp=xp, advance=advance)
+        run = functools.partial(scored, maps, score_maps=score_maps, batching=batching, xp=xp, advance=advance)
+        pieces = batching.pieces(len(owners), sum(image.coming for image in images))
+        rows = itertools.chain.from_iterable(run(owners[piece], channels[piece]) for piece in pieces)
         scores = gathered(rows, xp=xp)
         require_finite(scores, "scores of the masked images", array_namespace(scores))
         several = scores.ndim == 2
@@ -220,6 +223,11 @@ class _Image:
     def asked_channels(self) -> Indices:
         """The channels' own numbers of those that are to be run next."""
         return self._channels[self.asked]
+
+    @property
+    def coming(self) -> int:
+        """How many channels are likely to be run after those."""
+        return min(self._round, self._most - len(self.run) - len(self.asked))
 
     @functools.cached_property
     def _process(self) -> GaussianProcess:

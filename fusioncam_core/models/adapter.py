@@ -314,11 +314,25 @@ class ModelAdapter(ABC):
             GradientsUnavailableError: if a score came and the model cannot be differentiated.
         """
 
+    def has_pass(self, inputs: Inputs) -> bool:
+        """Whether `forward` of inputs of these shapes is compiled already, where another program of them would not be.
+
+        False where nothing is compiled, or nothing compiled is shared.
+        """
+        return False
+
     def dependence(self, inputs: Inputs, layers: Sequence[str], score: Score) -> dict[str, Array | None]:
         """The gradients by which it is told at which layers a score depends on anything, as `capture` has them.
 
         A backend whose models can run parts without gradients counts those parts in, since the score does depend on
         them, and saves the pass by which `capture` finds out whether it has to.
+        """
+        return self.gradients_once(inputs, layers, score)
+
+    def gradients_once(self, inputs: Inputs, layers: Sequence[str], score: Score) -> dict[str, Array | None]:
+        """The gradients as `capture` has them, of a score that is asked for once or twice.
+
+        A backend that compiles may spend less on that than where later passes gain by it.
         """
         captured = self.capture(inputs, layers, score, None)
         return {name: each.gradients for name, each in captured.layers.items()}

@@ -302,8 +302,7 @@ class _Search:
         return None
 
     def _gradients(self, calls: Sequence[Call]) -> dict[str, Array | None]:
-        captured = self._adapter.capture(self._inputs, [call.name for call in calls], self._score, None)
-        return {name: each.gradients for name, each in captured.layers.items()}
+        return self._adapter.gradients_once(self._inputs, [call.name for call in calls], self._score)
 
     def _matters(self, gradients: Array, layout: Layout) -> bool:
         """Whether there is a gradient at any position, and for each score in more than one channel."""

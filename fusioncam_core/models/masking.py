@@ -13,6 +13,7 @@ import numpy as np
 
 from fusioncam_core.arrays.checks import require_finite_sum
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, indices_like, to_numpy
+from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import _blur, _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
@@ -68,16 +69,26 @@ def masked_step(
     channel_axis = adapter.input_channel_axis if channel_axis is AS_ADAPTER else channel_axis
 
     def masked_logits(inputs: Inputs, maps: Array, erased: Array | None) -> Array:
-        images = leaf(inputs, which)
-        size = spatial_size(images, channel_axis)
-        masks = _resize(maps, size, xp=xp)
-        masks = _normalise(masks, len(size), xp=xp) if normalised else masks
-        masks = masks_of(images, masks, channel_axis, xp=xp)
-        # TensorFlow multiplies equal shapes faster than it broadcasts while it multiplies.
-        masks = xp.broadcast_to(masks, (masks.shape[0], *images.shape[1:]))
-        return scores.logits(adapter.forward(with_leaf(inputs, which, under_masks(images, masks, erased))))
+        masked = masked_images(
+            leaf(inputs, which), maps, erased, channel_axis=channel_axis, normalised=normalised, xp=xp
+        )
+        return scores.logits(adapter.forward(with_leaf(inputs, which, masked)))
 
     return adapter.compile(masked_logits)
+
+
+@as_one_program
+def masked_images(
+    images: Array, maps: Array, erased: Array | None, *, channel_axis: int | None, normalised: bool, xp: Namespace
+) -> Array:
+    """The images (n, ...) under the masks of maps (n, *spatial)."""
+    size = spatial_size(images, channel_axis)
+    masks = _resize(maps, size, xp=xp)
+    masks = _normalise(masks, len(size), xp=xp) if normalised else masks
+    masks = masks_of(images, masks, channel_axis, xp=xp)
+    # TensorFlow multiplies equal shapes faster than it broadcasts while it multiplies.
+    masks = xp.broadcast_to(masks, (masks.shape[0], *images.shape[1:]))
+    return under_masks(images, masks, erased)
 
 
 class Steps:
@@ -89,6 +100,7 @@ class Steps:
 
     def __init__(self, adapter: ModelAdapter, scores: Scores | RawOutputs, which: Which, channel_axis: int | None):
         self._adapter, self.scores = adapter, scores
+        self._which, self._channel_axis = which, channel_axis
         self._made = functools.partial(masked_step, adapter, scores, which, channel_axis=channel_axis)
 
     @functools.cached_property
@@ -100,6 +112,18 @@ class Steps:
     def plain(self) -> Step:
         """For the masks `U(maps)`."""
         return self._made(normalised=False)
+
+    def in_parts(self, inputs: Inputs, maps: Array, erased: Array | None, *, normalised: bool) -> Array:
+        """The same as either of them, with the model's pass as a program of its own."""
+        masked = masked_images(
+            leaf(inputs, self._which),
+            maps,
+            erased,
+            channel_axis=self._channel_axis,
+            normalised=normalised,
+            xp=self._adapter.namespace,
+        )
+        return self.scores.logits(self._adapter.forward(with_leaf(inputs, self._which, masked)))
 
     @functools.cached_property
     def bare(self) -> Callable[[Inputs], Array]:
@@ -119,8 +143,7 @@ class Steps:
         def chosen(logits: Array, targets: Array, owners: Array) -> Array:
             return xp.take_along_axis(logits, xp.take(targets, owners, axis=0), axis=1)
 
-        # One call instead of several small ones behind a large one: each of those waits for TensorFlow's threads.
-        return self._adapter.compile(chosen)
+        return self._small(chosen)
 
     @functools.cached_property
     def probabilities_of(self) -> Callable[[Array, Array, Array], Array]:
@@ -130,7 +153,16 @@ class Steps:
         def chosen(logits: Array, targets: Array, owners: Array) -> Array:
             return xp.take_along_axis(scores.probabilities(logits), xp.take(targets, owners, axis=0), axis=1)
 
-        return self._adapter.compile(chosen)
+        return self._small(chosen)
+
+    def _small(self, function: Callable[[Array, Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
+        """A function without the model as one call.
+
+        Several small ones behind a large one would each wait for TensorFlow's threads.
+        """
+        own = getattr(self._adapter.namespace, "compiled", None)
+        made: Callable[[Array, Array, Array], Array] = self._adapter.compile(function) if own is None else own(function)
+        return made
 
 
 class MaskedSteps:
@@ -311,8 +343,18 @@ class MaskedScorer:
             except InvalidValueError as error:
                 self._engine.engine.choice.give_up(error)
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
+        rows = self._rows(owners)
+        if self._is_alone(owners) and self.adapter.has_pass(rows):
+            return self._steps.in_parts(rows, maps, erased, normalised=normalised)
         step = self._steps.normalised if normalised else self._steps.plain
-        return step(self._rows(owners), maps, erased)
+        return step(rows, maps, erased)
+
+    def _is_alone(self, owners: Array) -> bool:
+        """Whether it is one copy of the only image: all such runs of one explanation are then of one program.
+
+        A map that is zero must not contribute a rounding more than the wholly erased image, which stands for several.
+        """
+        return int(owners.shape[0]) == int(self._targets.shape[0]) == 1
 
     def _rows(self, owners: Array) -> Inputs:
         """The inputs (n, ...) of the images `owners`; the explained input of a single image is not copied.

@@ -187,13 +187,11 @@ class Measurements:
     def _idle(self, layers: Sequence[str], score: Score) -> set[str]:
         """The layers on which the score does not depend; none where that cannot be known."""
         try:
-            captured = self._adapter.capture(self._inputs, layers, score, None).layers if layers else {}
+            gradients = self._adapter.gradients_once(self._inputs, layers, score) if layers else {}
         except (GradientsUnavailableError, InvalidTypeError):  # a runtime without gradients, outputs without scores
             return set()
         xp = self._adapter.namespace
-        return {
-            name for name, each in captured.items() if each.gradients is None or not bool(xp.any(each.gradients != 0))
-        }
+        return {name for name, each in gradients.items() if each is None or not bool(xp.any(each != 0))}
 
     def _described(self, layer: LayerInfo, evidence: Mapping[str, Evidence]) -> LayerInfo:
         runs = [evidence[name] for run in layer.runs if (name := call_name(layer.name, run.number)) in evidence]

@@ -16,8 +16,15 @@ from fusioncam_core.arrays.checks import (
     require_scores,
     sum_is_finite,
 )
-from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, is_traced
-from fusioncam_core.arrays.programs import as_one_program
+from fusioncam_core.arrays.namespaces import (
+    Array,
+    Namespace,
+    array_namespace,
+    constant_like,
+    indices_like,
+    is_traced,
+    to_numpy,
+)
 from fusioncam_core.arrays.words import _softmax, sigmoid
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.models.structure import Path, entries, is_array, is_container, rebuilt
@@ -330,9 +337,24 @@ def _top(logits: Array, count: int, xp: Namespace) -> Array:
     return xp.argsort(logits, axis=1, descending=True)[:, :count]
 
 
-@as_one_program
+def few_on_host(array: Array, xp: Namespace) -> bool:
+    """Whether steps of a few numbers are the host's, which is to look at them anyway.
+
+    So where each would be a program for every shape, and compiling that takes longer than a thousand runs of it.
+    """
+    return getattr(xp, "compiled", None) is not None and not is_traced(array, xp)
+
+
 def probabilities_at(logits: Array, targets: Array, *, task: Task | None, xp: Namespace) -> tuple[Array, Array]:
     """The targets' (n, K) probabilities, of logits (n, classes), and whether their sum is finite."""
+    if not few_on_host(logits, xp):
+        return _probabilities_at(logits, targets, task=task, xp=xp)
+    values = to_numpy(logits)
+    chosen, finite = _probabilities_at(values, to_numpy(targets), task=task, xp=array_namespace(values))
+    return constant_like(chosen, logits, xp), finite
+
+
+def _probabilities_at(logits: Array, targets: Array, *, task: Task | None, xp: Namespace) -> tuple[Array, Array]:
     chosen = xp.take_along_axis(probabilities_of(logits, task, xp), targets, axis=1)
     return chosen, sum_is_finite(chosen, xp=xp)
 
@@ -363,9 +385,17 @@ class AtTargets(NamedTuple):
         require_finite_sum(self.scores, self.scores_finite, "targets' scores", xp)
 
 
-@as_one_program
 def at_targets(logits: Array, asked: Array | None, *, top: int, xp: Namespace) -> AtTargets:
     """What is read off logits (B, classes) at the classes that were asked for (B, K), or at the top ones."""
+    if not few_on_host(logits, xp):
+        return _at_targets(logits, asked, top=top, xp=xp)
+    values = to_numpy(logits)
+    found = _at_targets(values, None if asked is None else to_numpy(asked), top=top, xp=array_namespace(values))
+    targets = indices_like(found.targets, logits, xp) if asked is None else asked
+    return found._replace(targets=targets, scores=constant_like(found.scores, logits, xp))
+
+
+def _at_targets(logits: Array, asked: Array | None, *, top: int, xp: Namespace) -> AtTargets:
     targets = _top(logits, top, xp) if asked is None else asked
     scores = xp.take_along_axis(logits, targets, axis=1)
     with np.errstate(all="ignore"):

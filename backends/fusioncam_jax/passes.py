@@ -1,0 +1,71 @@
+"""The forward passes that are compiled: one that captures several layers serves whoever wants some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from fusioncam_core.models.inputs import Inputs
+from fusioncam_core.models.structure import split
+
+KEPT = 8
+"""So many shapes of inputs, and passes of each, are remembered."""
+
+
+MOST = 12
+"""A pass that captures more layers than these serves nobody else: to keep what they leave behind takes time."""
+
+
+@dataclass
+class Pass:
+    """One that was compiled.
+
+    Attributes:
+        layers: that it captures.
+        differentiated: whether it leaves behind what a backward pass to them takes.
+        structure: of the parameters.
+        places: of the layers, by each of the names that they were asked for by.
+    """
+
+    layers: tuple[str, ...]
+    differentiated: bool
+    structure: Any
+    places: dict[str, int] = field(default_factory=dict)
+
+    def serves(self, names: Sequence[str], differentiated: bool, structure: Any) -> bool:
+        """Whether it captures those layers of a model of that structure, and not many others."""
+        enough = (self.differentiated or not differentiated) and all(name in self.places for name in names)
+        few = len(self.layers) <= MOST or len(names) == len(self.layers)
+        return enough and few and bool(self.structure == structure)
+
+
+class Passes:
+    """Those of one model, by the shapes of their inputs."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[Any, list[Pass]] = {}
+
+    def of(self, inputs: Inputs, names: Sequence[str], differentiated: bool, structure: Any) -> Pass | None:
+        """The latest that serves; None if there is none yet."""
+        compiled = reversed(self._compiled.get(_shapes(inputs), []))
+        return next((each for each in compiled if each.serves(names, differentiated, structure)), None)
+
+    def add(self, inputs: Inputs, one: Pass) -> None:
+        """It is compiled for inputs of those shapes now."""
+        shapes = _shapes(inputs)
+        while len(self._compiled) >= KEPT and shapes not in self._compiled:
+            del self._compiled[next(iter(self._compiled))]
+        self._compiled[shapes] = [*self._compiled.get(shapes, []), one][-KEPT:]
+
+
+def structure_of(parameters: Any) -> Any:
+    """What a program is compiled anew for, if it changes."""
+    return jax.tree.structure(parameters)
+
+
+def _shapes(inputs: Inputs) -> tuple[Any, ...]:
+    arrays, form = split(inputs)
+    return (form.key, tuple((tuple(each.shape), str(each.dtype)) for each in arrays))
