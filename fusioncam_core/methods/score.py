@@ -56,8 +56,8 @@ def score_cam(
     1806.07421) see random masks; here the channels' own are enough. docs/study.md has what it is worth. It needs all of
     its masks: what a place adds is a difference, and a budget leaves much more of it open than of a weighted sum.
 
-    With a budget or a tolerance only the channels that tell most of the map are scored. A Gaussian process from masks to
-    scores predicts what the others would score, and how far the map might still move
+    With a budget or a tolerance only the channels that tell most of the map are scored. A Gaussian process from masks
+    to scores predicts what the others would score, and how far the map might still move
     (`fusioncam_core.approximation.budget`).
 
     Args:

@@ -74,7 +74,7 @@ def forked(folder: Path) -> int:
 
 
 def wait(child: int, folder: Path, draw: random.Random, begun: float, length: float) -> None:
-    """Until a moment for a kill: before the job has begun, or after so many files, whatever else keeps the machine busy."""
+    """Until a moment for a kill: before the job has begun, or after so many files, however busy the machine is."""
     pieces = IMAGES // PIECE
     files = draw.randrange(-1, pieces)
     if files < 0:
