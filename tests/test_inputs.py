@@ -26,10 +26,10 @@ from fusioncam_core import (
 )
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.arrays.words import normalise, resize
-from fusioncam_core.models.axes import over_channels
+from fusioncam_core.models.axes import drawn_for_one, over_channels, spatial_size
+from fusioncam_core.models.baselines import erased_images
 from fusioncam_core.models.black_box import BlackBox
 from fusioncam_core.models.calling import Caller
-from fusioncam_core.models.masking import drawn_for_one, erased_images, spatial_size
 from fusioncam_core.models.structure import ByForm, Shared, map_arrays, rebuilt, split
 from libraries import framework
 

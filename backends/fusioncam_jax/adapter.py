@@ -35,11 +35,11 @@ from fusioncam_core.models.adapter import (
     split_call,
     unknown_layer,
 )
+from fusioncam_core.models.axes import spatial_size
 from fusioncam_core.models.calling import weakly
 from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaves
 from fusioncam_core.models.layout import has_space
-from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.outputs import Shapes, shapes_of
 from fusioncam_core.models.session import Within, in_session
 from fusioncam_core.models.structure import split

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from fusioncam_core.models.adapter import LayerInfo, LayerRun, mark_default
+from fusioncam_core.models.axes import spatial_size
 from fusioncam_core.models.inputs import Inputs, leaves, map_leaves
 from fusioncam_core.models.layout import has_space
-from fusioncam_core.models.masking import spatial_size
 from fusioncam_keras.endings import (
     Listener,
     Source,

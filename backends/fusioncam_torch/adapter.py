@@ -35,11 +35,11 @@ from fusioncam_core.models.adapter import (
     split_call,
     unknown_layer,
 )
+from fusioncam_core.models.axes import spatial_size
 from fusioncam_core.models.calling import Caller
 from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs, Which, leaves, map_leaves, rows_of
 from fusioncam_core.models.layout import has_space
-from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.session import in_session
 from fusioncam_torch import dtypes, namespace, precision, reach

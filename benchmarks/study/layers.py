@@ -9,7 +9,7 @@ from benchmarks.study.methods import CALIBRATED, PUBLISHED, gradient_map, region
 from benchmarks.study.networks import Network
 from benchmarks.study.photographs import Photograph
 from benchmarks.study.views import View
-from fusioncam_core.models.masking import erased_images
+from fusioncam_core.models.baselines import erased_images
 
 LAYERS = {"the last layer": None, "the last block": "_blocks.15", "14 x 14": "_blocks.10"}
 """Of EfficientNet-Lite0; the first one is the default."""

@@ -26,7 +26,7 @@ from fusioncam_core import (
 )
 from fusioncam_core.methods.form import USUAL, finished
 from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam
-from fusioncam_core.models.masking import blurred_images
+from fusioncam_core.models.baselines import blurred_images
 
 GRADIENT: Mapping[str, Callable[..., Any]] = {
     "grad-cam": grad_cam,

@@ -41,6 +41,8 @@ from fusioncam_core.explainers.provenance import provenance_of
 from fusioncam_core.explainers.result import Result, checked, require_one_size, united
 from fusioncam_core.methods.form import Combined, Form, ended, finished
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
+from fusioncam_core.models.axes import spatial_size
+from fusioncam_core.models.baselines import erased_images
 from fusioncam_core.models.batch_size import BatchSize, Setting, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.digest import weights_digest
@@ -48,7 +50,8 @@ from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.fixed_batch import with_fixed_batch
 from fusioncam_core.models.function_scores import Functions, FunctionScores, Scores, function_scores, target_name
 from fusioncam_core.models.inputs import Inputs, batch_length, leaf, require_paths, rows_of
-from fusioncam_core.models.masking import MaskedScorer, MaskedSteps, erased_images, spatial_size
+from fusioncam_core.models.masked_steps import MaskedSteps
+from fusioncam_core.models.masking import MaskedScorer
 from fusioncam_core.models.measurements import MeasuredCall, Measurements
 from fusioncam_core.models.outputs import ClassScores, Task, at_targets, probabilities_of, require_rows
 from fusioncam_core.models.pairing import require_own_rows

@@ -12,10 +12,11 @@ from fusioncam_core.arrays.checks import of_dtype, require_finite_sum, sum_is_fi
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, to_numpy
 from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
+from fusioncam_core.models.axes import spatial_size
 from fusioncam_core.models.function_scores import Scores
 from fusioncam_core.models.inputs import Inputs, Which, batch_length, leaf, taken, with_leaf
 from fusioncam_core.models.layout import Layout, Reshape, find_layout
-from fusioncam_core.models.masking import MaskedScorer, spatial_size
+from fusioncam_core.models.masking import MaskedScorer
 from fusioncam_core.models.probe import Evidence
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from fusioncam_core.methods.eigen import _eigen_cam, _eigengrad_cam
 from fusioncam_core.methods.form import Combined
 from fusioncam_core.methods.gradient import _grad_cam, _grad_cam_plus_plus, _hires_cam, _layer_cam, _xgrad_cam
 from fusioncam_core.methods.smooth import _smooth_grad_cam_plus_plus
-from fusioncam_core.models.masking import drawn_for_one
+from fusioncam_core.models.axes import drawn_for_one
 
 
 class _FromGradients(Explainer):

@@ -30,7 +30,7 @@ from fusioncam_core.jobs.run import Count, Estimate, Explained, JobResult, Skipp
 from fusioncam_core.jobs.table import schema, written
 from fusioncam_core.models.batch_search import AutoBatching
 from fusioncam_core.models.batch_size import ModelBatching, Setting
-from fusioncam_core.models.masking import MaskedSteps
+from fusioncam_core.models.masked_steps import MaskedSteps
 from fusioncam_core.results.explanation import Explanation
 from fusioncam_core.stores.fingerprints import Fingerprints
 

@@ -10,11 +10,11 @@ from fusioncam_core.approximation.budget import Limits, require_limits
 from fusioncam_core.arrays.checks import require_size
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.arguments import own_parameters
+from fusioncam_core.models.baselines import Baseline
 from fusioncam_core.models.batch_size import BatchSize
 from fusioncam_core.models.engines import Chosen, Precision, require_engine
 from fusioncam_core.models.inputs import Which
 from fusioncam_core.models.layout import Reshape
-from fusioncam_core.models.masking import Baseline
 from fusioncam_core.models.outputs import OutputKind, Task
 
 Combine = Literal["mean", "max", "product"]

@@ -24,7 +24,8 @@ from fusioncam_core.methods.groups import PERCENTILE, Grouping, _group_cam, chec
 from fusioncam_core.methods.rise import RandomMasks, _rise, check_random_masks
 from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
 from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam, formula
-from fusioncam_core.models.masking import MaskedScorer, blurred_images
+from fusioncam_core.models.baselines import blurred_images
+from fusioncam_core.models.masking import MaskedScorer
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, above_black, gathered, scored
 from fusioncam_core.models.steps import skip
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_numpy
 from fusioncam_core.errors import InvalidValueError
-from fusioncam_core.models.axes import over_channels
+from fusioncam_core.models.axes import over_channels, spatial_size
+from fusioncam_core.models.baselines import Baseline, erased_images
 from fusioncam_core.models.batch_size import Span
 from fusioncam_core.models.inputs import Inputs, leaf, with_leaf
-from fusioncam_core.models.masking import Baseline, MaskedScorer, erased_images, spatial_size
+from fusioncam_core.models.masking import MaskedScorer
 from fusioncam_core.models.targets import Targets
 
 if TYPE_CHECKING:

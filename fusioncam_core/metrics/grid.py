@@ -13,8 +13,8 @@ from fusioncam_core.arrays.namespaces import Array, Namespace, indices_like, to_
 from fusioncam_core.arrays.words import _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.metrics.localisation import cell_masks, grid_share, mosaic
+from fusioncam_core.models.axes import spatial_size, with_channels_back, with_channels_first
 from fusioncam_core.models.inputs import prepare
-from fusioncam_core.models.masking import spatial_size, with_channels_back, with_channels_first
 
 if TYPE_CHECKING:
     from fusioncam_core.explainers.base import Explainer

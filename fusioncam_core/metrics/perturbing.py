@@ -16,7 +16,8 @@ from fusioncam_core.metrics.imputation import impute
 from fusioncam_core.metrics.metric import Measured, Metric
 from fusioncam_core.metrics.removal import area, ranks, removal_counts
 from fusioncam_core.metrics.robustness import _expected, _squared_error, max_sensitivity
-from fusioncam_core.models.masking import Baseline, drawn_for_one, with_channels_back, with_channels_first
+from fusioncam_core.models.axes import drawn_for_one, with_channels_back, with_channels_first
+from fusioncam_core.models.baselines import Baseline
 
 GRAIN = 1e-5
 """Pixels that differ by less than about this count as equal: rounding shall not decide which of them goes first."""

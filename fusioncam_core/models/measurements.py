@@ -17,6 +17,7 @@ from fusioncam_core.errors import (
     warn,
 )
 from fusioncam_core.models.adapter import LayerInfo, LayerRun, ModelAdapter, Score, call_name, split_call
+from fusioncam_core.models.axes import spatial_size
 from fusioncam_core.models.inputs import Inputs, Which, leaf
 from fusioncam_core.models.layout import (
     Layout,
@@ -28,7 +29,6 @@ from fusioncam_core.models.layout import (
     token_grid,
     unclear,
 )
-from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.probe import Evidence, Probe, follows, is_row_shape, plain_patches
 from fusioncam_core.models.structure import split
 

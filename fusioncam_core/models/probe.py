@@ -20,8 +20,8 @@ from fusioncam_core.arrays.checks import require_scores
 from fusioncam_core.arrays.namespaces import Array, array_namespace, constant_like, to_numpy
 from fusioncam_core.errors import EvidenceWarning, InvalidTypeError, InvalidValueError, warn
 from fusioncam_core.models.adapter import LayerInfo, ModelAdapter, call_name
+from fusioncam_core.models.axes import spatial_axes
 from fusioncam_core.models.inputs import Inputs, Which, leaf, map_rows, with_leaf
-from fusioncam_core.models.masking import spatial_axes
 from fusioncam_core.models.outputs import unpack
 
 Profiles = tuple[np.ndarray[Any, Any], ...]

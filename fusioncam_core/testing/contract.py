@@ -38,7 +38,7 @@ from fusioncam_core.models.adapter import HasState, HasWeights, LayerCapture
 from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.models.fixed_batch import AsItIs
 from fusioncam_core.models.inputs import prepare
-from fusioncam_core.models.masking import masked_step
+from fusioncam_core.models.masked_steps import masked_step
 from fusioncam_core.models.outputs import ClassScores
 
 SCORES = ClassScores()

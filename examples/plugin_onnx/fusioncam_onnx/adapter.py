@@ -24,9 +24,9 @@ from fusioncam_core.models.adapter import (
     split_call,
     unknown_layer,
 )
+from fusioncam_core.models.axes import spatial_size
 from fusioncam_core.models.inputs import batch_length, leaves, taken
 from fusioncam_core.models.layout import has_space
-from fusioncam_core.models.masking import spatial_size
 from fusioncam_core.models.structure import bare
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
