@@ -110,14 +110,6 @@ class TestBatching:
         lengths = {len(Batching(16, fixed=True).padded(np.arange(total))) for total in range(1, 112)}
         assert lengths == {32, 64, 128}
 
-    @pytest.mark.parametrize(("next_total", "lengths"), [(8, [8, 8, 4]), (5, [8, 8, 4]), (4, [20]), (9, [20])])
-    def test_pieces_are_as_long_as_what_follows_if_that_is_half(self, next_total: int, lengths: list[int]) -> None:
-        for fixed in (True, False):
-            pieces = Batching(16, fixed=fixed).pieces(20, next_total)
-            assert [len(range(20)[each]) for each in pieces] == (lengths if fixed else [20])
-        assert Batching(16, fixed=True).pieces(20, 0) == [slice(0, 20)]
-        assert Batching(16, fixed=True).pieces(0, 8) == []
-
     @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, None, "many"])
     def test_no_batch_size(self, batch_size: Any) -> None:
         with pytest.raises(ValueError, match=rf"a positive number of images or 'auto'.* {re.escape(repr(batch_size))}"):

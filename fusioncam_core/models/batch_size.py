@@ -103,15 +103,6 @@ class Batching:
             yield work(span), span.count
             start += span.count
 
-    def pieces(self, total: int, next_total: int) -> list[slice]:
-        """What to do of `total` things at a time where `next_total` are to follow: all, or as many as of those at once.
-
-        Where every length costs a compilation, half of the usual one would be another; still shorter ones run slowly.
-        """
-        length = self.span(0, next_total, self.size).length if next_total else total
-        step = length if self._fixed and 2 * length == self.size else max(total, 1)
-        return [slice(start, start + step) for start in range(0, total, step)]
-
     def span(self, start: int, total: int, size: int) -> Span:
         """At most `size` things from `start` on.
 
