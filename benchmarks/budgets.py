@@ -54,14 +54,15 @@ SIZE = (224, 224)
 
 
 class Case(NamedTuple):
-    """One photograph at one layer: maps (C, h, w), scores (C,) of the top class, the black image's, the exact map, and
-    what makes a map of scores.
+    """One photograph at one layer: maps (C, h, w), scores (C,) of the top class, the black image's, the exact map, what
+    was taken off the scores, and what makes a map of them.
     """
 
     maps: np.ndarray
     scores: np.ndarray
     black: float
     exact: np.ndarray
+    origin: float = 0.0
     channel_weights: ChannelWeights = "softmax"
 
     @property
@@ -100,9 +101,14 @@ class _Keeping(ScoreCAM):
         self.kept = {
             "maps": to_numpy(_mask_maps(batch.activations, self.channel_weights, xp=batch.xp))[0],
             "scores": to_numpy(found.scores)[0, 0],
-            "black": 0.0 if self.channel_weights == "regression" else float(batch.masked.black_scores()[0, 0]),
+            **self._black(batch.masked),
         }
         return super()._result(made, found, batch)
+
+    def _black(self, masked: Any) -> dict[str, float]:
+        if self.channel_weights == "regression":
+            return {"black": 0.0, "origin": float(masked.black_probabilities()[0, 0])}
+        return {"black": float(masked.black_scores()[0, 0])}
 
 
 def ours(case: Case, **limits: Any) -> tuple[np.ndarray, int, float]:
@@ -119,6 +125,7 @@ def ours(case: Case, **limits: Any) -> tuple[np.ndarray, int, float]:
         formula=formula(case.channel_weights),
         batching=Batching(16),
         xp=np,
+        origin=np.full((1, 1), case.origin, dtype=np.float32),
     )
     return case.map_of(found.scores[0, 0]), int(found.masks_run[0]), float(found.uncertainty[0, 0])
 

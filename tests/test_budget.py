@@ -10,6 +10,7 @@ import pytest
 from fusioncam_core import ISCAM, SSCAM, FusionCAM, GradCAM, ScoreCAM, UnionCAM, score_cam
 from fusioncam_core.approximation.budget import Limits, require_limits, score_channels
 from fusioncam_core.approximation.gaussian_process import NOISE, GaussianProcess
+from fusioncam_core.approximation.probabilities import ProbabilityProcess
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
 from fusioncam_core.methods.score import formula
 from fusioncam_core.models.batch_size import Batching
@@ -75,6 +76,51 @@ class TestGaussianProcess:
     def test_equal_masks(self) -> None:
         prediction = GaussianProcess(np.full((5, 4), 0.5)).prediction(np.arange(2), np.ones((2, 1)))
         np.testing.assert_allclose(prediction.mean, 1)
+
+
+class TestProbabilities:
+    MASKS = np.random.default_rng(0).random((60, 9))
+    LOGITS = 40 * (MASKS[:, :3].mean(axis=1, keepdims=True) - 0.6)
+    SCORES = 1 / (1 + np.exp(-LOGITS))
+    RUN = np.arange(24)
+
+    @pytest.mark.parametrize("origin", [0.0, 0.4, 1.0])
+    def test_what_was_run_is_known_and_the_rest_are_probabilities(self, origin: float) -> None:
+        prediction = ProbabilityProcess(self.MASKS, np.array([origin])).prediction(
+            self.RUN, self.SCORES[self.RUN] - origin
+        )
+        np.testing.assert_array_equal(prediction.mean[self.RUN], self.SCORES[self.RUN] - origin)
+        np.testing.assert_array_equal(prediction.deviation[self.RUN], 0)
+        assert (prediction.deviation[24:] > 0).all()
+        noise = np.random.default_rng(1).normal(size=(200, 36, 1))
+        for values in (prediction.mean, prediction.draws(np.arange(24, 60), noise)):
+            assert ((values + origin >= -1e-12) & (values + origin <= 1 + 1e-12)).all()
+
+    def test_the_origin_changes_nothing_else(self) -> None:
+        plain = ProbabilityProcess(self.MASKS).prediction(self.RUN, self.SCORES[self.RUN])
+        moved = ProbabilityProcess(self.MASKS, np.array([0.4])).prediction(self.RUN, self.SCORES[self.RUN] - 0.4)
+        np.testing.assert_allclose(moved.mean + 0.4, plain.mean, atol=1e-12)
+        np.testing.assert_allclose(moved.deviation, plain.deviation, atol=1e-12)
+
+    def test_they_are_nearer_than_those_of_a_process_of_the_scores(self) -> None:
+        ours, plain = (
+            process(self.MASKS).prediction(self.RUN, self.SCORES[self.RUN]).mean
+            for process in (ProbabilityProcess, GaussianProcess)
+        )
+        assert np.abs(ours - self.SCORES).mean() < 0.75 * np.abs(plain - self.SCORES).mean()
+
+    def test_steepness_is_a_derivative(self) -> None:
+        """Of the mean score, when all logits move: by a shift of the scores that were run."""
+        prediction = ProbabilityProcess(self.MASKS).prediction(self.RUN, self.SCORES[self.RUN])
+        step = 1e-4
+        inside = (self.SCORES[self.RUN] + 1e-3) / 1.002
+        odds = inside / (1 - inside) * np.exp(step)
+        moved = odds / (1 + odds) * 1.002 - 1e-3
+        # An end is an end: what would be beyond it stays there, and is not asked about.
+        within = ((prediction.mean > 0.05) & (prediction.mean < 0.95) & (prediction.deviation > 0))[:, 0]
+        after = ProbabilityProcess(self.MASKS).prediction(self.RUN, moved).mean
+        slopes = (after - prediction.mean)[within] / step
+        np.testing.assert_allclose(slopes, prediction.steepness[within], rtol=0.15)
 
 
 class Masks:
@@ -278,6 +324,21 @@ class TestExplainers:
         assert explanation.evaluations == 8 + 8 * 48 + 1
         with pytest.raises(ValueError, match=r"One channel takes 3 masks.* budget .* 2\b"):
             method(model, "features", budget=2, **options)(shapes["images"], 0)
+
+    def test_a_regression_comes_near_with_half_of_the_masks(self, model: Any, shapes: dict[str, Any]) -> None:
+        """Also where black is likely itself: what is predicted is what the masks leave, not what they add."""
+        for target in (0, 1):
+            exact, half = (
+                ScoreCAM(model, "features", batch_size=8, channel_weights="regression", budget=budget)(
+                    shapes["images"], target
+                )
+                for budget in (None, 24)
+            )
+            assert half.masks_run.tolist() == [24] * 8
+            shown = [place for place in range(8) if exact.maps[place].max() > 0]
+            assert shown
+            found = [correlation(half.maps[place], exact.maps[place]) for place in shown]
+            assert np.mean(found) > 0.9, "0.86 by a process of the probabilities themselves"
 
     def test_several_layers(self, model: Any, shapes: dict[str, Any]) -> None:
         layers = ["features.7", "features.9"]

@@ -76,11 +76,13 @@ class Formula(NamedTuple):
         shares: of scores (..., C), what each channel is weighed with (..., C).
         maps: of channels (1, C, *spatial) and scores (1, K, C), the maps (1, K, *spatial) at the layer's resolution.
         slopes: how those maps move with each score, before they are cut and normalised.
+        process: of masks, and of what scores are counted from, the process that predicts scores.
     """
 
     shares: Callable[[Values], Values]
     maps: Callable[[Values, Values], Values]
     slopes: Slopes
+    process: Callable[[Values, Values | None], GaussianProcess]
 
 
 def require_limits(budget: int | None, tolerance: float | None) -> Limits:
@@ -121,6 +123,7 @@ def score_channels(
     batching: Batching,
     xp: Namespace,
     advance: Callable[[int], object] = lambda masks: None,
+    origin: Array | None = None,
 ) -> Scored:
     """Every channel's score, run within the limits and predicted beyond them.
 
@@ -129,13 +132,14 @@ def score_channels(
         score_maps, black_scores, batching, xp, advance: as for `channel_scores`.
         limits: how far to go.
         formula: what becomes of the scores.
+        origin: (B,) or (B, K) what was taken off the scores of each image, such as those of its black mask.
     """
     live = live_channels(maps, xp=xp)
     if limits.none:
         scores = channel_scores(maps, live, score_maps, black_scores, batching=batching, xp=xp, advance=advance)
         several = int(scores.shape[1]) if scores.ndim == 3 else 1
         return Scored(scores, live.sum(axis=1), np.zeros((len(live), several)))
-    return _limited(maps, live, score_maps, black_scores, limits, formula, batching, xp, advance)
+    return _limited(maps, live, score_maps, black_scores, limits, formula, batching, xp, advance, origin)
 
 
 def _limited(
@@ -148,12 +152,21 @@ def _limited(
     batching: Batching,
     xp: Namespace,
     advance: Callable[[int], object],
+    origin: Array | None,
 ) -> Scored:
     on_host = to_numpy(maps)
+    origins = None if origin is None else _columns(to_numpy(origin))
     black = None if live.all() else to_numpy(black_scores())
     several = black is not None and black.ndim == 2
     images = [
-        _Image(on_host[row], live[row], None if black is None else _columns(black)[row], limits, formula)
+        _Image(
+            on_host[row],
+            live[row],
+            None if black is None else _columns(black)[row],
+            limits,
+            formula,
+            None if origins is None else origins[row],
+        )
         for row in range(len(live))
     ]
     while sum(len(image.asked) for image in images):
@@ -188,6 +201,7 @@ class _Image:
         black: (K,) the scores of the others, if there are any.
         limits: how far to go.
         formula: what becomes of the scores.
+        origin: (K,) what was taken off the scores, if anything was.
 
     Attributes:
         run: the places, among the live channels, of those whose scores are known.
@@ -202,6 +216,7 @@ class _Image:
         black: np.ndarray[Any, Any] | None,
         limits: Limits,
         formula: Formula,
+        origin: np.ndarray[Any, Any] | None,
     ):
         self.run: Indices = np.zeros(0, dtype=np.intp)
         self.moves: Values = np.zeros(1 if black is None else len(black))
@@ -210,6 +225,7 @@ class _Image:
         self._black = black
         self._limits = limits
         self._formula = formula
+        self._origin = origin
         number = len(self._channels)
         self._most = number if limits.budget is None else min(limits.budget, number)
         self._ranges = np.ptp(_flat(self._maps[self._channels]), axis=1)
@@ -225,7 +241,7 @@ class _Image:
 
     @functools.cached_property
     def _process(self) -> GaussianProcess:
-        return GaussianProcess(self._masks)
+        return self._formula.process(self._masks, self._origin)
 
     def _first(self) -> Indices:
         """Masks of large area and range, or all that there are."""
@@ -269,8 +285,9 @@ class _Image:
         scores = self._with_black(prediction.mean.T)
         slopes = self._formula.slopes(self._coarse_maps, scores)
         slopes = relative(slopes, _flat(_coarse(self._map(prediction.mean.T))))[:, self._channels[candidates]]
-        # Targets differ in their variance alone: side by side, each counts by its own.
-        together = np.moveaxis(slopes * np.sqrt(prediction.scale)[:, None, None], 0, 1).reshape(len(candidates), -1)
+        # Targets differ in their variances alone: side by side, each counts by its own.
+        spreads = (np.sqrt(prediction.scale) * prediction.steepness[candidates]).T
+        together = np.moveaxis(slopes * spreads[:, :, None], 0, 1).reshape(len(candidates), -1)
         number = min(self._round, self._most - len(self.run))
         return candidates[most_telling(prediction.covariance(candidates), together, number)]
 

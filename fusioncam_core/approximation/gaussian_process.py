@@ -48,12 +48,14 @@ class Prediction:
         scale: (K,) the variances in units of which the covariance is; not the likeliest ones, but those that are
             not exceeded with a probability of nine tenths: few scores tell little of how they vary.
         covariance: of the masks of some numbers, (m,) -> (m, m).
+        steepness: (n, K) how much a score rises with what the covariance is of; 1 if that is the scores themselves.
     """
 
     mean: Values
     deviation: Values
     scale: Values
     covariance: Callable[[Indices], Values]
+    steepness: Values
 
     def draws(self, chosen: Indices, noise: Values) -> Values:
         """Scores (draws, n, K) that could be true, from standard normal noise (draws, len(chosen), K).
@@ -106,7 +108,7 @@ class GaussianProcess:
             posterior: Values = prior - across[chosen] @ explained[:, chosen]
             return posterior
 
-        return Prediction(mean, np.sqrt(variance[:, None] * scale), scale, covariance)
+        return Prediction(mean, np.sqrt(variance[:, None] * scale), scale, covariance, np.ones_like(mean))
 
     def _trend(self, run: Indices, scores: Values) -> Values:
         """(n, K) the line through the scores as a function of the area's root, by ridge regression."""

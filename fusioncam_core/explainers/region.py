@@ -71,6 +71,10 @@ class Budgeted(Masking):
         return replace(made, masks_run=masks_run, uncertainty=uncertainty)
 
 
+Asked = tuple[ScoreMaps, Callable[[], Array], "Array | None"]
+"""The scores of maps, those of the black image, and what was taken off both."""
+
+
 class ScoreCAM(Budgeted):
     """Score-CAM (arXiv 1910.01279): channels weighed by the logit of the image masked with them.
 
@@ -129,9 +133,15 @@ class ScoreCAM(Budgeted):
         """`N(relu(U(sum_k softmax(s)_k A_k)))`; `N(relu(U(sum_k p_k N(A_k))))`; `N(relu(U(regression)))`."""
         maps = _mask_maps(batch.activations, self.channel_weights, xp=batch.xp)
         ways = {"softmax": self._by_logit, "probability": self._by_share, "regression": self._by_increase}
-        score_maps, black = ways[self.channel_weights](batch)
+        score_maps, black, origin = ways[self.channel_weights](batch)
         found = score_channels(
-            maps, score_maps, black, limits=self.limits, formula=formula(self.channel_weights), **_chunking(batch)
+            maps,
+            score_maps,
+            black,
+            limits=self.limits,
+            formula=formula(self.channel_weights),
+            origin=origin,
+            **_chunking(batch),
         )
         return self._result(self._finished(batch, maps, found.scores), found, batch)
 
@@ -140,15 +150,15 @@ class ScoreCAM(Budgeted):
             return self.finish(batch, _score_cam(maps, scores, self.channel_weights, xp=batch.xp))
         return self.finish_with(batch, _score_cam, maps, scores, self.channel_weights)
 
-    def _by_logit(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
-        """The scores of maps, and of the black image."""
+    def _by_logit(self, batch: Batch) -> Asked:
+        """The scores of maps, of the black image, and what they are counted from."""
 
         def score_maps(maps: Array, chunk: Chunk) -> Array:
             return batch.masked.score_maps(maps, chunk.owners, chunk.count)
 
-        return score_maps, batch.masked.black_scores
+        return score_maps, batch.masked.black_scores, None
 
-    def _by_share(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
+    def _by_share(self, batch: Batch) -> Asked:
         def score_maps(maps: Array, chunk: Chunk) -> Array:
             return batch.masked.probability_maps(maps, chunk.owners, chunk.count, normalised=False)
 
@@ -156,13 +166,14 @@ class ScoreCAM(Budgeted):
             # A constant channel's map is zeros: whatever its probability, it adds nothing.
             return batch.xp.zeros_like(batch.target_scores)
 
-        return score_maps, no_scores
+        return score_maps, no_scores, None
 
-    def _by_increase(self, batch: Batch) -> tuple[ScoreMaps, Callable[[], Array]]:
+    def _by_increase(self, batch: Batch) -> Asked:
         def score_maps(maps: Array, chunk: Chunk) -> Array:
             return batch.masked.probability_maps(maps, chunk.owners, chunk.count)
 
-        return above_black(score_maps, batch.masked.black_probabilities(), xp=batch.xp)
+        black = batch.masked.black_probabilities()
+        return *above_black(score_maps, black, xp=batch.xp), black
 
 
 class GroupCAM(Masking):

@@ -9,6 +9,8 @@ import numpy as np
 
 from fusioncam_core.approximation.budget import Formula, require_limits, score_channels
 from fusioncam_core.approximation.design import softmax_slopes
+from fusioncam_core.approximation.gaussian_process import GaussianProcess
+from fusioncam_core.approximation.probabilities import ProbabilityProcess
 from fusioncam_core.arrays.checks import require_finite, require_float, require_shares, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
 from fusioncam_core.arrays.precision import in_float32, in_unit
@@ -53,8 +55,8 @@ def score_cam(
     With `channel_weights="regression"` it is `N(relu(U(b)))`, `b` the ridge regression of `p_k - p_0`, what the masks
     leave of the probability above black's, on the masks `N(A_k)`: what a place adds to the probability, where masks
     that overlap share what they found. So Ribeiro et al., LIME (arXiv 1602.04938) and Petsiuk et al., RISE (arXiv
-    1806.07421) see random masks; here the channels' own are enough. docs/study.md has what it is worth. It needs all of
-    its masks: what a place adds is a difference, and a budget leaves much more of it open than of a weighted sum.
+    1806.07421) see random masks; here the channels' own are enough. docs/study.md has what it is worth. A budget
+    leaves more of it open than of a weighted sum, since what a place adds is a difference.
 
     With a budget or a tolerance only the channels that tell most of the map are scored. A Gaussian process from masks
     to scores predicts what the others would score, and how far the map might still move
@@ -108,10 +110,12 @@ def score_cam(
     batching = Batching(batch_size)
     black = black_scorer(activations, scorer, extent, batching, xp=xp)
     scores: ScoreMaps = score_maps
+    origin = None
     if channel_weights == "regression":
-        scores, black = above_black(score_maps, black(), xp=xp)
+        origin = black()
+        scores, black = above_black(score_maps, origin, xp=xp)
     found = score_channels(
-        maps, scores, black, limits=limits, formula=formula(channel_weights), batching=batching, xp=xp
+        maps, scores, black, limits=limits, formula=formula(channel_weights), batching=batching, xp=xp, origin=origin
     )
 
     def summed(scores: Array) -> Array:
@@ -203,7 +207,10 @@ def formula(channel_weights: ChannelWeights) -> Formula:
         each = _ridge(channels, np.eye(len(channels))) if channel_weights == "regression" else channels
         return np.broadcast_to(each, (len(scores), *each.shape))
 
-    return Formula(shares, maps, slopes)
+    def process(masks: np.ndarray[Any, Any], origin: np.ndarray[Any, Any] | None) -> GaussianProcess:
+        return GaussianProcess(masks) if channel_weights == "softmax" else ProbabilityProcess(masks, origin)
+
+    return Formula(shares, maps, slopes, process)
 
 
 def check_activations(
