@@ -2,9 +2,10 @@
 
     python -m benchmarks.engine_trust --engine openvino
 
-Score-CAM of scikit-image's photographs by several networks, in float32 and in bfloat16: of the six masked images by
-which an engine is trusted the largest difference of logits as a share of their range, of 32 the rank correlation of the
-class's scores, and the largest difference of the map. Prints a table, a row for each network and precision.
+Score-CAM of scikit-image's photographs, or of a folder's, by several networks, in float32 and in bfloat16: of the six
+masked images by which an engine is trusted the largest difference of logits as a share of their range, of 32 the rank
+correlation of the class's scores, and the largest difference of the map. Prints a table, a row for each network and
+precision.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -63,7 +65,7 @@ class Found:
         return f"| {name} | {precision} | {len(self.maps)} | {logits} | {ranks} | {maps} |"
 
 
-def networks() -> Iterator[tuple[str, Any, Values]]:
+def networks(paths: Sequence[Path]) -> Iterator[tuple[str, Any, Values]]:
     """Their names, the networks, and the photographs as they take them."""
     for name, zoo in (
         ("EfficientNet-Lite0", efficientnet_lite0_torch),
@@ -71,8 +73,8 @@ def networks() -> Iterator[tuple[str, Any, Values]]:
         ("tiny ViT (Fashion-MNIST)", tiny_vit_torch),
     ):
         loaded = zoo.load()
-        yield name, loaded.model, np.stack([np.asarray(loaded.preprocessing(each)) for each in _photographs()])
-    pixels = np.stack([np.asarray(each.resize((SIDE, SIDE)), np.float32) for each in _photographs()])
+        yield name, loaded.model, np.stack([np.asarray(loaded.preprocessing(each)) for each in _opened(paths)])
+    pixels = np.stack([np.asarray(each.resize((SIDE, SIDE)), np.float32) for each in _opened(paths)])
     images = (pixels.transpose(0, 3, 1, 2) / 255 - 0.45) / 0.225
     for name, make in {
         "ResNet-18, random": lambda: models.resnet18(weights=None),
@@ -84,8 +86,8 @@ def networks() -> Iterator[tuple[str, Any, Values]]:
         yield name, settle(make(), images), images
 
 
-def _photographs() -> Iterator[Image.Image]:
-    return (Image.open(photograph(name)).convert("RGB") for name in PHOTOGRAPHS)
+def _opened(paths: Sequence[Path]) -> Iterator[Image.Image]:
+    return (Image.open(path).convert("RGB") for path in paths)
 
 
 class Once:
@@ -132,17 +134,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine_trust")
     parser.add_argument("--engine", default="openvino", metavar="NAME")
     parser.add_argument("--photographs", type=int, default=len(PHOTOGRAPHS), help="so many of them (%(default)s)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="of JPEG files to take in place of scikit-image's")
     parser.add_argument("--budget", type=int, default=32, help="masks of each map (%(default)s)")
     parser.add_argument("--only", default="", metavar="REGEX", help="networks in whose names it is found")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # of weights that nobody trained
     head = "| network | precision | photographs | logits, median and worst | rank correlation | map |"
     print(head, "|" + " --- |" * 6, sep="\n", flush=True)
-    for name, model, images in networks():
+    paths = (
+        [photograph(name) for name in PHOTOGRAPHS] if options.folder is None else sorted(options.folder.glob("*.jpg"))
+    )
+    for name, model, images in networks(paths[: options.photographs]):
         if not re.search(options.only, name):
             continue
         for precision in PRECISIONS:
-            found = compared(model, images[: options.photographs], options.engine, precision, options.budget)
+            found = compared(model, images, options.engine, precision, options.budget)
             print(found.row(name, precision), flush=True)
     return 0
 

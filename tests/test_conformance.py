@@ -32,7 +32,7 @@ FEW: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, tuple[type[Explainer], dict[str, Any]]] = {
     "score-cam of probabilities": (ScoreCAM, {"channel_weights": "probability"}),
     "score-cam by regression": (ScoreCAM, {"channel_weights": "regression"}),
-    "score-cam within a budget": (ScoreCAM, {"budget": 12}),
+    "score-cam within a budget": (ScoreCAM, {"budget": 8}),
     "group-cam by k-means": (EXPLAINERS["group-cam"], {"groups": 8, "grouping": "k-means"}),
     "fusion-cam, calibrated": (FusionCAM, {"variant": "calibrated"}),
     "fusion-cam of layer-cam and rise": (

@@ -58,7 +58,7 @@ MORE: dict[str, Callable[..., Any]] = {
         model, layer, gradient=GradCAM(model, layer), region=functools.partial(RISE, masks=24)(model), **options
     ),
     "score-cam, blurred": functools.partial(ScoreCAM, baseline="blur"),
-    "score-cam within a budget": functools.partial(ScoreCAM, budget=12),
+    "score-cam within a budget": functools.partial(ScoreCAM, budget=8),
 }
 
 

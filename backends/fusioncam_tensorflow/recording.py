@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.structure import ByForm
 
 STEPS = 4
@@ -60,7 +61,8 @@ class ForAnyNumber:
         function: is recorded. The first axis of its arrays has no length then.
 
     Raises:
-        ValueError: on being called, if it returns an array that has as many axes as n decides, as a `squeeze()` gives.
+        InvalidValueError: on being called, if it returns an array that has as many axes as n decides, as a `squeeze()`
+            gives.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -78,7 +80,7 @@ class ForAnyNumber:
         specs = [tf.TensorSpec((None, *each.shape[1:]), each.dtype) for each in arrays]
         made: Callable[..., Any] = self._function.get_concrete_function(*specs)
         if any(each.shape.rank is None for each in made.outputs):
-            raise ValueError("how many axes an output has is not known before the number of images is")
+            raise InvalidValueError("How many axes an output has is not known before the number of images is.")
         return made
 
 

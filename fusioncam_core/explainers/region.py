@@ -86,7 +86,8 @@ class ScoreCAM(Budgeted):
             mask; masks are then normalised before the resize, and summed in the activations' place, as in xplaincam,
             the later package of Fusion-CAM's authors) or "regression" (what each place adds to the probability, by a
             ridge regression on the masks: `fusioncam_core.score_cam`), which a budget suits less.
-        budget: the most masks run of each image; None for all. What the others would score is predicted.
+        budget: the most masks run of each image; None for all. What the others would score is predicted. Several
+            targets share the masks that are run, so their maps differ a little from those of one call each.
         tolerance: an image is done when its map is not expected to move more than this at any position of the layer,
             in (0, 1); None for never. The expectation is a Gaussian process's (`fusioncam_core.approximation.budget`).
 

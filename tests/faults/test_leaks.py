@@ -21,7 +21,7 @@ from libraries import EVERYTHING, framework
 
 CALLS, EXPLAINERS = (500, 200) if EVERYTHING else (20, 2)
 
-FIRST_CALLS, FIRST_EXPLAINERS = (50, 20) if EVERYTHING else (3, 1)
+FIRST_CALLS, FIRST_EXPLAINERS = (50, 20) if EVERYTHING else (6, 1)
 """So many before, until what a framework compiles and keeps is there."""
 
 MEGABYTE = 1 << 20
