@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core.approximation.design import most_telling, relative, softmax_slopes
+from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.methods.score import ChannelWeights, _score_cam, formula
 
 
@@ -59,7 +60,7 @@ def test_slopes_are_derivatives(weights: ChannelWeights) -> None:
     assert slopes.shape == (2, 8, 12)
 
     def combined(scores: np.ndarray) -> np.ndarray:
-        return np.asarray(_score_cam(maps, scores, weights, xp=np).values).reshape(2, 12)
+        return np.asarray(_score_cam(maps, scores, weights, xp=array_namespace(maps)).values).reshape(2, 12)
 
     for channel in range(8):
         moved = scores.copy()

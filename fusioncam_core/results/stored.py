@@ -14,6 +14,7 @@ import json
 import math
 import os
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -253,7 +254,11 @@ def _read_text(entries: zipfile.ZipFile) -> str:
     header = _header(entries, TEXT)
     if header.shape != () or header.dtype.kind != "U" or header.dtype.itemsize > _LONGEST_TEXT:
         raise _Refused(f"{TEXT!r} is no text")
-    return str(_read(entries, TEXT)[0])
+    text = _read(entries, TEXT)
+    # NumPy makes a string of any numbers, which Python then cannot read.
+    if text.view(f"{text.dtype.byteorder}u4").max(initial=0) > sys.maxunicode:
+        raise _Refused(f"{TEXT!r} holds what are no characters")
+    return str(text[0])
 
 
 # --- what they must be

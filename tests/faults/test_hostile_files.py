@@ -148,6 +148,19 @@ def test_damaged_explanations_are_equal_or_refused(tmp_path_factory: pytest.Temp
         assert found.maps.ndim >= 2
 
 
+def test_numbers_that_are_no_characters_are_refused(tmp_path: Path) -> None:
+    path = explanation(names=("a",)).save(tmp_path, pictures=False)[0]
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    text = bytearray(entries["explanation.npy"])
+    text[-1] = 0x7F  # the highest byte of the last character, which is written with its lowest first
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in {**entries, "explanation.npy": bytes(text)}.items():
+            file.writestr(name, content)
+    with pytest.raises(InvalidValueError, match="holds what are no characters"):
+        Explanation.load(path)
+
+
 def content_of(folder: Path) -> dict[Path, bytes]:
     """Every file below a folder."""
     found = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
