@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fusioncam_core.approximation.budget import Limits, require_limits, score_ch
 from fusioncam_core.approximation.gaussian_process import NOISE, GaussianProcess
 from fusioncam_core.approximation.probabilities import ProbabilityProcess
 from fusioncam_core.arrays.namespaces import array_namespace, to_numpy
-from fusioncam_core.methods.score import formula
+from fusioncam_core.methods.score import ChannelWeights, formula
 from fusioncam_core.models.batch_size import Batching
 from fusioncam_core.models.scoring import Chunk
 from libraries import Library, assert_close, framework
@@ -145,13 +145,13 @@ class Masks:
         self.run += pairs
         return np.stack([self.scores[image, :, channel] for image, channel in pairs])
 
-    def found(self, **limits: Any) -> Any:
+    def found(self, channel_weights: ChannelWeights = "softmax", **limits: Any) -> Any:
         return score_channels(
             self.maps,
             self.score_maps,
             lambda: np.zeros((len(self.maps), self.scores.shape[1]), "f4"),
             limits=Limits(**limits),
-            formula=formula("softmax"),
+            formula=formula(channel_weights, in_unit=False),
             batching=Batching(8),
             xp=array_namespace(self.maps),
         )
@@ -171,6 +171,15 @@ class TestScoreChannels:
             np.testing.assert_array_equal(found.scores[:, target][run], masks.scores[:, target][run])
         np.testing.assert_array_equal(found.scores[:, :, ::10], 0, err_msg="constant channels have the black score")
         assert (found.uncertainty > 0).all()
+
+    @pytest.mark.parametrize("channel_weights", get_args(ChannelWeights))
+    def test_no_mask_is_run_twice_whatever_its_weight(self, channel_weights: ChannelWeights) -> None:
+        """Of scores below black's, in large units, the weights are far below 0."""
+        masks = Masks()
+        masks.scores = 100 * (masks.scores - masks.scores.max() / 2)
+        found = masks.found(channel_weights, budget=60)
+        assert len(masks.run) == len(set(masks.run)) == 2 * 60
+        assert found.masks_run.tolist() == [60, 60]
 
     @pytest.mark.parametrize("limits", [{"budget": 108}, {"budget": 5000}, {"tolerance": 1e-9}, {}])
     def test_all_that_there_are(self, limits: Any) -> None:
@@ -339,6 +348,27 @@ class TestExplainers:
             assert shown
             found = [correlation(half.maps[place], exact.maps[place]) for place in shown]
             assert np.mean(found) > 0.9, "0.86 by a process of the probabilities themselves"
+
+    @pytest.mark.parametrize("budget", [None, 20])
+    @pytest.mark.parametrize(
+        ("method", "options"),
+        [
+            (ScoreCAM, {"channel_weights": "probability"}),
+            (ScoreCAM, {"channel_weights": "regression"}),
+            (FusionCAM, {"variant": "calibrated"}),
+        ],
+    )
+    def test_the_values_of_a_function_are_no_probabilities(
+        self, model: Any, shapes: dict[str, Any], method: Any, options: Any, budget: int | None
+    ) -> None:
+        """In whatever unit they are, the map is the same: nothing is cut off at 1."""
+        cam = method(model.double(), "features", batch_size=8, budget=budget, **options)
+        images = shapes["images"][:4].astype("f8")
+        one, hundredfold = (
+            cam(images, lambda outputs, unit=unit: unit * (outputs[:, 1] - outputs[:, 0])).maps for unit in (1, 100)
+        )
+        assert one.max() == 1
+        np.testing.assert_allclose(hundredfold, one, atol=1e-6)
 
     def test_several_layers(self, model: Any, shapes: dict[str, Any]) -> None:
         layers = ["features.7", "features.9"]

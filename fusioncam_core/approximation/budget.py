@@ -298,7 +298,7 @@ class _Image:
     def _importance(self, prediction: Prediction) -> Values:
         """(n,) how much each mask may weigh in the map of any target; -1 for those that were run."""
         optimistic = prediction.mean + OPTIMISM * prediction.deviation
-        weights = self._formula.shares(optimistic.T) * self._ranges
+        weights = np.abs(self._formula.shares(optimistic.T)) * self._ranges
         totals = weights.sum(axis=1, keepdims=True)
         importance: Values = (weights / np.where(totals > 0, totals, 1)).max(axis=0)
         importance[self.run] = -1

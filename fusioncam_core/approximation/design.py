@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fusioncam_core.approximation.gaussian_process import Indices, Values
+from fusioncam_core.arrays.namespaces import array_namespace
+from fusioncam_core.arrays.words import _softmax
 
 Slopes = Callable[[Values, Values], Values]
 """(maps (C, pixels), scores (K, C)) -> (K, C, pixels): how the maps' sum moves with each channel's score."""
@@ -24,8 +26,7 @@ SMALLEST = float(np.finfo(np.float64).tiny)
 
 def softmax_slopes(maps: Values, scores: Values) -> Values:
     """Of `sum_k softmax(s)_k A_k`: `softmax(s)_k (A_k - sum_j softmax(s)_j A_j)`."""
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights = _softmax(scores, axis=1, xp=array_namespace(scores))
     slopes: Values = weights[:, :, None] * (maps - (weights @ maps)[:, None])
     return slopes
 

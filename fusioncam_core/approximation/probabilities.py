@@ -11,12 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fusioncam_core.approximation.gaussian_process import GaussianProcess, Indices, Prediction, Values
+from fusioncam_core.approximation.gaussian_process import (
+    LOWEST_TENTH,
+    GaussianProcess,
+    Indices,
+    Prediction,
+    Values,
+)
 
 ALIKE = 1e-3
 """Probabilities nearer than this to 0 or to 1 are as good as that."""
 
-QUANTILES = np.array([-1.2815515655446004, -0.5244005127080407, 0.0, 0.5244005127080407, 1.2815515655446004])
+QUANTILES = np.array([LOWEST_TENTH, -0.5244005127080407, 0.0, 0.5244005127080407, -LOWEST_TENTH])
 """Of the standard normal distribution, in the middle of each fifth of it."""
 
 

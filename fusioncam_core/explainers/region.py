@@ -140,7 +140,7 @@ class ScoreCAM(Budgeted):
             score_maps,
             black,
             limits=self.limits,
-            formula=formula(self.channel_weights),
+            formula=formula(self.channel_weights, in_unit=batch.masked.gives_probabilities),
             origin=origin,
             **_chunking(batch),
         )

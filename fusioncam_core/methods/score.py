@@ -190,8 +190,13 @@ def channel_shares(scores: Array, channel_weights: ChannelWeights, *, xp: Namesp
     return _softmax(scores, axis=-1, xp=xp) if channel_weights == "softmax" else scores
 
 
-def formula(channel_weights: ChannelWeights) -> Formula:
-    """What Score-CAM makes of scores, as budgets need to know it."""
+def formula(channel_weights: ChannelWeights, *, in_unit: bool = True) -> Formula:
+    """What Score-CAM makes of scores, as budgets need to know it.
+
+    Args:
+        channel_weights: as for `score_cam`.
+        in_unit: whether scores that are called probabilities lie in [0, 1]. The values of a user's function do not.
+    """
 
     def shares(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.asarray(channel_shares(scores, channel_weights, xp=array_namespace(scores)))
@@ -208,7 +213,8 @@ def formula(channel_weights: ChannelWeights) -> Formula:
         return np.broadcast_to(each, (len(scores), *each.shape))
 
     def process(masks: np.ndarray[Any, Any], origin: np.ndarray[Any, Any] | None) -> GaussianProcess:
-        return GaussianProcess(masks) if channel_weights == "softmax" else ProbabilityProcess(masks, origin)
+        probabilities = channel_weights != "softmax" and in_unit
+        return ProbabilityProcess(masks, origin) if probabilities else GaussianProcess(masks)
 
     return Formula(shares, maps, slopes, process)
 

@@ -215,6 +215,11 @@ class MaskedScorer:
         return found[0] if len(found) == 1 else xp.concat(found, axis=0)
 
     @property
+    def gives_probabilities(self) -> bool:
+        """Whether those of the targets lie in [0, 1]: of classes they do, the values of users' functions are any."""
+        return self._task is not None
+
+    @property
     def _task(self) -> Task | None:
         return self._scores.task if isinstance(self._scores, ClassScores) else None
 
