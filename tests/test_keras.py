@@ -824,24 +824,37 @@ class TestRecurrentOnTensorFlow:
         np.testing.assert_allclose(to_numpy(scored), expected, atol=1e-6)
 
 
-class Counts(layers.Layer):
-    """Passes values on times a factor that may be told anew, and counts how often Python runs it."""
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """How many images there were each time that Python ran a layer of Keras', `Rescaling`; None for any number."""
+    found: list[int | None] = []
+    call = layers.Rescaling.call
 
-    def __init__(self, **keywords: Any):
-        super().__init__(**keywords)
-        self.factor = 1.0
-        self._ran: tuple[Any, ...] = ([],)
+    def counted(self: Any, values: Any) -> Any:
+        found.append(values.shape[0])
+        return call(self, values)
+
+    monkeypatch.setattr(layers.Rescaling, "call", counted)
+    return found
+
+
+class OfAUser(layers.Layer):
+    """Multiplies by what it has been told in one of the ways in which layers are."""
+
+    def __init__(self, way: str):
+        super().__init__()
+        self.factor, self._factor, self.factors, self.named = 1.0, 1.0, [1.0], {"factor": 1.0}
+        self._way = way
 
     def call(self, values: Any) -> Any:
-        self._ran[0].append(values.shape[0])
-        return values * self.factor
+        ways = {"public": self.factor, "private": self._factor, "list": self.factors[0], "dict": self.named["factor"]}
+        return values * ways[self._way]
+
+    def tell(self, factor: float) -> None:
+        self.factor = self._factor = self.factors[0] = self.named["factor"] = factor
 
     def compute_output_shape(self, shape: Any) -> Any:
         return shape
-
-    @property
-    def ran(self) -> list[int | None]:
-        return self._ran[0]
 
 
 def squeeze(values: Any) -> Any:
@@ -907,24 +920,22 @@ class TestRecordedOnTensorFlow:
             expected = to_numpy(alone(self.images(count), several).maps)
             np.testing.assert_allclose(to_numpy(cam(self.images(count), several).maps), expected, atol=1e-6)
 
-    def test_one_graph_for_any_number_of_images(self) -> None:
-        counts = Counts()
-        cam = GradCAM(self.model(counts), "conv")
+    def test_one_graph_for_any_number_of_images(self, ran: list[int | None]) -> None:
+        cam = GradCAM(self.model(layers.Rescaling(2.0)), "conv")
         for _ in range(STEPS):
             cam(self.images(2))
-        counts.ran.clear()
+        ran.clear()
         for count in (2, 3, 4, 1, 2):
             cam(self.images(count))
-        assert counts.ran == [None]
+        assert ran == [None]
 
-    def test_masked_images_of_any_number_and_size_share_the_networks_graph(self) -> None:
-        counts = Counts()
-        cam = FusionCAM(self.model(counts), "conv")
+    def test_masked_images_of_any_number_and_size_share_the_networks_graph(self, ran: list[int | None]) -> None:
+        cam = FusionCAM(self.model(layers.Rescaling(2.0)), "conv")
         cam(self.images(2))
-        assert counts.ran.count(None) == 1
-        counts.ran.clear()
+        assert ran.count(None) == 1
+        ran.clear()
         cam(self.images(3))
-        assert counts.ran == [3]  # the capture, step by step
+        assert ran == [3]  # the capture, step by step
 
     def test_a_model_that_squeezes_is_recorded_for_each_number(self) -> None:
         """A graph for any number would not know how many axes the outputs have."""
@@ -935,24 +946,29 @@ class TestRecordedOnTensorFlow:
             expected = to_numpy(other(self.images(count), 1).maps)
             np.testing.assert_allclose(to_numpy(cam(self.images(count), 1).maps), expected, atol=1e-6)
 
-    def test_without_an_input_of_its_own_one_for_each_number(self) -> None:
-        counts = Counts()
-        cam = GradCAM(self.model(counts, functional=False), "conv")
-        for _ in range(STEPS):
-            cam(self.images(2))
-        counts.ran.clear()
-        for count in (2, 3, 2, 3):
-            cam(self.images(count))
-        assert counts.ran == [2, 3]
+    def test_with_several_inputs_one_for_each_number(self, ran: list[int | None]) -> None:
+        image, age = keras.Input((8, 8, 3)), keras.Input((1,))
+        features = layers.Rescaling(2.0)(layers.Conv2D(4, 3, name="conv")(image))
+        joined = layers.Concatenate()([layers.GlobalAveragePooling2D()(features), age])
+        cam = GradCAM(keras.Model([image, age], layers.Dense(3)(joined)), "conv", masked_input=0)
 
-    def test_methods_without_gradients_are_recorded_as_well(self) -> None:
-        counts = Counts()
-        cam = EigenCAM(self.model(counts), "conv")
+        def explain(count: int) -> None:
+            cam((self.images(count), np.ones((count, 1), np.float32)))
+
+        for _ in range(STEPS):
+            explain(2)
+        ran.clear()
+        for count in (2, 3, 2, 3):
+            explain(count)
+        assert ran == [2, 3]
+
+    def test_methods_without_gradients_are_recorded_as_well(self, ran: list[int | None]) -> None:
+        cam = EigenCAM(self.model(layers.Rescaling(2.0)), "conv")
         for _ in range(STEPS + 1):
             cam(self.images(2))
-        counts.ran.clear()
+        ran.clear()
         cam(self.images(3))
-        assert not counts.ran
+        assert not ran
 
     def test_a_layer_that_looks_at_values_runs_step_by_step(self) -> None:
         cam = GradCAM(self.model(LooksAtValues()), "conv")
@@ -960,11 +976,31 @@ class TestRecordedOnTensorFlow:
         for _ in range(STEPS + 4):
             np.testing.assert_array_equal(to_numpy(cam(self.images(3)).maps), to_numpy(plain(self.images(3)).maps))
 
-    def test_what_a_layer_is_told_later_is_heard(self) -> None:
-        counts = Counts()
-        cam = GradCAM(self.model(counts), "conv", relu=False, normalised=False)
+    @pytest.mark.parametrize("way", ["public", "private", "list", "dict"])
+    def test_what_a_users_layer_is_told_later_is_heard(self, way: str) -> None:
+        """Whatever it goes by: of users' code nothing is recorded."""
+        layer = OfAUser(way)
+        cam = GradCAM(self.model(layer), "conv", relu=False, normalised=False)
         before = [to_numpy(cam(self.images(2), 0).maps) for _ in range(STEPS + 2)][-1]
-        counts.factor = 2.0
+        layer.tell(2.0)
+        np.testing.assert_allclose(to_numpy(cam(self.images(2), 0).maps), 2 * before, rtol=1e-5)
+
+    def test_what_a_users_function_goes_by_is_heard(self) -> None:
+        factor = [1.0]
+        layer = layers.Activation(lambda values: values * factor[0])
+        cam = GradCAM(self.model(layer), "conv", relu=False, normalised=False)
+        before = [to_numpy(cam(self.images(2), 0).maps) for _ in range(STEPS + 2)][-1]
+        factor[0] = 2.0
+        np.testing.assert_allclose(to_numpy(cam(self.images(2), 0).maps), 2 * before, rtol=1e-5)
+
+    def test_what_a_layer_of_keras_is_told_later_is_heard(self, ran: list[int | None]) -> None:
+        layer = layers.Rescaling(1.0)
+        cam = GradCAM(self.model(layer), "conv", relu=False, normalised=False)
+        before = [to_numpy(cam(self.images(2), 0).maps) for _ in range(STEPS + 2)][-1]
+        ran.clear()
+        cam(self.images(2), 0)
+        assert not ran, "it is recorded"
+        layer.scale = 2.0
         np.testing.assert_allclose(to_numpy(cam(self.images(2), 0).maps), 2 * before, rtol=1e-5)
 
     def test_wrong_images_are_refused_in_the_same_words(self) -> None:

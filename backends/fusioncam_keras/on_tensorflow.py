@@ -16,7 +16,7 @@ from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.outputs import ClassScores
 from fusioncam_core.models.structure import KEPT, split
 from fusioncam_keras.engine import Captured, Engine, Run, unchanged
-from fusioncam_keras.state import attributes_told
+from fusioncam_keras.state import attributes_told, is_of_keras
 from fusioncam_tensorflow import engine, namespace
 from fusioncam_tensorflow.exporting import exported
 from fusioncam_tensorflow.recording import STEPS, Recorded
@@ -25,9 +25,8 @@ OPTIONS = ("jit_compile",)
 
 
 class TensorFlowEngine(Engine):
-    """A gradient tape that starts at the layer, recorded once it has run often; masked images through a `tf.function`.
-
-    All of it on the model's device.
+    """A gradient tape that starts at the layer, recorded once it has run often if all layers are Keras' own; masked
+    images through a `tf.function`. All of it on the model's device.
     """
 
     namespace = namespace
@@ -44,6 +43,7 @@ class TensorFlowEngine(Engine):
         # One step after the other in Python, and back again, takes a hundred times as long as a loop in a graph.
         self._recurrent = any(isinstance(each, keras.layers.RNN) for each in model._flatten_layers())
         self._layers = [model, *model._flatten_layers(include_self=False)]
+        self._told: tuple[list[Any], bool] | None = None
         inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
         # Keras has built such a model for any number of images itself.
         self._any_number = len(inputs) == 1 and inputs[0].shape[:1] == (None,) and None not in inputs[0].shape[1:]
@@ -90,23 +90,34 @@ class TensorFlowEngine(Engine):
             latest = self._programs[kind] = (of, make())
         return latest[1]
 
+    def _recordable(self) -> list[Any] | None:
+        """What the layers are told, to which a graph keeps; None if users' code is among them.
+
+        A graph would keep to what that did when it was recorded.
+        """
+        told = attributes_told(self._layers)
+        if self._told is None or self._told[0] != told:
+            self._told = (told, all(map(is_of_keras, self._layers)))
+        return told if self._told[1] else None
+
     def forward(self, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
         """In a graph that is being recorded the network is a part, recorded once for all of which it is one."""
-        if not self._any_number or not tf.is_symbolic_tensor(inputs):
+        told = self._recordable() if self._any_number and tf.is_symbolic_tensor(inputs) else None
+        if told is None:
             return super().forward(run, inputs)
         make = functools.partial(Recorded, run, any_number=True, steps=0)
-        return self._program("forward", attributes_told(self._layers), make)(inputs)
+        return self._program("forward", told, make)(inputs)
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: tf.Tensor | None
     ) -> Captured:
-        if self.half and score is not None:  # the scaled gradients are looked at
+        looked_at = self.half and score is not None  # the scaled gradients
+        told = None if looked_at else self._recordable()
+        if looked_at or (told is None and not self._recurrent):
             return Captured(*self._captured(run, score, inputs, targets))
         kind = (layers, type(score), getattr(score, "top", 1))
-        # A graph keeps to what the layers were told when it was recorded.
-        of = (score, attributes_told(self._layers))
         make = functools.partial(self._new_capture, run, score)
-        return Captured(*self._program(kind, of, make)(inputs, targets))
+        return Captured(*self._program(kind, (score, told), make)(inputs, targets))
 
     def _new_capture(self, run: Run, score: Score | None) -> Recorded:
         return Recorded(

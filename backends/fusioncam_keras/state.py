@@ -100,6 +100,20 @@ def attributes_told(parts: Sequence[Any]) -> list[Any]:
     ]
 
 
+def is_of_keras(part: Any) -> bool:
+    """Whether all that a layer runs is Keras' own, so that what it does follows from its weights and `attributes_told`.
+
+    What users' code goes by, such as private attributes, lists, globals and counters, nobody can know.
+    """
+    told = [part, *(value for name, value in vars(part).items() if name[0] != "_" and callable(value))]
+    return all(_module(each) == "keras" for each in told)
+
+
+def _module(value: Any) -> str:
+    """The package that a function, or an object's class, is of."""
+    return str(getattr(value, "__module__", None) or type(value).__module__).partition(".")[0]
+
+
 def _is_told(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_told, value))
