@@ -105,6 +105,8 @@ test-all: test  ## Run the slow and redundant variants as well, and test the whe
 	$(CHECK) -rs tests/test_report_browser.py
 	$(INSTALL) --editable '.[ray]'
 	$(CHECK) tests/test_ray.py tests/test_batches.py tests/test_ray_evaluate.py tests/faults/test_kill_ray.py
+	$(INSTALL) 'moto[s3,server]' pyspark pandas
+	$(CHECK) -rs tests/test_bucket.py tests/test_spark.py
 	$(INSTALL) --editable '.[openvino,onnxruntime,torch2onnx,tf2onnx,jax2onnx]'
 	$(CHECK) tests/test_engines.py tests/test_engine_choice.py tests/test_engines_jax.py tests/test_engines_keras.py
 	$(CACHED) .ci/test-wheel --fresh
