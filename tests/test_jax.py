@@ -408,13 +408,26 @@ def test_taking_images_apart_compiles_nothing(compiled: list[str]) -> None:
 
 
 def test_images_are_taken_apart_where_they_are() -> None:
-    from fusioncam_jax import namespace
+    from fusioncam_jax import rows
 
     device = jax.devices()[0]
-    for array in (jax.device_put(np.ones((2, 3)), device), jax.numpy.ones((2, 3))):
-        rows = namespace.rows_apart(array)
-        assert [row.committed for row in rows] == [array.committed] * 2
-        assert [row.devices() for row in rows] == [array.devices()] * 2
+    for count in (2, rows.MANY):
+        for array in (jax.device_put(np.ones((count, 3)), device), jax.numpy.ones((count, 3))):
+            apart = [row for (row,) in rows.rows_apart([array])]
+            assert [row.committed for row in apart] == [array.committed] * count
+            assert [row.devices() for row in apart] == [array.devices()] * count
+
+
+def test_one_program_takes_many_images_apart(compiled: list[str]) -> None:
+    """For each array of each image the host took as long as the network for a small image."""
+    values, images = parameters(), np.random.default_rng(0).random((64, 11, 19, 3), dtype=np.float32)
+    explanation = GradCAM((project, values))(images)
+    compiled.clear()
+    singles = list(explanation)
+    assert len(compiled) == 1
+    for name in ("maps", "images", "targets", "scores", "probabilities", "class_probabilities", "raw_range"):
+        joined = np.concatenate([np.asarray(getattr(each, name)) for each in singles])
+        np.testing.assert_array_equal(joined, np.asarray(getattr(explanation, name)))
 
 
 def test_one_pass_serves_every_score_and_fewer_layers(compiled: list[str]) -> None:

@@ -229,13 +229,23 @@ class TestOptionalWords:
 
     @pytest.mark.parametrize("library", EAGER, indirect=True)
     def test_rows_apart(self, library: Library) -> None:
-        values = np.arange(12.0, dtype=np.float32).reshape(3, 2, 2)
-        array = library.asarray(values)
-        rows = rows_apart(array, array_namespace(array))
+        values = [np.arange(12.0, dtype=np.float32).reshape(3, 2, 2), np.arange(3)]
+        arrays = [library.asarray(each) for each in values]
+        rows = list(rows_apart(arrays))
         assert len(rows) == 3
-        for row, expected in zip(rows, values, strict=True):
-            assert row.dtype == array.dtype
-            assert_values(row, expected[None])
+        for number, row in enumerate(rows):
+            for part, array, own in zip(row, arrays, values, strict=True):
+                assert part.dtype == array.dtype
+                assert_values(part, own[number : number + 1])
+
+    @pytest.mark.parametrize("library", EAGER, indirect=True)
+    def test_rows_of_two_libraries(self, library: Library) -> None:
+        rows = list(rows_apart([library.asarray(ROW), ROW]))
+        assert len(rows) == len(ROW)
+        for (own, other), expected in zip(rows, ROW, strict=True):
+            assert array_namespace(own) is array_namespace(library.asarray(ROW))
+            assert_values(own, expected[None])
+            assert_values(other, expected[None])
 
 
 def used_words(module: ast.Module) -> Iterator[str]:

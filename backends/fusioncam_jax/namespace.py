@@ -11,6 +11,7 @@ import numpy as np
 from jax.numpy import *  # noqa: F403
 
 from fusioncam_jax.quick import SMALL, quickly
+from fusioncam_jax.rows import rows_apart as rows_apart
 
 
 def matmul(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -37,18 +38,6 @@ def constant_like(values: Any, like: jax.Array) -> jax.Array:
 def indices_like(values: Any, like: jax.Array) -> jax.Array:
     """NumPy integers as indices: int32, or int64 where `jax_enable_x64` is set."""
     return jax.device_put(np.asarray(values, dtype=np.int64))
-
-
-def rows_apart(array: jax.Array) -> list[jax.Array]:
-    """Each row by itself. A slice is the call of a program, compiled for every shape. Where the device is the host, to
-    give it the rows takes less than half of that time.
-    """
-    if is_traced(array) or [each.platform for each in array.devices()] != ["cpu"]:
-        return [array[row : row + 1, ...] for row in range(array.shape[0])]
-    values = np.asarray(array)
-    rows = [values[row : row + 1, ...] for row in range(len(values))]
-    put: list[jax.Array] = jax.device_put(rows, array.sharding) if array.committed else jax.device_put(rows)
-    return put
 
 
 def to_host(arrays: Sequence[jax.Array]) -> list[np.ndarray[Any, Any]]:

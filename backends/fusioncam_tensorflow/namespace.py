@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -163,9 +163,9 @@ def indices_like(values: Any, like: tf.Tensor) -> tf.Tensor:
     return _beside(like, np.asarray(values, dtype=np.int64))
 
 
-def rows_apart(array: tf.Tensor) -> list[tf.Tensor]:
+def rows_apart(arrays: Sequence[tf.Tensor]) -> Iterable[tuple[tf.Tensor, ...]]:
     """Each row by itself. A slice takes a fifth of a millisecond, as long as the network for a small image."""
-    return list(tf.split(array, array.shape[0]))
+    return zip(*(tf.split(array, array.shape[0]) for array in arrays), strict=True)
 
 
 def _beside(like: tf.Tensor, values: np.ndarray[Any, Any]) -> tf.Tensor:

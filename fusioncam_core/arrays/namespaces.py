@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import array_api_compat
@@ -197,8 +197,8 @@ class OptionalWords(Protocol):
     def to_host(self, arrays: Sequence[Array], /) -> list[np.ndarray[Any, Any]]:
         """Several arrays as NumPy's. Without it they are joined first, which JAX would compile for each number."""
 
-    def rows_apart(self, array: Array, /) -> Sequence[Array]:
-        """Each row (1, ...) of an array (B, ...), all in one step. Without it: by a slice each."""
+    def rows_apart(self, arrays: Sequence[Array], /) -> Iterable[Sequence[Array]]:
+        """Of each row its part (1, ...) of every array (B, ...). Without it: by a slice each."""
 
 
 def _names(protocol: type) -> frozenset[str]:
@@ -294,10 +294,21 @@ def indices_like(values: np.ndarray[Any, Any] | Sequence[int], like: Array, xp: 
     return xp.asarray(np.asarray(values, dtype=np.int64), device=array_api_compat.device(like))
 
 
-def rows_apart(array: Array, xp: Namespace) -> Sequence[Array]:
-    """Each row (1, ...) of an array (B, ...)."""
+def rows_apart(arrays: Sequence[Array]) -> Iterator[Sequence[Array]]:
+    """Of each row its part (1, ...) of every array (B, ...), in the arrays' order; there is a row at least."""
+    namespaces = [array_namespace(array) for array in arrays]
+    if all(each is namespaces[0] for each in namespaces):
+        return iter(_rows_apart(arrays, namespaces[0]))
+    each = [_rows_apart([array], xp) for array, xp in zip(arrays, namespaces, strict=True)]
+    return ([part for (part,) in row] for row in zip(*each, strict=True))
+
+
+def _rows_apart(arrays: Sequence[Array], xp: Namespace) -> Iterable[Sequence[Array]]:
     own = getattr(xp, "rows_apart", None)
-    return [array[row : row + 1, ...] for row in range(int(array.shape[0]))] if own is None else own(array)
+    if own is not None:
+        found: Iterable[Sequence[Array]] = own(arrays)
+        return found
+    return ([array[row : row + 1, ...] for array in arrays] for row in range(int(arrays[0].shape[0])))
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:

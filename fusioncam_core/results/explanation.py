@@ -421,12 +421,12 @@ class Explanation:
     def __iter__(self) -> Iterator[Explanation]:
         """The explanation of each image by itself."""
         if not len(self):  # which not every library takes apart
-            return iter(())
+            return
         arrays = [*(getattr(self, name) for name in self._arrays), *self.parts.values(), *self.weights.values()]
-        apart = {id(array): rows_apart(array, array_namespace(array)) for array in arrays}
-        return (
-            self._of(range(row, row + 1), lambda array, rows: apart[id(array)][rows.start]) for row in range(len(self))
-        )
+        distinct = {id(array): array for array in arrays}
+        for number, row in enumerate(rows_apart(list(distinct.values()))):
+            own = dict(zip(distinct, row, strict=True))
+            yield self._of(range(number, number + 1), lambda array, _, own=own: own[id(array)])  # type: ignore[misc]
 
     @property
     def _arrays(self) -> list[str]:
