@@ -37,7 +37,7 @@ endif
 
 KERAS_ON_JAX := test_keras_contract and (Functional or Subclassed) \
   or test_keras_kinds and (sigmoid_is_seen and squeeze or first-underflow-mixed or frame_replaced or runs_twice or until) \
-  or test_inputs and TestKeras and (not fixed_batch or True-2)
+  or test_inputs and TestKeras and (not fixed_batch or True-2) or test_told and TestKeras
 
 PY := $(VENV)/bin/python
 DEMO := $(VENV)/.fusioncam-demo-$(FRAMEWORK)
@@ -87,10 +87,11 @@ test-plugins: $(DEV)
 
 test-keras-torch: $(DEV)
 	KERAS_BACKEND=torch $(CHECK) tests/test_keras.py tests/test_keras_contract.py tests/test_keras_loading.py \
-	  tests/test_keras_kinds.py tests/test_keras_on_torch.py tests/test_inputs.py -k "not test_inputs or TestKeras"
+	  tests/test_keras_kinds.py tests/test_keras_on_torch.py tests/test_told.py tests/test_inputs.py \
+	  -k "not test_inputs or TestKeras"
 
 test-keras-jax: $(DEV)
-	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py tests/test_keras_kinds.py tests/test_inputs.py \
+	KERAS_BACKEND=jax $(CHECK) tests/test_keras_contract.py tests/test_keras_kinds.py tests/test_told.py tests/test_inputs.py \
 	  -k "$(KERAS_ON_JAX)"
 
 # What every change need not wait for: what XLA optimises, eager JAX everywhere, exact maps where others are approximate, compiled functions

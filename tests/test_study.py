@@ -16,7 +16,7 @@ import libraries
 
 pytest.importorskip("benchmarks.study", reason="the sdist has no benchmarks")
 
-from benchmarks.study import recorded, tables
+from benchmarks.study import cells, crossed, recorded, tables
 from benchmarks.study.recorded import Recorded
 from benchmarks.study.store import Lines
 
@@ -60,7 +60,7 @@ def hand_made() -> Recorded:
 
 class TestStatistics:
     def test_differences_and_holms_p(self) -> None:
-        found = tables.against(hand_made(), "ours", ("grad-cam", "score-cam"), ("insertion",))
+        found = cells.against(hand_made(), "ours", ("grad-cam", "score-cam"), ("insertion",))
         clear, p = found["grad-cam", "insertion"]
         assert clear.difference.mean == pytest.approx(0.1)
         assert (clear.better, clear.equal, clear.worse) == (10, 0, 0)
@@ -70,7 +70,7 @@ class TestStatistics:
         assert (even.better, even.worse, p) == (5, 5, 1)
 
     def test_what_is_clear_is_in_bold(self) -> None:
-        lines = list(tables.versus(hand_made(), ["insertion"], "ours"))
+        lines = list(cells.versus(hand_made(), ["insertion"], "ours"))
         assert any(line.startswith("| grad-cam | **+0.100** (+0.100 to +0.100; p 0.004)") for line in lines)
         assert any(line.startswith("| score-cam | +0.000 ") for line in lines) or any(
             "| score-cam | -0.000 " in line for line in lines
@@ -83,6 +83,36 @@ class TestStatistics:
         joined = tables.with_adcc(found, again)
         assert np.isnan(joined.of("ours", "adcc")[0])
         assert joined.of("ours", "adcc")[1] == pytest.approx(3 / (1 / 1 + 1 / 0.75 + 1 / 0.5))
+
+
+def of_pairs() -> Recorded:
+    """Eight images of two gradient methods and a region method: the best pair of the even ones is none on the odd."""
+    names = ("grad-cam alone", "layer-cam alone", "score-cam alone", "grad-cam + score-cam", "layer-cam + score-cam")
+    values = np.tile(np.asarray([0.1, 0.2, 0.3, 0.5, 0.4]), (8, 1))
+    values[::2, 4], values[1::2, 4] = 0.9, 0.45
+    return Recorded(tuple("abcdefgh"), names, ("insertion",), values[..., None])
+
+
+class TestPairs:
+    @pytest.fixture(autouse=True)
+    def recorded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(recorded, "read", lambda part: of_pairs())
+
+    def test_each_has_its_row_and_column(self) -> None:
+        assert [line for line in crossed.crossed("resnet8-pairs", ["insertion"]) if line] == [
+            "| Insertion (↑) | score-cam | alone |",
+            "| --- | --- | --- |",
+            "| grad-cam | 0.500 | 0.100 |",
+            "| layer-cam | **0.675** | 0.200 |",
+            "| alone | 0.300 |  |",
+            "n: 8.",
+        ]
+
+    def test_the_best_is_reported_on_images_it_was_not_chosen_on(self) -> None:
+        lines = list(crossed.best_pairs(["resnet8-pairs"], ["insertion"]))
+        first, second = (line for line in lines if line.startswith("| resnet8"))
+        assert first.startswith("| resnet8 | Insertion | layer-cam + score-cam | grad-cam + score-cam | -0.050 ")
+        assert second.startswith("| resnet8 | Insertion | layer-cam + score-cam | score-cam alone | **+0.150** ")
 
 
 class TestRecorded:

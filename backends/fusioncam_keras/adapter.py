@@ -56,6 +56,7 @@ from fusioncam_keras.survey import (
     with_array,
 )
 from fusioncam_keras.taps import loops, parts, passing, rescales, symbolic_call
+from fusioncam_keras.told import told_of
 
 ENGINES = {"tensorflow": "on_tensorflow", "torch": "on_torch", "jax": "on_jax"}
 """The module for each of Keras's own backends that can differentiate."""
@@ -103,6 +104,7 @@ class KerasAdapter(ModelAdapter):
         self._caller = Caller(functools.partial(_called, model), like=model.call, reserved=("training", "mask"))
         self._inference = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
         self._learned: dict[tuple[Any, ...], Survey] = {}
+        self._learned_after = self.changes
 
     # --- the model as a whole
 
@@ -111,7 +113,9 @@ class KerasAdapter(ModelAdapter):
         return self._model
 
     def begin(self) -> None:
-        keep_attributes([self._model, *(part for _, part in self._parts)], self.touch)
+        every = [self._model, *(part for _, part in self._parts)]
+        self.hear(told_of(every))
+        keep_attributes(every, self.touch)
         self._engine.begin(self.touch)
 
     def as_array(self, values: Any) -> Any:
@@ -180,6 +184,10 @@ class KerasAdapter(ModelAdapter):
 
     def _survey(self, inputs: Inputs) -> Survey:
         """What was learned, from inputs of these shapes if the number of frames depends on them."""
+        if self._learned_after != self.changes:
+            self._learned_after = self.changes
+            self._learned.clear()
+            self._engine.forget()
         latest = next(reversed(self._learned.values()), None)
         if latest is not None and not latest.has_frames:
             return latest
@@ -432,8 +440,7 @@ class KerasAdapter(ModelAdapter):
             return self._run_tapped((layer,), inputs, replaced)[0]
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = self._engine.compile(function)
-        return lambda *arguments: self.session()(compiled)(*arguments)
+        return self.remade(lambda: self._engine.compile(function))
 
     @in_session
     def exported(self, function: Callable[..., Any], arguments: Sequence[Any], shapes: Sequence[Shape]) -> Exported:

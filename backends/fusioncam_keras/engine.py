@@ -88,6 +88,9 @@ class Engine(ABC):
     def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:  # noqa: B027 - most need nothing
         """What the framework needs at the beginning of a session, as `ModelAdapter.begin`; the model's device, too."""
 
+    def forget(self) -> None:  # noqa: B027 - most keep nothing
+        """Leave what was compiled: the model has been told something else."""
+
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What the model is called in: nothing is assigned to its variables, seeds among them."""
         return keras.StatelessScope()

@@ -53,6 +53,9 @@ class JaxEngine(Engine):
     def begin(self, touch: Callable[[Callable[[], object]], None]) -> None:
         touch(functools.partial(setattr, self, "_given", None))
 
+    def forget(self) -> None:
+        self._programs = Programs()
+
     def exported(
         self, function: Callable[..., Any], arguments: Sequence[jax.Array], shapes: Sequence[Shape]
     ) -> Exported:

@@ -16,7 +16,7 @@ from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.outputs import ClassScores
 from fusioncam_core.models.structure import KEPT, split
 from fusioncam_keras.engine import Captured, Engine, Run, unchanged
-from fusioncam_keras.state import attributes_told, is_of_keras
+from fusioncam_keras.told import is_of_keras
 from fusioncam_tensorflow import engine, namespace
 from fusioncam_tensorflow.exporting import exported
 from fusioncam_tensorflow.recording import STEPS, Recorded
@@ -43,7 +43,6 @@ class TensorFlowEngine(Engine):
         # One step after the other in Python, and back again, takes a hundred times as long as a loop in a graph.
         self._recurrent = any(isinstance(each, keras.layers.RNN) for each in model._flatten_layers())
         self._layers = [model, *model._flatten_layers(include_self=False)]
-        self._told: tuple[list[Any], bool] | None = None
         inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
         # Keras has built such a model for any number of images itself.
         self._any_number = len(inputs) == 1 and inputs[0].shape[:1] == (None,) and None not in inputs[0].shape[1:]
@@ -90,34 +89,31 @@ class TensorFlowEngine(Engine):
             latest = self._programs[kind] = (of, make())
         return latest[1]
 
-    def _recordable(self) -> list[Any] | None:
-        """What the layers are told, to which a graph keeps; None if users' code is among them.
+    @functools.cached_property
+    def _recordable(self) -> bool:
+        """Whether no users' code is among the layers: a graph would keep to what that did when it was recorded."""
+        return all(map(is_of_keras, self._layers))
 
-        A graph would keep to what that did when it was recorded.
-        """
-        told = attributes_told(self._layers)
-        if self._told is None or self._told[0] != told:
-            self._told = (told, all(map(is_of_keras, self._layers)))
-        return told if self._told[1] else None
+    def forget(self) -> None:
+        self._programs.clear()
+        vars(self).pop("_recordable", None)
 
     def forward(self, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
         """In a graph that is being recorded the network is a part, recorded once for all of which it is one."""
-        told = self._recordable() if self._any_number and tf.is_symbolic_tensor(inputs) else None
-        if told is None:
+        if not (self._any_number and tf.is_symbolic_tensor(inputs) and self._recordable):
             return super().forward(run, inputs)
         make = functools.partial(Recorded, run, any_number=True, steps=0)
-        return self._program("forward", told, make)(inputs)
+        return self._program("forward", None, make)(inputs)
 
     def capture(
         self, run: Run, layers: tuple[str, ...], inputs: Inputs, score: Score | None, targets: tf.Tensor | None
     ) -> Captured:
         looked_at = self.half and score is not None  # the scaled gradients
-        told = None if looked_at else self._recordable()
-        if looked_at or (told is None and not self._recurrent):
+        if looked_at or not (self._recordable or self._recurrent):
             return Captured(*self._captured(run, score, inputs, targets))
         kind = (layers, type(score), getattr(score, "top", 1))
         make = functools.partial(self._new_capture, run, score)
-        return Captured(*self._program(kind, (score, told), make)(inputs, targets))
+        return Captured(*self._program(kind, score, make)(inputs, targets))
 
     def _new_capture(self, run: Run, score: Score | None) -> Recorded:
         return Recorded(

@@ -7,10 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-CONTAINERS = (list, dict, set)
+from fusioncam_core.models.told import PLAIN
 
-PLAIN = (bool, int, float, str, type(None))
-"""The kinds of values by which layers are told what to do."""
+CONTAINERS = (list, dict, set)
 
 COUNTED = ("name", "built")
 """What Keras counts and notes itself."""
@@ -85,33 +84,6 @@ def plain_attributes(parts: list[Any]) -> dict[str, Any]:
             if not attribute.startswith("_") and attribute not in COUNTED and _is_told(told):
                 found[f"{number}:{attribute}"] = told
     return found
-
-
-def attributes_told(parts: Sequence[Any]) -> list[Any]:
-    """What the parts have been told, to be compared with what they are told later: as above, and functions themselves.
-
-    It is asked for with every pass, of which it takes a twentieth.
-    """
-    return [
-        (name, value)
-        for part in parts
-        for name, value in vars(part).items()
-        if name[0] != "_" and name not in COUNTED and (type(value) in PLAIN or callable(value) or _is_told(value))
-    ]
-
-
-def is_of_keras(part: Any) -> bool:
-    """Whether all that a layer runs is Keras' own, so that what it does follows from its weights and `attributes_told`.
-
-    What users' code goes by, such as private attributes, lists, globals and counters, nobody can know.
-    """
-    told = [part, *(value for name, value in vars(part).items() if name[0] != "_" and callable(value))]
-    return all(_module(each) == "keras" for each in told)
-
-
-def _module(value: Any) -> str:
-    """The package that a function, or an object's class, is of."""
-    return str(getattr(value, "__module__", None) or type(value).__module__).partition(".")[0]
 
 
 def _is_told(value: Any) -> bool:

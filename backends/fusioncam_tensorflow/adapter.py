@@ -37,6 +37,7 @@ from fusioncam_core.models.inputs import Inputs, Which, leaves, rows_of
 from fusioncam_core.models.layout import has_space
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.models.session import in_session
+from fusioncam_core.models.told import heard
 from fusioncam_tensorflow import engine, namespace
 from fusioncam_tensorflow.exporting import exported
 from fusioncam_tensorflow.state import assign, keep_values
@@ -90,6 +91,7 @@ class PairAdapter(ModelAdapter):
         return self._variables[0] if self._variables else getattr(features, "__self__", features)
 
     def begin(self) -> None:
+        self.hear([_told(function) for function in self._pair])
         keep_values(self._variables, self.touch)
         engine.work_on(self._device, self.touch)
 
@@ -187,8 +189,7 @@ class PairAdapter(ModelAdapter):
         return self._restored(self._run(self._call_head, activations), inputs, run)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = engine.compiled(function, jit_compile=self._jit_compile)
-        return lambda *arguments: self.session()(compiled)(*arguments)
+        return self.remade(lambda: engine.compiled(function, jit_compile=self._jit_compile))
 
     @in_session
     def exported(
@@ -234,6 +235,13 @@ def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
 def _modules(function: Callable[..., Any]) -> list[tf.Module]:
     """The module that the function is, or whose method it is."""
     return [part for part in (function, getattr(function, "__self__", None)) if isinstance(part, tf.Module)]
+
+
+def _told(function: Callable[..., Any]) -> list[Any]:
+    """What a function of the pair goes by beside its variables: attributes of modules, and what is around it."""
+    modules = [part for module in _modules(function) for part in (module, *module.submodules)]
+    own = [(name, heard(value)) for part in modules for name, value in vars(part).items()]
+    return [heard(getattr(function, "python_function", function)), *own]
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study import recorded, tables
+from benchmarks.study import cells, recorded, tables
 from benchmarks.study.recorded import Recorded
 from fusioncam_core.evaluation.statistics import compare
 
@@ -48,10 +48,10 @@ def draw(stem: Path) -> None:
         networks = panels()
         for place, metric in enumerate(LIMITS):
             _panel(axes[place], networks, metric)
-        axes[0].set_yticks(range(len(tables.RIVALS)), tables.RIVALS)
+        axes[0].set_yticks(range(len(cells.RIVALS)), cells.RIVALS)
         axes[0].invert_yaxis()
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"How much better than each rival is {tables.SUBJECT}? Right of the line: better.", fontsize=10)
+        figure.suptitle(f"How much better than each rival is {cells.SUBJECT}? Right of the line: better.", fontsize=10)
         stem.parent.mkdir(exist_ok=True)
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
         plt.close(figure)
@@ -75,7 +75,7 @@ def _panel(axes: Any, networks: dict[str, Recorded], metric: str) -> None:
             np.full((~inside).sum(), high), heights[~inside], ">", color=colour, markersize=5, clip_on=False
         )
         beyond[0].set_in_layout(False)
-    axes.set_title(tables.TITLES[metric], fontsize=9)
+    axes.set_title(cells.TITLES[metric], fontsize=9)
 
 
 def _named(name: str, found: Recorded) -> str:
@@ -84,10 +84,10 @@ def _named(name: str, found: Recorded) -> str:
 
 def advantages(found: Recorded, metric: str) -> tuple[list[float], Sequence[tuple[float, float]]]:
     """By rival, the mean by which the subject is better, and the interval of 95 %."""
-    sign = -1 if metric in tables.LOWER else 1
+    sign = -1 if metric in cells.LOWER else 1
     means, ends = [], []
-    for rival in tables.RIVALS:
-        each = compare(found.of(tables.SUBJECT, metric), found.of(rival, metric), tables.better(metric)).difference
+    for rival in cells.RIVALS:
+        each = compare(found.of(cells.SUBJECT, metric), found.of(rival, metric), cells.better(metric)).difference
         means.append(sign * each.mean)
         ends.append((each.low, each.high) if sign > 0 else (-each.high, -each.low))
     return means, ends

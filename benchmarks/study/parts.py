@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.study import budgeted, choosing, composites, grid, layers, sanity, small
+from benchmarks.study import budgeted, choosing, composites, grid, layers, pairs, sanity, small
 from benchmarks.study.measuring import Values, measured, metrics_of
 from benchmarks.study.methods import CENTRAL, METHODS
 from benchmarks.study.networks import NETWORKS
@@ -182,6 +182,7 @@ PARTS: dict[str, Part] = {
     "lite0-sanity": functools.partial(_sanity, network="lite0"),
     **{name: functools.partial(_of_images, measure=functools.partial(small.faithful, name)) for name in SMALL},
     **{f"{name}-sanity": functools.partial(_of_images, measure=functools.partial(small.sane, name)) for name in SMALL},
+    **{f"{name}-pairs": functools.partial(_of_images, measure=functools.partial(pairs.pairs, name)) for name in SMALL},
     "choice": functools.partial(_of_images, measure=small.chosen),
     "frameworks": functools.partial(_of_images, measure=small.apart),
 }

@@ -220,6 +220,27 @@ class ModelAdapter(ABC):
         """Its programs that were converted for engines: all adapters of the model share them."""
         return self._model_session.converted
 
+    @property
+    def changes(self) -> int:
+        """How often the model was told something else than before: what was compiled until then is of the past."""
+        return self._model_session.changes
+
+    def hear(self, told: Any) -> None:
+        """Compare what the model is told, beside its weights, with what it was told last: for `begin`."""
+        self._model_session.hear(told)
+
+    def remade(self, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """What `make` compiles, run in the session: made again when the model has been told something else."""
+        made, after = make(), self.changes
+
+        def run(*arguments: Any) -> Any:
+            nonlocal made, after
+            if after != self.changes:
+                made, after = make(), self.changes
+            return made(*arguments)
+
+        return lambda *arguments: self.session()(run)(*arguments)
+
     @contextmanager
     def exporting(self) -> Iterator[None]:
         """A context inside the session in which no length of an array is looked at: it may stand for any number."""

@@ -29,6 +29,7 @@ class ModelSession:
             to; emptied by what was registered for it.
         measured: what was found out about the model, which holds as long as it lives.
         converted: its programs that were converted for engines.
+        changes: how often the model was told something else than before.
         exporting: whether the model is run now to be written down for an engine: its arrays have no lengths then.
     """
 
@@ -36,7 +37,9 @@ class ModelSession:
         self.shared: dict[str, Any] = {}
         self.measured: dict[Any, Any] = {}
         self.converted: dict[Any, Any] = {}
+        self.changes = 0
         self.exporting = False
+        self._told: Any = None
         self._lock = threading.RLock()
         self._owner: int | None = None
         self._undo: list[Undo] = []
@@ -53,6 +56,14 @@ class ModelSession:
             begin: puts the model into inference; called when the outermost context is entered.
         """
         return Opened(self, begin)
+
+    def hear(self, told: Any) -> None:
+        """What the model is told now, beside its weights: if that is new, nothing holds that was found out before."""
+        if self._told is not None and self._told != told:
+            self.changes += 1
+            self.measured.clear()
+            self.converted.clear()
+        self._told = told
 
     def touch(self, undo: Undo) -> None:
         """Register a step back for the session's end, before what it undoes is done."""

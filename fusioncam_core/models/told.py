@@ -1,0 +1,63 @@
+"""What a model is told beside its weights, as far as it can be compared with what it is told later.
+
+A program that is compiled keeps to what the code it was made of went by at that time: attributes, entries of lists,
+what functions have from around them. Backends whose programs would not hear of a change compare it at the beginning of
+a session (`ModelAdapter.hear`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+PLAIN = (bool, int, float, str, type(None))
+"""The kinds of values by which layers are told what to do."""
+
+DEEP = 3
+"""So far down in lists in lists it is listened."""
+
+LARGE = 4096
+"""Bytes of an array whose values are no longer looked at."""
+
+LONG = 1024
+"""Entries of what is no longer looked into."""
+
+UNHEARD = "…"
+"""In the place of a value that tells nothing that can be compared: a layer, a tensor, what another program holds."""
+
+
+def heard(value: Any, depth: int = DEEP) -> Any:
+    """What can be compared of a value, or `UNHEARD`."""
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return (value.shape, value.dtype.str, value.tobytes()) if value.nbytes <= LARGE else (value.shape, id(value))
+    if depth == 0:
+        return UNHEARD
+    if isinstance(value, list | tuple | dict | set | frozenset) and len(value) > LONG:
+        return len(value), id(value)
+    if isinstance(value, list | tuple):
+        return [heard(each, depth - 1) for each in value]
+    if isinstance(value, dict):
+        return {name: heard(each, depth - 1) for name, each in value.items() if isinstance(name, PLAIN)}
+    if isinstance(value, set | frozenset):
+        return {each for each in value if isinstance(each, PLAIN)}
+    return _of_function(value, depth) if hasattr(value, "__code__") else value if callable(value) else UNHEARD
+
+
+def _of_function(function: Any, depth: int) -> Any:
+    """The function, and what it has from around it."""
+    code, around = function.__code__, function.__globals__
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
+    named = {name: around[name] for name in code.co_names if name in around and not callable(around[name])}
+    own = id(getattr(function, "__self__", None))
+    return code, own, *(heard(each, depth - 1) for each in (cells, list(function.__defaults__ or ()), named))
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - raises where there is none
+    except ValueError:
+        return False
+    return True

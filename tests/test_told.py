@@ -1,0 +1,213 @@
+"""What a model is told between two explanations is heard, whatever was compiled before: attributes and functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import libraries
+from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
+from fusioncam_core.models.told import LONG, UNHEARD, heard
+
+FACTORS = [1.0]
+"""A global that a function names."""
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "grad-cam": functools.partial(GradCAM, relu=False),
+    "score-cam": ScoreCAM,
+    "fusion-cam": functools.partial(FusionCAM, budget=4),
+}
+
+EACH = ["grad-cam", "score-cam", pytest.param("fusion-cam", marks=pytest.mark.slow)]
+
+IMAGES = np.random.default_rng(0).random((2, 12, 12, 3), dtype=np.float32)
+
+
+def explained_again(model: Any, layer: Any, method: str, tell: Callable[[], object], **options: Any) -> None:
+    """What is explained after the model is told something is what a new explainer explains, and not that of before."""
+    made = functools.partial(METHODS[method], model, layer, progress=False, **options)
+    cam = made()
+    before = [cam(IMAGES, 0).numpy() for _ in range(6)][-1]
+    tell()
+    after, expected = cam(IMAGES, 0).numpy(), made()(IMAGES, 0).numpy()
+    np.testing.assert_allclose(after.scores, expected.scores, atol=1e-6)
+    np.testing.assert_allclose(after.maps, expected.maps, atol=1e-6)
+    assert np.abs(after.scores - before.scores).max() > 1e-3
+
+
+class TestHeard:
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda value: value,
+            lambda value: [0, [value]],
+            lambda value: (value, "a"),
+            lambda value: {"a": [value]},
+            lambda value: {value},
+            lambda value: np.asarray([value]),
+            lambda value: np.float32(value),
+            lambda value: lambda: value,
+            lambda value: lambda other=value: other,
+        ],
+    )
+    def test_what_is_equal_and_what_is_not(self, make: Callable[[float], Any]) -> None:
+        assert heard(make(1.0)) == heard(make(1.0))
+        assert heard(make(1.0)) != heard(make(2.0))
+
+    def test_a_global_that_a_function_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def function() -> float:
+            return FACTORS[0]
+
+        before = heard(function)
+        assert heard(function) == before
+        monkeypatch.setitem(globals(), "FACTORS", [2.0])
+        assert heard(function) != before
+
+    def test_what_holds_itself(self) -> None:
+        endless: list[Any] = []
+        endless.append(endless)
+        assert heard(endless) == heard(endless)
+
+    def test_what_tells_nothing(self) -> None:
+        assert heard(object()) == UNHEARD
+        many = list(range(LONG + 1))
+        assert heard(many) == heard(many)
+        assert heard(many) != heard(list(many))
+
+
+# --- Keras, on the backend that it runs on here
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return libraries.framework("keras")
+
+
+def keras_model(keras: Any, layer: Any, activation: str | None = None) -> Any:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    found = keras.layers.Conv2D(6, 3, name="conv", activation="relu")(inputs)
+    found = layer(keras.layers.GlobalAveragePooling2D()(found))
+    return keras.Model(inputs, keras.layers.Dense(4, activation=activation, name="dense")(found))
+
+
+def of_a_user(keras: Any, way: str) -> Any:
+    """A layer that multiplies by what it has been told in one of the ways in which layers are."""
+
+    class OfAUser(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor, self._factor, self._factors = 1.0, 1.0, [1.0]
+            self._named, self._array = {"factor": [1.0]}, np.ones(6, dtype=np.float32)
+
+        def call(self, values: Any) -> Any:
+            ways = {
+                "public": self.factor,
+                "private": self._factor,
+                "list": self._factors[0],
+                "dict": self._named["factor"][0],
+                "array": keras.ops.convert_to_tensor(self._array),
+            }
+            return values * ways[way]
+
+        def tell(self, factor: float) -> None:
+            self.factor = self._factor = self._factors[0] = self._named["factor"][0] = factor
+            self._array *= factor
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return shape
+
+    return OfAUser()
+
+
+class TestKeras:
+    @pytest.mark.parametrize("method", EACH)
+    @pytest.mark.parametrize("way", ["public", "private", "list", "dict", "array"])
+    def test_attributes_of_a_users_layer(self, keras: Any, way: str, method: str) -> None:
+        layer = of_a_user(keras, way)
+        explained_again(keras_model(keras, layer), "conv", method, lambda: layer.tell(-3.0))
+
+    @pytest.mark.parametrize("method", EACH)
+    def test_attributes_of_a_layer_of_keras(self, keras: Any, method: str) -> None:
+        layer = keras.layers.Rescaling(1.0)
+        explained_again(keras_model(keras, layer), "conv", method, lambda: setattr(layer, "scale", -3.0))
+
+    @pytest.mark.parametrize("method", EACH)
+    def test_what_a_function_closes_over(self, keras: Any, method: str) -> None:
+        factors = [1.0]
+        layer = keras.layers.Activation(lambda values: values * factors[0])
+        explained_again(keras_model(keras, layer), "conv", method, lambda: factors.__setitem__(0, -3.0))
+
+    @pytest.mark.parametrize("method", EACH)
+    def test_a_global_that_a_function_names(self, keras: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        layer = keras.layers.Activation(lambda values: values * FACTORS[0])
+        explained_again(
+            keras_model(keras, layer), "conv", method, lambda: monkeypatch.setitem(globals(), "FACTORS", [-3.0])
+        )
+
+    @pytest.mark.parametrize("method", EACH)
+    def test_another_activation_at_the_end(self, keras: Any, method: str) -> None:
+        """Logits were taken from what goes into the softmax."""
+        model = keras_model(keras, keras.layers.Identity(), "softmax")
+        last = model.get_layer("dense")
+        explained_again(model, "conv", method, lambda: setattr(last, "activation", keras.activations.tanh))
+
+    def test_what_stays_as_it_is_compiles_nothing_anew(self, keras: Any) -> None:
+        layer = of_a_user(keras, "list")
+        cam = ScoreCAM(keras_model(keras, layer), "conv", progress=False)
+        for _ in range(2):
+            cam(IMAGES, 0)
+        assert cam.adapter.changes == 0
+        layer.tell(2.0)
+        for _ in range(2):
+            cam(IMAGES, 0)
+        assert cam.adapter.changes == 1
+
+    def test_names_that_keras_counts_stay(self, keras: Any) -> None:
+        METHODS["grad-cam"](keras_model(keras, of_a_user(keras, "list")), "conv")(IMAGES, 0)
+        first = keras.layers.Layer().name
+        METHODS["grad-cam"](keras_model(keras, of_a_user(keras, "list")), "conv")(IMAGES, 0)
+        number = int(first.rpartition("_")[2]) if "_" in first else 0
+        assert keras.layers.Layer().name == f"layer_{number + 1}"
+
+
+# --- pairs of TensorFlow functions
+
+
+class TestPairs:
+    @pytest.mark.parametrize("method", EACH)
+    @pytest.mark.parametrize("way", ["attribute", "list", "closure"])
+    def test_what_the_head_goes_by(self, way: str, method: str) -> None:
+        tf = libraries.framework("tensorflow")
+        weights = np.random.default_rng(1).standard_normal((6, 4)).astype(np.float32)
+        factors = [1.0]
+
+        class Features(tf.Module):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                kernel = np.random.default_rng(0).standard_normal((3, 3, 3, 6)).astype(np.float32)
+                self.kernel = tf.Variable(kernel)
+
+            def __call__(self, images: Any) -> Any:
+                return tf.nn.relu(tf.nn.conv2d(images, self.kernel, 1, "VALID"))
+
+        class Head(tf.Module):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                self._factor, self.factors = 1.0, [1.0]
+                self.kernel = tf.Variable(weights)
+
+            def __call__(self, activations: Any) -> Any:
+                told = {"attribute": self._factor, "list": self.factors[0], "closure": factors[0]}[way]
+                return tf.reduce_mean(activations, axis=(1, 2)) @ self.kernel * told
+
+        head = Head()
+
+        def tell() -> None:
+            head._factor = head.factors[0] = factors[0] = 3.0
+
+        explained_again((Features(), head), None, method, tell)
