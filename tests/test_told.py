@@ -211,3 +211,75 @@ class TestPairs:
             head._factor = head.factors[0] = factors[0] = 3.0
 
         explained_again((Features(), head), None, method, tell)
+
+
+# --- functions of JAX
+
+
+class TestFunctions:
+    @pytest.mark.parametrize("method", EACH)
+    @pytest.mark.parametrize("way", ["list", "array", "global"])
+    def test_what_the_head_goes_by(self, way: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its parameters may be what it closes over, too."""
+        jax = libraries.framework("jax")
+        random = np.random.default_rng(0)
+        kernel, weights = random.standard_normal((3, 3, 3, 6)), random.standard_normal((6, 4))
+        factors, parameters = [1.0], {"weights": jax.numpy.asarray(weights, dtype="float32")}
+        kernel = jax.numpy.asarray(kernel, dtype="float32")
+
+        def features(images: Any) -> Any:
+            dimensions = ("NHWC", "HWIO", "NHWC")
+            return jax.nn.relu(
+                jax.lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=dimensions)
+            )
+
+        def head(activations: Any) -> Any:
+            factor = FACTORS[0] if way == "global" else factors[0]
+            return activations.mean(axis=(1, 2)) @ parameters["weights"] * factor
+
+        def tell() -> None:
+            if way == "global":
+                monkeypatch.setitem(globals(), "FACTORS", [3.0])
+            elif way == "array":
+                parameters["weights"] = 3 * parameters["weights"]
+            else:
+                factors[0] = 3.0
+
+        explained_again((features, head), None, method, tell, backend_options={"framework": "jax"})
+
+    def test_functions_that_share_their_parameters_are_told_apart(self) -> None:
+        """Each goes by something else; neither was told anything new."""
+        jax = libraries.framework("jax")
+        parameters = {"weights": jax.numpy.ones((3, 4))}
+        from fusioncam_jax import tap
+
+        def by(factor: float) -> Any:
+            def function(parameters: Any, images: Any) -> Any:
+                return tap("early", factor * images).mean(axis=(1, 2)) @ parameters["weights"]
+
+            return function
+
+        cams = [METHODS["grad-cam"]((by(factor), parameters), "early") for factor in (1.0, 2.0)]
+        for _ in range(2):
+            for cam in cams:
+                cam(IMAGES, 0)
+        assert [cam.adapter.changes for cam in cams] == [0, 0]
+
+    def test_what_the_function_itself_notes_is_no_news(self) -> None:
+        """Such as how often it was traced: it would be compiled with every call."""
+        jax = libraries.framework("jax")
+        from fusioncam_jax import tap
+
+        seen: list[int] = []
+
+        def function(parameters: Any, images: Any) -> Any:
+            seen.append(images.shape[0])
+            return tap("early", images).mean(axis=(1, 2)) @ parameters
+
+        cam = ScoreCAM((function, jax.numpy.ones((3, 4))), "early", progress=False)
+        for _ in range(2):
+            cam(IMAGES, 0)
+        traced = len(seen)
+        for _ in range(3):
+            cam(IMAGES, 0)
+        assert (len(seen), cam.adapter.changes) == (traced, 0)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -73,6 +73,21 @@ Calls = list[tuple[str, int]]
 """Layers' names, and which call of each, counted from 0."""
 
 
+@dataclass
+class _Known:
+    """What is kept of a model until it is told something else.
+
+    Attributes:
+        programs: compiled.
+        passes: forward passes that capture.
+        records: by the shapes of parameters and inputs, their structure and how the layers run.
+    """
+
+    programs: Programs = field(default_factory=Programs)
+    passes: Passes = field(default_factory=Passes)
+    records: dict[Any, tuple[Any, Recorder]] = field(default_factory=dict)
+
+
 class JaxAdapter(ModelAdapter):
     """Runs the network as a compiled function of its parameters, and differentiates by perturbations of the layers.
 
@@ -100,10 +115,8 @@ class JaxAdapter(ModelAdapter):
         self.model_name = network.name
         self.frameworks = ("jax", *network.libraries)
         self._network = network
-        self._programs = Programs()
-        self._passes = Passes()
+        self._of_now, self._after = _Known(), self.changes
         self._takes_batches = not network.per_image
-        self._records: dict[Any, tuple[Any, Recorder]] = {}
         self._batch_ndims: dict[Any, int | None] = {}
 
     # --- inputs
@@ -160,7 +173,14 @@ class JaxAdapter(ModelAdapter):
     def anchor(self) -> Any:
         return self._network.anchor
 
+    @property
+    def _known(self) -> _Known:
+        if self._after != self.changes:
+            self._of_now, self._after = _Known(), self.changes
+        return self._of_now
+
     def begin(self) -> None:
+        self.hear(self._network.told, self._network.known_by)
         shared = self._model_session.shared
         self.touch(lambda: shared.pop(PARAMETERS, None))
         self.touch(nobody_listens)
@@ -251,26 +271,26 @@ class JaxAdapter(ModelAdapter):
     def _gradients(self, score: Score, places: tuple[int, ...], *, once: bool = False) -> Program:
         """(what pulls back, outputs, targets) -> the gradients of the score at those of the pass's layers."""
         kind = ("back", places, type(score), getattr(score, "top", 1), once)
-        return self._programs.of(kind, score, lambda: _Gradients(score, places), once=once, structures=SHAPES)
+        return self._known.programs.of(kind, score, lambda: _Gradients(score, places), once=once, structures=SHAPES)
 
     def _pass(self, inputs: Inputs, layers: Sequence[str], *, differentiated: bool) -> Pass:
         """A forward pass that captures these layers, perhaps among others for which it is compiled already."""
         parameters = self._current()
         structure = structure_of(parameters)
-        found = self._passes.of(inputs, layers, differentiated, structure)
+        found = self._known.passes.of(inputs, layers, differentiated, structure)
         if found is not None:
             return found
         exact = [call_name(split_call(each)[0], self._call(each, parameters, inputs)[1]) for each in layers]
-        found = self._passes.of(inputs, exact, differentiated, structure)
+        found = self._known.passes.of(inputs, exact, differentiated, structure)
         if found is None:
             found = Pass(tuple(layers), differentiated, structure)
             found.places.update((name, place) for place, name in enumerate(exact))
-            self._passes.add(inputs, found)
+            self._known.passes.add(inputs, found)
         found.places.update((name, found.places[call]) for name, call in zip(layers, exact, strict=True))
         return found
 
     def _run_pass(self, seen: Pass, inputs: Inputs) -> tuple[Any, list[jax.Array], Any]:
-        program = self._programs.of(
+        program = self._known.programs.of(
             ("capture", seen.layers, seen.differentiated),
             None,
             lambda: functools.partial(weakly(self._capture), seen.layers, seen.differentiated),
@@ -281,7 +301,7 @@ class JaxAdapter(ModelAdapter):
     @in_session
     def observe(self, inputs: Inputs, layers: Sequence[str], view: View) -> tuple[Any, dict[str, Any]]:
         names = tuple(layers)
-        program = self._programs.of(
+        program = self._known.programs.of(
             ("observe",), (names, view), lambda: functools.partial(weakly(self._observe), names, view), once=True
         )
         outputs, seen = program(self._current(), inputs)
@@ -292,19 +312,20 @@ class JaxAdapter(ModelAdapter):
         seen = self._known_pass(inputs)
         if seen is not None:
             return self._run_pass(seen, inputs)[0]
-        return self._programs.of(("forward",), None, lambda: weakly(self._run))(self._current(), inputs)
+        return self._known.programs.of(("forward",), None, lambda: weakly(self._run))(self._current(), inputs)
 
     @in_session
     def has_pass(self, inputs: Inputs) -> bool:
         return self._known_pass(inputs) is not None
 
     def _known_pass(self, inputs: Inputs) -> Pass | None:
-        """One that is compiled for such inputs; none inside of another program, where it would be compiled again."""
-        return self._passes.of(inputs, (), False, structure_of(self._current())) if outside() else None
+        """One that is compiled for such inputs; none inside of another program, which would compile it again."""
+        return self._known.passes.of(inputs, (), False, structure_of(self._current())) if outside() else None
 
     @in_session
     def forward_with(self, inputs: Inputs, layer: str, activations: jax.Array) -> Any:
-        program = self._programs.of(("with", layer), None, lambda: functools.partial(weakly(self._run_with), layer))
+        make = functools.partial(functools.partial, weakly(self._run_with), layer)
+        program = self._known.programs.of(("with", layer), None, make)
         return program(self._current(), inputs, activations)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -312,8 +333,11 @@ class JaxAdapter(ModelAdapter):
             with self._with(parameters):
                 return function(*arguments)
 
-        program = Program(compiled)
-        return lambda *arguments: self.session()(lambda: program(self._current(), *arguments))()
+        def make() -> Callable[..., Any]:
+            program = Program(compiled)
+            return lambda *arguments: program(self._current(), *arguments)
+
+        return self.remade(make)
 
     @in_session
     def exported(
@@ -419,13 +443,14 @@ class JaxAdapter(ModelAdapter):
         """The recorder of such a run, an earlier one if there was one of these shapes."""
         leaves, structure = jax.tree.flatten((parameters, inputs))
         shapes = tuple((getattr(leaf, "shape", None), str(getattr(leaf, "dtype", leaf))) for leaf in leaves)
-        known, before = self._records.get(shapes, (None, None))
+        records = self._known.records
+        known, before = records.get(shapes, (None, None))
         if before is not None and known == structure:
             return before
         self._run_abstractly(recorder, parameters, inputs)
-        if len(self._records) >= RECORDS:
-            self._records.clear()
-        self._records[shapes] = (structure, recorder)
+        if len(records) >= RECORDS:
+            records.clear()
+        records[shapes] = (structure, recorder)
         return recorder
 
     def _run_abstractly(self, recorder: Recorder, parameters: Parameters, inputs: Inputs) -> None:

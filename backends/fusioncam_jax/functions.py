@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.inputs import Inputs, call_with
+from fusioncam_core.models.told import heard
 from fusioncam_jax.network import (
     Network,
     first_array,
@@ -33,6 +34,7 @@ class FunctionNetwork(Network):
         parameters: any pytree.
         name: for messages.
         call: calls (a function of images, inputs) with inputs of several arrays.
+        functions: those that run, if it is not the function itself.
 
     Raises:
         InvalidValueError: if the function also takes and returns a state, as Haiku's may.
@@ -48,11 +50,13 @@ class FunctionNetwork(Network):
         name: str | None = None,
         *,
         call: Callable[..., Any] = call_with,
+        functions: Sequence[Callable[..., Any]] = (),
     ):
         self.name = name or kind_of(function)
         self._function = function
         self._before = _before_inputs(function, self.name)
         self._call = call
+        self._functions = functions or (function,)
         leaves, self._structure = jax.tree.flatten(parameters)
         self._paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
         self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
@@ -62,6 +66,13 @@ class FunctionNetwork(Network):
     def anchor(self) -> Any:
         found = first_array([array for array in self._arrays if array is not None])
         return getattr(self._function, "__self__", self._function) if found is None else found
+
+    @property
+    def known_by(self) -> Any:
+        return tuple(map(id, self._functions))
+
+    def told(self) -> Any:
+        return [heard(each) for each in self._functions]
 
     def find(self, layer: Any) -> str:
         return named_layer(layer, self.name)
@@ -102,7 +113,13 @@ def pair_network(features: Callable[..., Any], head: Callable[..., Any]) -> Func
     """
     name = f"({kind_of(features)}, {kind_of(head)})"
     functions = (_as_pytree(features), _as_pytree(head))
-    return FunctionNetwork(_features_then_head, functions, name, call=lambda function, inputs: function(inputs))
+    return FunctionNetwork(
+        _features_then_head,
+        functions,
+        name,
+        call=lambda function, inputs: function(inputs),
+        functions=[getattr(each, "func", each) for each in functions],
+    )
 
 
 def _features_then_head(pair: tuple[Callable[..., Any], Callable[..., Any]], inputs: Inputs) -> Any:

@@ -68,6 +68,15 @@ class Network(ABC):
     def parts(self) -> Iterable[str]:
         return ()
 
+    @property
+    def known_by(self) -> Any:
+        """What tells models apart that share the anchor."""
+        return None
+
+    def told(self) -> Any:
+        """What the model goes by beside its parameters, whose structure says the rest, to be compared."""
+        return None
+
     @abstractmethod
     def parameters(self) -> Parameters:
         """The model's present parameters, where they are."""

@@ -114,7 +114,7 @@ class KerasAdapter(ModelAdapter):
 
     def begin(self) -> None:
         every = [self._model, *(part for _, part in self._parts)]
-        self.hear(told_of(every))
+        self.hear(functools.partial(told_of, every))
         keep_attributes(every, self.touch)
         self._engine.begin(self.touch)
 

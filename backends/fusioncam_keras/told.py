@@ -43,7 +43,7 @@ def _by_keras(part: Any) -> Iterator[Any]:
         if type(value) in PLAIN or _is_row(value):
             yield name, value
         elif callable(value):
-            yield name, value if _is_own(value) else heard(value)
+            yield name, id(value) if _is_own(value) else heard(value)  # which holds no layer alive
 
 
 def _is_row(value: Any) -> bool:

@@ -91,7 +91,7 @@ class PairAdapter(ModelAdapter):
         return self._variables[0] if self._variables else getattr(features, "__self__", features)
 
     def begin(self) -> None:
-        self.hear([_told(function) for function in self._pair])
+        self.hear(lambda: [_told(function) for function in self._pair], tuple(map(id, self._pair)))
         keep_values(self._variables, self.touch)
         engine.work_on(self._device, self.touch)
 

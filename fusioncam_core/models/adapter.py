@@ -225,9 +225,17 @@ class ModelAdapter(ABC):
         """How often the model was told something else than before: what was compiled until then is of the past."""
         return self._model_session.changes
 
-    def hear(self, told: Any) -> None:
-        """Compare what the model is told, beside its weights, with what it was told last: for `begin`."""
-        self._model_session.hear(told)
+    def hear(self, tell: Callable[[], Any], of: Any = None) -> None:
+        """Compare what the model is told, beside its weights, with what it was told last: first of all in `begin`.
+
+        Last is the end of the session before: what the model's own code changes while it runs is no news.
+
+        Args:
+            tell: gives it so that it can be compared (`fusioncam_core.models.told`).
+            of: what tells models apart that have one `anchor`.
+        """
+        self._model_session.hear(tell(), of)
+        self.touch(lambda: self._model_session.note(tell(), of))
 
     def remade(self, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """What `make` compiles, run in the session: made again when the model has been told something else."""

@@ -17,6 +17,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 Undo = Callable[[], object]
 """Puts something back as it was; may be called again when it was interrupted, or had nothing to do."""
 
+REMEMBERED = 8
+"""Of so many models of one session it is known what they were told."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -39,7 +42,7 @@ class ModelSession:
         self.converted: dict[Any, Any] = {}
         self.changes = 0
         self.exporting = False
-        self._told: Any = None
+        self._told: dict[Any, Any] = {}
         self._lock = threading.RLock()
         self._owner: int | None = None
         self._undo: list[Undo] = []
@@ -57,13 +60,25 @@ class ModelSession:
         """
         return Opened(self, begin)
 
-    def hear(self, told: Any) -> None:
-        """What the model is told now, beside its weights: if that is new, nothing holds that was found out before."""
-        if self._told is not None and self._told != told:
+    def hear(self, told: Any, of: Any = None) -> None:
+        """What the model is told now, beside its weights: if that is new, nothing holds that was found out before.
+
+        Args:
+            told: to be compared with what it was told last.
+            of: which of the models it is, where several share their arrays, and by these a session.
+        """
+        if of in self._told and self._told[of] != told:
             self.changes += 1
             self.measured.clear()
             self.converted.clear()
-        self._told = told
+        self.note(told, of)
+
+    def note(self, told: Any, of: Any) -> None:
+        """Compare with this the next time."""
+        self._told.pop(of, None)
+        while len(self._told) >= REMEMBERED:
+            del self._told[next(iter(self._told))]
+        self._told[of] = told
 
     def touch(self, undo: Undo) -> None:
         """Register a step back for the session's end, before what it undoes is done."""

@@ -27,8 +27,15 @@ UNHEARD = "…"
 """In the place of a value that tells nothing that can be compared: a layer, a tensor, what another program holds."""
 
 
-def heard(value: Any, depth: int = DEEP) -> Any:
-    """What can be compared of a value, or `UNHEARD`."""
+def heard(value: Any, depth: int = DEEP, *, arrays: bool = False) -> Any:
+    """What can be compared of a value, or `UNHEARD`.
+
+    Args:
+        value: of any kind.
+        depth: so far down it is listened.
+        arrays: whether arrays of frameworks are told apart by what object they are. Layers may keep those of their last
+            call, which say nothing; what a function has from around it are weights.
+    """
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, np.ndarray | np.generic):
@@ -38,12 +45,14 @@ def heard(value: Any, depth: int = DEEP) -> Any:
     if isinstance(value, list | tuple | dict | set | frozenset) and len(value) > LONG:
         return len(value), id(value)
     if isinstance(value, list | tuple):
-        return [heard(each, depth - 1) for each in value]
+        return [heard(each, depth - 1, arrays=arrays) for each in value]
     if isinstance(value, dict):
-        return {name: heard(each, depth - 1) for name, each in value.items() if isinstance(name, PLAIN)}
+        return {name: heard(each, depth - 1, arrays=arrays) for name, each in value.items() if isinstance(name, PLAIN)}
     if isinstance(value, set | frozenset):
         return {each for each in value if isinstance(each, PLAIN)}
-    return _of_function(value, depth) if hasattr(value, "__code__") else value if callable(value) else UNHEARD
+    if arrays and hasattr(value, "shape") and hasattr(value, "dtype"):
+        return id(value)
+    return _of_function(value, depth) if hasattr(value, "__code__") else id(value) if callable(value) else UNHEARD
 
 
 def _of_function(function: Any, depth: int) -> Any:
@@ -52,7 +61,8 @@ def _of_function(function: Any, depth: int) -> Any:
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
     named = {name: around[name] for name in code.co_names if name in around and not callable(around[name])}
     own = id(getattr(function, "__self__", None))
-    return code, own, *(heard(each, depth - 1) for each in (cells, list(function.__defaults__ or ()), named))
+    around_it = (cells, list(function.__defaults__ or ()), named)
+    return code, own, *(heard(each, depth, arrays=True) for each in around_it)
 
 
 def _is_full(cell: Any) -> bool:
