@@ -109,7 +109,7 @@ test-all: test  ## Run the slow and redundant variants as well, and test the whe
 	$(INSTALL) 'moto[s3,server]' pyspark pandas
 	$(CHECK) -rs tests/test_bucket.py tests/test_spark.py
 	$(INSTALL) --editable '.[openvino,onnxruntime,torch2onnx,tf2onnx,jax2onnx]'
-	$(CHECK) tests/test_engines.py tests/test_engine_choice.py tests/test_engines_jax.py tests/test_engines_keras.py
+	$(CHECK) tests/test_engines.py tests/test_engine_choice.py tests/test_engines_jax.py tests/test_engines_keras.py tests/test_told.py
 	$(CACHED) .ci/test-wheel --fresh
 	PYTHON="$(PYTHON)" .ci/test-pythons
 

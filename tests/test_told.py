@@ -115,8 +115,16 @@ def of_a_user(keras: Any, way: str) -> Any:
             return values * ways[way]
 
         def tell(self, factor: float) -> None:
-            self.factor = self._factor = self._factors[0] = self._named["factor"][0] = factor
-            self._array *= factor
+            if way == "public":
+                self.factor = factor
+            elif way == "private":
+                self._factor = factor
+            elif way == "list":
+                self._factors[0] = factor
+            elif way == "dict":
+                self._named["factor"][0] = factor
+            else:
+                self._array *= factor
 
         def compute_output_shape(self, shape: Any) -> Any:
             return shape
@@ -208,7 +216,10 @@ class TestPairs:
         head = Head()
 
         def tell() -> None:
-            head._factor = head.factors[0] = factors[0] = 3.0
+            if way == "attribute":
+                head._factor = 3.0
+            else:
+                (head.factors if way == "list" else factors)[0] = 3.0
 
         explained_again((Features(), head), None, method, tell)
 
@@ -283,3 +294,59 @@ class TestFunctions:
         for _ in range(3):
             cam(IMAGES, 0)
         assert (len(seen), cam.adapter.changes) == (traced, 0)
+
+
+# --- what was converted for an engine
+
+
+class TestEngines:
+    @pytest.mark.parametrize("way", ["_factor", "_factors", "_named"])
+    def test_modules_of_pytorch(self, way: str) -> None:
+        pytest.importorskip("openvino")
+        torch = libraries.framework("torch")
+
+        class OfAUser(torch.nn.Module):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                self._factor, self._factors, self._named = 1.0, [1.0], {"factor": 1.0}
+
+            def forward(self, values: Any) -> Any:
+                return values * self._factor * self._factors[0] * self._named["factor"]
+
+        torch.manual_seed(0)
+        pooled = (torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        user, images = OfAUser(), torch.from_numpy(np.moveaxis(IMAGES, -1, 1).copy())
+        model = torch.nn.Sequential(*pooled, user, torch.nn.Linear(6, 4)).eval()
+        cam = ScoreCAM(model, "1", engine="openvino", progress=False)
+        before = [cam(images, 0).numpy() for _ in range(2)][-1]
+        if way == "_factor":
+            user._factor = -3.0
+        elif way == "_factors":
+            user._factors[0] = -3.0
+        else:
+            user._named["factor"] = -3.0
+        after, expected = cam(images, 0).numpy(), ScoreCAM(model, "1", progress=False)(images, 0).numpy()
+        np.testing.assert_allclose(after.maps, expected.maps, atol=1e-5)
+        assert np.abs(after.maps - before.maps).max() > 1e-3
+
+    def test_static_attributes_of_flax(self) -> None:
+        pytest.importorskip("openvino")
+        pytest.importorskip("jax2onnx")
+        nnx = libraries.framework("flax.nnx")
+
+        class Network(nnx.Module):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                keys = nnx.Rngs(0)
+                self.conv, self.last = nnx.Conv(3, 6, (3, 3), rngs=keys), nnx.Linear(6, 4, rngs=keys)
+                self._factor = 1.0
+
+            def __call__(self, images: Any) -> Any:
+                return self.last(nnx.relu(self.conv(images)).mean((1, 2)) * self._factor)
+
+        model = Network()
+        cam = ScoreCAM(model, "conv", engine="openvino", progress=False)
+        before = [cam(IMAGES, 0).numpy() for _ in range(2)][-1]
+        model._factor = -3.0
+        after, expected = cam(IMAGES, 0).numpy(), ScoreCAM(model, "conv", progress=False)(IMAGES, 0).numpy()
+        np.testing.assert_allclose(after.maps, expected.maps, atol=1e-5)
+        assert np.abs(after.maps - before.maps).max() > 1e-3

@@ -205,6 +205,9 @@ class JaxAdapter(ModelAdapter):
         named = ((self._network.weight_name(path), leaf) for path, leaf in leaves if is_floating(leaf))
         return {name: leaf for name, leaf in named if name is not None}
 
+    def told(self) -> Any:
+        return structure_of(self._current())
+
     def state(self) -> dict[str, jax.Array]:
         leaves = jax.tree_util.tree_leaves_with_path(self._current())
         others = ((path, leaf) for path, leaf in leaves if self._network.weight_name(path) is None)

@@ -240,8 +240,9 @@ def _modules(function: Callable[..., Any]) -> list[tf.Module]:
 def _told(function: Callable[..., Any]) -> list[Any]:
     """What a function of the pair goes by beside its variables: attributes of modules, and what is around it."""
     modules = [part for module in _modules(function) for part in (module, *module.submodules)]
-    own = [(name, heard(value)) for part in modules for name, value in vars(part).items()]
-    return [heard(getattr(function, "python_function", function)), *own]
+    attributes = [(name, heard(value)) for part in modules for name, value in vars(part).items()]
+    functions = [function, *(vars(type(part)).get("__call__") for part in modules)]
+    return [*attributes, *(heard(getattr(each, "python_function", each)) for each in functions)]
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -48,7 +48,7 @@ from fusioncam_torch.containers import detached, is_several, tensor_of
 from fusioncam_torch.exporting import exported
 from fusioncam_torch.layouts import Layouts
 from fusioncam_torch.signatures import about_inputs
-from fusioncam_torch.state import begin_inference, exchange, plain_attributes
+from fusioncam_torch.state import begin_inference, exchange, plain_attributes, told_of
 from fusioncam_torch.switches import EAGER, GRADIENTS, NO_CUDNN, Gradients, Switch, is_compiled
 from fusioncam_torch.taps import Replacement, Tap
 
@@ -147,6 +147,9 @@ class TorchAdapter(ModelAdapter):
         tensors = itertools.chain(self._module.named_parameters(), self._module.named_buffers())
         others = {reach.plain_name(name): each.detach() for name, each in tensors if id(each) not in trained}
         return {**others, **plain_attributes(self._module)}
+
+    def told(self) -> Any:
+        return told_of(self._module)
 
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
         return {reach.plain_name(name): parameter for name, parameter in self._module.named_parameters()}

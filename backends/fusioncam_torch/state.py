@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fusioncam_core.models.told import heard
 from fusioncam_torch.buffers import Buffers, put_back_values
 from fusioncam_torch.switches import WHOLE_GRAPHS
 
@@ -59,6 +60,23 @@ def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
             if attribute != "training" and not attribute.startswith("_") and _is_told(value):
                 found[f"{name}:{attribute}"] = value
     return found
+
+
+def told_of(module: torch.nn.Module) -> list[Any]:
+    """What every module goes by beside its tensors, to be compared: of users' modules private attributes as well."""
+    found: list[Any] = []
+    for part in module.modules():
+        own = type(part).__module__.partition(".")[0] == "torch"
+        for name, value in vars(part).items():
+            if name not in _OF_EVERY_MODULE and not (own and name[0] == "_"):
+                found.append((name, heard(value)))
+        if not own:
+            found.append(heard(type(part).forward))
+    return found
+
+
+_OF_EVERY_MODULE = frozenset(vars(torch.nn.Module()))
+"""The attributes that PyTorch gives to every module: its mode, its tensors, its parts and its hooks."""
 
 
 def _is_told(value: Any) -> bool:

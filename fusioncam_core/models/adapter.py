@@ -237,6 +237,12 @@ class ModelAdapter(ABC):
         self._model_session.hear(tell(), of)
         self.touch(lambda: self._model_session.note(tell(), of))
 
+    def told(self) -> Any:
+        """What the model goes by beside its arrays, to be compared, where that is not heard at a session's beginning:
+        a program that was converted for an engine keeps to it.
+        """
+        return None
+
     def remade(self, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """What `make` compiles, run in the session: made again when the model has been told something else."""
         made, after = make(), self.changes

@@ -51,7 +51,7 @@ class Kept:
         form: of the inputs, since its key is only good as long as it is there.
     """
 
-    weights: str
+    weights: Any
     run: Run
     outputs: Any
     form: Form
@@ -105,12 +105,12 @@ class MaskedEngine:
         """The error for a reason that ends the sentence."""
         return InvalidValueError(f"{self.told} {reason}. Leave engine= out: the framework computes these maps.")
 
-    def weights(self) -> str:
-        """What tells the model's weights and the plain values that it computes with."""
+    def weights(self) -> Any:
+        """What tells the model's weights and what else it goes by, to be compared."""
         state = self.adapter.state() if isinstance(self.adapter, HasState) else {}
         plain = {name: value for name, value in state.items() if not hasattr(value, "shape")}
         digest = weights_digest(self.adapter) if shows_weights(self.adapter) else "none"
-        return f"{digest} {plain!r}"
+        return digest, plain, self.adapter.changes, self.adapter.told()
 
 
 class BatchEngine:
@@ -143,7 +143,7 @@ class BatchEngine:
         self._ready: dict[Way, tuple[MaskedProgram, Kept]] = {}
 
     @functools.cached_property
-    def _weights(self) -> str:
+    def _weights(self) -> Any:
         """Of now: in the time of one batch nobody else can change them."""
         return self.engine.weights()
 
