@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -247,10 +248,10 @@ def test_a_head_that_runs_more_often_for_other_images(images: np.ndarray) -> Non
             super().__init__(name="unsteady")
             self.inner = classifier(1)
             self.gate = layers.Activation("sigmoid", name="gate")
-            self.times = 2
+            self.unheard = SimpleNamespace(times=2)  # as what depends on the images is
 
         def call(self, images: Any) -> Any:
-            for _ in range(self.times):
+            for _ in range(self.unheard.times):
                 values = self.gate(self.inner(images))
             return ops.squeeze(values, -1)
 
@@ -260,7 +261,7 @@ def test_a_head_that_runs_more_often_for_other_images(images: np.ndarray) -> Non
     inputs = prepare(adapter, images, None)
     expected = to_numpy(model.inner(images))[:, 0]
     np.testing.assert_allclose(to_numpy(adapter.forward(inputs)), expected, atol=1e-5)
-    model.times = 1
+    model.unheard.times = 1
     with pytest.raises(
         ValueError, match="outputs of unsteady are made by a sigmoid in its layer 'gate', which did not"
     ):
