@@ -25,7 +25,6 @@ def crossed(part: str, metrics: Sequence[str]) -> Iterator[str]:
             (f"{TITLES[metric]} ({'↓' if metric in LOWER else '↑'})", *regions, "alone"),
             (_row_of_pairs(found, metric, first, regions, best) for first in (*firsts, ALONE)),
         )
-        yield ""
     yield f"n: {len(found.names)}."
 
 
