@@ -72,6 +72,16 @@ class TestHeard:
         endless.append(endless)
         assert heard(endless) == heard(endless)
 
+    def test_nothing_is_asked_for_what_it_lacks(self) -> None:
+        class Asked:
+            def __getattr__(self, name: str) -> Any:
+                raise RuntimeError(name)
+
+        lazy = Asked()
+        assert heard(lazy) == UNHEARD
+        function = lambda: lazy  # noqa: E731
+        assert heard(function) == heard(function)
+
     def test_what_tells_nothing(self) -> None:
         assert heard(object()) == UNHEARD
         many = list(range(LONG + 1))

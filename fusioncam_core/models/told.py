@@ -7,6 +7,7 @@ a session (`ModelAdapter.hear`).
 
 from __future__ import annotations
 
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -50,19 +51,25 @@ def heard(value: Any, depth: int = DEEP, *, arrays: bool = False) -> Any:
         return {name: heard(each, depth - 1, arrays=arrays) for name, each in value.items() if isinstance(name, PLAIN)}
     if isinstance(value, set | frozenset):
         return {each for each in value if isinstance(each, PLAIN)}
-    if arrays and hasattr(value, "shape") and hasattr(value, "dtype"):
-        return id(value)
-    return _of_function(value, depth) if hasattr(value, "__code__") else id(value) if callable(value) else UNHEARD
+    if isinstance(value, FunctionType | MethodType):
+        return _of_function(value, depth)
+    return id(value) if callable(value) or (arrays and _is_array(type(value))) else UNHEARD
 
 
-def _of_function(function: Any, depth: int) -> Any:
-    """The function, and what it has from around it."""
+def _is_array(kind: type) -> bool:
+    """By the class: an object might do anything when it is asked for what it lacks."""
+    return hasattr(kind, "shape") and hasattr(kind, "dtype")
+
+
+def _of_function(function: FunctionType | MethodType, depth: int) -> Any:
+    """The function's code, whose method it is, and what it has from around it."""
+    if isinstance(function, MethodType):
+        return id(function.__self__), heard(function.__func__, depth)
     code, around = function.__code__, function.__globals__
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
     named = {name: around[name] for name in code.co_names if name in around and not callable(around[name])}
-    own = id(getattr(function, "__self__", None))
-    around_it = (cells, list(function.__defaults__ or ()), named)
-    return code, own, *(heard(each, depth, arrays=True) for each in around_it)
+    defaults = list(function.__defaults__ or ())
+    return code, *(heard(each, depth, arrays=True) for each in (cells, defaults, named))
 
 
 def _is_full(cell: Any) -> bool:
