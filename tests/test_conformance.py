@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[type[Explainer], dict[str, Any]]] = {
     "score-cam by regression": (ScoreCAM, {"channel_weights": "regression"}),
     "score-cam within a budget": (ScoreCAM, {"budget": 8}),
     "group-cam by k-means": (EXPLAINERS["group-cam"], {"groups": 8, "grouping": "k-means"}),
+    "fusion-cam, united": (FusionCAM, {"variant": "united"}),
     "fusion-cam, calibrated": (FusionCAM, {"variant": "calibrated"}),
     "fusion-cam of layer-cam and rise": (
         FusionCAM,

@@ -220,6 +220,22 @@ class TestContributionsOfTheLaterPackage:
         np.testing.assert_allclose(maps, shapes["xplaincam_fusion_cam"], atol=1e-4)
 
 
+class TestUnitedVariant:
+    def test_it_is_the_union(self, library: Library, shapes: dict[str, Any], probability: Any) -> None:
+        gradient, region = (library.asarray(shapes[name]) for name in ("grad_cam", "region_map"))
+        fusion = fusion_cam(gradient, region, probability, variant="united")
+        assert_close(fusion.maps, fusion_cam(gradient, region, probability).parts["union"], gradient, atol=1e-6)
+
+    def test_of_a_model_it_is_the_calibrated_ones_without_the_root(self, model: Any, shapes: dict[str, Any]) -> None:
+        united, calibrated = (
+            FusionCAM(model, variant=variant)(shapes["images"], shapes["target"]).numpy()
+            for variant in ("united", "calibrated")
+        )
+        np.testing.assert_array_equal(united.maps, calibrated.parts["union"])
+        np.testing.assert_allclose(united.maps, calibrated.maps**2, atol=1e-6)
+        assert united.evaluations == calibrated.evaluations
+
+
 class TestCalibratedVariant:
     def test_it_is_the_root_of_the_union(self, library: Library, shapes: dict[str, Any], probability: Any) -> None:
         gradient, region = (library.asarray(shapes[name]) for name in ("grad_cam", "region_map"))

@@ -264,7 +264,8 @@ class TestEnsembles:
         s = found.parts["similarity"]
         fused = s * np.maximum(a, b) + (1 - s) * (a + b) / 2
         np.testing.assert_allclose(found.raw_range, np.stack([fused.min((1, 2)), fused.max((1, 2))], -1), atol=1e-6)
-        assert FusionCAM(small(), LAYER, variant="calibrated")(IMAGES, TARGETS).raw_range is None
+        for variant in ("united", "calibrated"):
+            assert FusionCAM(small(), LAYER, variant=variant)(IMAGES, TARGETS).raw_range is None
 
     @pytest.mark.parametrize("contributions", ["clipped", "signed"])
     def test_raw_range_of_union_cam(self, contributions: Any) -> None:

@@ -207,7 +207,6 @@ class TestMaps:
         torch = libraries.framework("torch")
         from benchmarks.study.methods import METHODS
         from benchmarks.study.networks import Network
-        from benchmarks.study.united import UnitedCAM
         from benchmarks.study.views import View
         from fusioncam_core import FusionCAM, GroupCAM, ScoreCAM, UnionCAM
 
@@ -223,7 +222,7 @@ class TestMaps:
             "union-cam": UnionCAM(model, "2", baseline=0.2),
             "fusion-cam": FusionCAM(model, "2", baseline=0.2),
             "fusion-cam calibrated": FusionCAM(model, "2", variant="calibrated", baseline=0.2),
-            "fusion-cam united": UnitedCAM(model, "2", baseline=0.2),
+            "fusion-cam united": FusionCAM(model, "2", variant="united", baseline=0.2),
         }
         for name, explainer in own.items():
             expected = explainer(image[None]).numpy().maps[0]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.networks import Network
-from benchmarks.study.united import UnitedCAM
 from fusioncam_core import (
     EigenCAM,
     Explainer,
@@ -73,5 +72,5 @@ def explainers(network: Network) -> dict[str, Explainer]:
         "union-cam": UnionCAM(model, **few),
         "fusion-cam": FusionCAM(model, **few),
         "fusion-cam calibrated": FusionCAM(model, variant="calibrated", **more),
-        "fusion-cam united": UnitedCAM(model, **more),
+        "fusion-cam united": FusionCAM(model, variant="united", **more),
     }

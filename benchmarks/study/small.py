@@ -12,7 +12,6 @@ from benchmarks.study import attention
 from benchmarks.study.measuring import FRACTIONS, HELD_DROP, STEPS, Values, at_complexity
 from benchmarks.study.methods import METHODS
 from benchmarks.study.networks import BLACK, fashion, small
-from benchmarks.study.united import UnitedCAM
 from benchmarks.study.views import View
 from examples.zoo.fashion_mnist import prepare, read_data_set
 from fusioncam_core import Explainer, FusionCAM, GradCAM, ScoreCAM
@@ -45,9 +44,6 @@ TOGETHER = 10
 ONCE = ("ss-cam", "is-cam")
 """Of several masks a channel: they explain no image twice."""
 
-UNITED = "fusion-cam united"
-"""The form that was chosen, which is no name of the library's."""
-
 CALIBRATED: tuple[str, Mapping[str, Any]] = ("fusion-cam", {"variant": "calibrated"})
 
 EVERY: dict[str, tuple[str, Mapping[str, Any]]] = {
@@ -56,7 +52,7 @@ EVERY: dict[str, tuple[str, Mapping[str, Any]]] = {
     "rise": ("rise", {"masks": 500}),
     "ss-cam": ("ss-cam", {"samples": 8}),
     "fusion-cam calibrated": CALIBRATED,
-    UNITED: ("fusion-cam", {}),
+    "fusion-cam united": ("fusion-cam", {"variant": "united"}),
     "score-cam by regression": ("score-cam", {"channel_weights": "regression"}),
 }
 """All methods of the library; random masks are 500, not 4000, and noisy ones 8 a channel, not 35."""
@@ -67,8 +63,7 @@ Measure = Callable[[], Values]
 def explainer(name: str, model: Any, **options: Any) -> Explainer:
     """A method that erases to black."""
     kind, own = EVERY[name]
-    made = UnitedCAM if name == UNITED else EXPLAINERS[kind]
-    return made(model, baseline=BLACK, **{**options, **own})
+    return EXPLAINERS[kind](model, baseline=BLACK, **{**options, **own})
 
 
 class Images(NamedTuple):

@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.common import add_common, complain, load, say
@@ -23,6 +23,7 @@ from fusioncam_core.evaluation.run import ZERO
 from fusioncam_core.evaluation.runner import WAIT, evaluate
 from fusioncam_core.explainers.registry import EXPLAINERS
 from fusioncam_core.extras import require
+from fusioncam_core.methods.fusion import Variant
 from fusioncam_core.metrics.measures import FAITHFULNESS
 from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.scale.evaluation import evaluate_on_ray
@@ -53,7 +54,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--baseline", type=baseline_given, metavar=METAVAR, help=HELP)
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
-    add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
+    add("--variant", choices=get_args(Variant), help="Fusion-CAM: the paper's, or one without its third step")
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
     listed = "what is printed: text, with what was left out and written, or one table (default: text)"
     add("--table", choices=["text", "markdown", "latex"], default="text", help=listed)

@@ -26,6 +26,7 @@ from fusioncam_core.data.progress import progress_bar
 from fusioncam_core.errors import CannotWriteError, InvalidValueError
 from fusioncam_core.explainers.registry import EXPLAINERS, find_method
 from fusioncam_core.extras import require
+from fusioncam_core.methods.fusion import Variant
 from fusioncam_core.models.digest import shows_weights
 from fusioncam_core.plugins.loaded_model import LoadedModel
 from fusioncam_core.plugins.manager import adapt_model
@@ -73,7 +74,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--baseline", type=baseline_given, metavar=METAVAR, help=HELP)
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
-    add("--variant", choices=["published", "calibrated"], help="Fusion-CAM: the paper's or the measured one")
+    add("--variant", choices=get_args(Variant), help="Fusion-CAM: the paper's, or one without its third step")
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
     add_inference(parser)
     add_job(parser)

@@ -220,9 +220,9 @@ class FusionCAM(_Ensemble):
         percentile: values of the gradient map below it are noise; in [0, 100].
         contributions: "clipped" (negative contributions count as 0), "signed" (the published arithmetic) or
             "unnormalised" (the authors' later package, xplaincam).
-        variant: "published", or "calibrated": the square root of the union map, with Score-CAM's
-            `channel_weights="regression"` where the region method is "score-cam" by name. Chosen by measurement:
-            docs/study.md.
+        variant: "published"; "united": the union map, without the third step; or "calibrated": its square root. Both
+            take Score-CAM's `channel_weights="regression"` where the region method is "score-cam" by name. By what was
+            measured united is for photographs that are looked at, and calibrated for masks: docs/study.md.
         budget, tolerance: of a region method given by name, as for `ScoreCAM`: how far it goes.
 
     Raises:
@@ -270,13 +270,13 @@ class FusionCAM(_Ensemble):
         super().__init__(model, layer, **options)
         self.gradient = self._part("gradient", gradient, gradient_options)
         weighed = (
-            {"channel_weights": "regression"} if variant == "calibrated" and region in (ScoreCAM, ScoreCAM.name) else {}
+            {"channel_weights": "regression"} if variant != "published" and region in (ScoreCAM, ScoreCAM.name) else {}
         )
         self.region = self._part("region", region, region_options, **weighed)
         self.needs_gradients = any(part.needs_gradients for part in self._named)
 
     def explain(self, batch: Batch) -> Result:
-        """Steps 1 to 3 of the paper, or the calibrated union, with every stage in the parts."""
+        """Steps 1 to 3 of the paper, or the union of another variant, with every stage in the parts."""
         region = self._result(self.region, batch)
         gradient, signed = self._gradient_maps(batch)
         fusion = _fusion_cam(

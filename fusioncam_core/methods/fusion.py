@@ -26,7 +26,7 @@ from fusioncam_core.methods.form import range_of
 Contributions = Literal["unnormalised", "clipped", "signed"]
 
 
-Variant = Literal["published", "calibrated"]
+Variant = Literal["published", "united", "calibrated"]
 
 
 SIGNED_EPSILON = 1e-8
@@ -247,7 +247,7 @@ class Fusion:
             "contribution_*", what each keeps above black; "weight_*" of the union; "fusion_weight_*" (Fusion-CAM as
             published).
         raw_range: (..., 2) the lowest and highest value of each map before it was last normalised, in weighted units of
-            maps in [0, 1]; None of the variant "calibrated", which ends with a root.
+            maps in [0, 1]; None of the variants "united" and "calibrated".
 
     Examples:
         >>> import numpy as np
@@ -278,8 +278,8 @@ def fusion_cam(
 ) -> Fusion:
     """Fusion-CAM of a gradient map and a region map (arXiv 2603.05386, steps 1 to 3).
 
-    In the variant "calibrated" the map is the square root of the union map: step 3 is left out. The root changes no
-    pixel's rank; it lets a mask show more of what matters less.
+    In the variants "united" and "calibrated" step 3 is left out: the map is that of the union, or its square root. The
+    root changes no pixel's rank; it lets a mask show more of what matters less.
 
     Args:
         gradient: (..., *spatial) in [0, 1], such as `grad_cam` gives.
@@ -289,7 +289,7 @@ def fusion_cam(
         baseline: (...) the probabilities of the black image; None calls `probability` with zeros.
         percentile: of the gradient map, below which it is noise; in [0, 100].
         contributions: "clipped", "signed" or "unnormalised", see `contribution_weights`.
-        variant: "published" or "calibrated".
+        variant: "published", "united" or "calibrated".
         spatial_ndim: how many of the last axes are space.
 
     Returns:
@@ -380,8 +380,9 @@ def _fusion_cam(
     d = _denoise(g, percentile, spatial_ndim, xp=xp)
     p_d, p_r = p(d), p(r)
     beta_d, beta_r, w_d, w_r, u = _union(d, r, p_d, p_r, p_0, mode, spatial_ndim, xp=xp)
-    if variant == "calibrated":
-        return _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, fusion=xp.sqrt(u)).named()
+    if variant != "published":
+        ended = xp.sqrt(u) if variant == "calibrated" else u
+        return _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, fusion=ended).named()
     p_u = p(u)
     beta_u, v_u, v_r, s, fusion, raw_range = _fusion(u, r, p_u, p_0, w_r, mode, spatial_ndim, xp=xp)
     named = _Symbols(g, r, p_0, d, p_d, p_r, beta_d, beta_r, w_d, w_r, u, p_u, beta_u, v_u, v_r, s, fusion).named()
