@@ -27,6 +27,8 @@ from fusioncam_core.visible import visible
 
 SPEC_HELP = "the model: python:package.module:function, keras:FILE.keras, timm:NAME or torchvision:NAME"
 
+VARIANTS = "Fusion-CAM: published, the paper's form; or united or calibrated, which have no third step"
+
 
 def add_common(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], *, named: bool = True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
-from fusioncam_core.cli.common import add_common, complain, load, say
+from fusioncam_core.cli.common import VARIANTS, add_common, complain, load, say
 from fusioncam_core.cli.engine import PROCESS, ModelOf, add_engine, as_here, check_engine, ray_options
 from fusioncam_core.cli.inference import add_inference, check_inference, inference_options, require_masking
 from fusioncam_core.cli.photographs import GIVEN_HELP, photographs_given
@@ -54,7 +54,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--baseline", type=baseline_given, metavar=METAVAR, help=HELP)
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
-    add("--variant", choices=get_args(Variant), help="Fusion-CAM: the paper's, or one without its third step")
+    add("--variant", choices=get_args(Variant), metavar="NAME", help=VARIANTS)
     add("--batch-size", type=int, metavar="N", help="images at once (default: what proves fastest)")
     listed = "what is printed: text, with what was left out and written, or one table (default: text)"
     add("--table", choices=["text", "markdown", "latex"], default="text", help=listed)

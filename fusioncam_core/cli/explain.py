@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from fusioncam_core.cli.baselines import HELP, METAVAR, baseline_given
 from fusioncam_core.cli.classes import targets_given
-from fusioncam_core.cli.common import add_common, complain, load, say, sides_in
+from fusioncam_core.cli.common import VARIANTS, add_common, complain, load, say, sides_in
 from fusioncam_core.cli.drawing import add_drawing, refuse_drawing, style_of
 from fusioncam_core.cli.engine import RAY
 from fusioncam_core.cli.inference import add_inference, check_inference, inference_options, require_masking
@@ -74,7 +74,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--baseline", type=baseline_given, metavar=METAVAR, help=HELP)
     add("--percentile", type=float, metavar="P", help="Fusion-CAM: the denoising threshold (default: 10)")
     add("--contributions", choices=["clipped", "signed"], help="Fusion-CAM: negative ones (default: clipped)")
-    add("--variant", choices=get_args(Variant), help="Fusion-CAM: the paper's, or one without its third step")
+    add("--variant", choices=get_args(Variant), metavar="NAME", help=VARIANTS)
     add("--no-progress", action="store_true", help="no progress bar, and no lines about it in a log")
     add_inference(parser)
     add_job(parser)
