@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 import libraries
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
-from fusioncam_core.models.told import LONG, UNHEARD, heard
+from fusioncam_core.models.told import LARGE, LONG, UNHEARD, heard
 
 FACTORS = [1.0]
 """A global that a function names."""
@@ -52,10 +54,14 @@ class TestHeard:
             lambda value: np.float32(value),
             lambda value: lambda: value,
             lambda value: lambda other=value: other,
+            lambda value: lambda *, other=value: other,
+            lambda value: functools.partial(print, [value]),
+            lambda value: functools.partial(print, end=value),
         ],
     )
     def test_what_is_equal_and_what_is_not(self, make: Callable[[float], Any]) -> None:
-        assert heard(make(1.0)) == heard(make(1.0))
+        first = make(1.0)
+        assert heard(first) == heard(first)
         assert heard(make(1.0)) != heard(make(2.0))
 
     def test_a_global_that_a_function_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +72,33 @@ class TestHeard:
         assert heard(function) == before
         monkeypatch.setitem(globals(), "FACTORS", [2.0])
         assert heard(function) != before
+
+    def test_a_global_that_is_named_in_a_comprehension(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def function() -> list[float]:
+            return [FACTORS[0] * each for each in (1.0, 2.0)]
+
+        before = heard(function)
+        assert heard(function) == before
+        monkeypatch.setitem(globals(), "FACTORS", [2.0])
+        assert heard(function) != before
+
+    def test_another_array_at_the_same_address(self) -> None:
+        """Of an array that is gone the memory is soon another one's."""
+        held = [np.zeros(LARGE)]
+        before = heard(held)
+        assert heard(held) == before
+        for _ in range(20):
+            held[0] = np.ones(LARGE)
+            assert heard(held) != before
+
+    def test_nothing_is_kept_alive(self) -> None:
+        held = [np.zeros(LARGE)]
+        gone = weakref.ref(held[0])
+        before = heard([held, lambda: held])
+        held.clear()
+        gc.collect()
+        assert gone() is None
+        assert before != heard([held, lambda: held])
 
     def test_what_holds_itself(self) -> None:
         endless: list[Any] = []
@@ -84,9 +117,9 @@ class TestHeard:
 
     def test_what_tells_nothing(self) -> None:
         assert heard(object()) == UNHEARD
-        many = list(range(LONG + 1))
-        assert heard(many) == heard(many)
-        assert heard(many) != heard(list(many))
+        many = [0.0] * (LONG + 1)
+        assert heard(many) == heard(list(many))
+        assert heard(many) != heard(many[1:])
 
 
 # --- Keras, on the backend that it runs on here
@@ -153,6 +186,14 @@ class TestKeras:
     def test_attributes_of_a_layer_of_keras(self, keras: Any, method: str) -> None:
         layer = keras.layers.Rescaling(1.0)
         explained_again(keras_model(keras, layer), "conv", method, lambda: setattr(layer, "scale", -3.0))
+
+    @pytest.mark.parametrize("method", EACH)
+    def test_what_a_layer_of_keras_has_learnt_by_adapting(self, keras: Any, method: str) -> None:
+        """Its mean is an attribute that no variable holds."""
+        layer = keras.layers.Normalization(axis=-1)
+        values = np.random.default_rng(1).random((8, 6), dtype=np.float32)
+        layer.adapt(values)
+        explained_again(keras_model(keras, layer), "conv", method, lambda: layer.adapt(-3 * values + 1))
 
     @pytest.mark.parametrize("method", EACH)
     def test_what_a_function_closes_over(self, keras: Any, method: str) -> None:
@@ -268,6 +309,24 @@ class TestFunctions:
 
         explained_again((features, head), None, method, tell, backend_options={"framework": "jax"})
 
+    def test_parameters_that_are_trained_meanwhile(self) -> None:
+        """Those that a function closes over: in a loop each may lie where an earlier one did."""
+        jax = libraries.framework("jax")
+        parameters = {"weights": jax.numpy.asarray(np.random.default_rng(0).standard_normal((3, 4)), dtype="float32")}
+
+        def features(images: Any) -> Any:
+            return jax.nn.relu(images - 0.3)
+
+        def head(activations: Any) -> Any:
+            return activations.mean(axis=(1, 2)) @ parameters["weights"]
+
+        def train() -> None:
+            for _ in range(40):
+                parameters["weights"] = parameters["weights"] * 1.05
+
+        for _ in range(4):
+            explained_again((features, head), None, "score-cam", train, backend_options={"framework": "jax"})
+
     def test_functions_that_share_their_parameters_are_told_apart(self) -> None:
         """Each goes by something else; neither was told anything new."""
         jax = libraries.framework("jax")
@@ -285,6 +344,17 @@ class TestFunctions:
             for cam in cams:
                 cam(IMAGES, 0)
         assert [cam.adapter.changes for cam in cams] == [0, 0]
+
+    def test_many_that_share_their_parameters(self) -> None:
+        """Of the first it is no longer known what it was told: it is compiled anew."""
+        from fusioncam_core.models.session import REMEMBERED, ModelSession
+
+        session = ModelSession()
+        for number in range(REMEMBERED + 1):
+            session.hear([1], number)
+        assert session.changes == 0
+        session.hear([2], 0)
+        assert session.changes == 1
 
     def test_what_the_function_itself_notes_is_no_news(self) -> None:
         """Such as how often it was traced: it would be compiled with every call."""
@@ -310,7 +380,7 @@ class TestFunctions:
 
 
 class TestEngines:
-    @pytest.mark.parametrize("way", ["_factor", "_factors", "_named"])
+    @pytest.mark.parametrize("way", ["_factor", "_factors", "_named", "_tensor"])
     def test_modules_of_pytorch(self, way: str) -> None:
         pytest.importorskip("openvino")
         torch = libraries.framework("torch")
@@ -319,18 +389,23 @@ class TestEngines:
             def __init__(self) -> None:
                 super().__init__()
                 self._factor, self._factors, self._named = 1.0, [1.0], {"factor": 1.0}
+                self._tensor = torch.ones(6)
 
             def forward(self, values: Any) -> Any:
-                return values * self._factor * self._factors[0] * self._named["factor"]
+                self.last = values.detach()  # what a model keeps of a call is no news
+                return values * self._factor * self._factors[0] * self._named["factor"] * self._tensor
 
         torch.manual_seed(0)
         pooled = (torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         user, images = OfAUser(), torch.from_numpy(np.moveaxis(IMAGES, -1, 1).copy())
         model = torch.nn.Sequential(*pooled, user, torch.nn.Linear(6, 4)).eval()
         cam = ScoreCAM(model, "1", engine="openvino", progress=False)
-        before = [cam(images, 0).numpy() for _ in range(2)][-1]
+        before = [cam(images, 0).numpy() for _ in range(3)][-1]
+        assert cam.adapter.changes == 0
         if way == "_factor":
             user._factor = -3.0
+        elif way == "_tensor":
+            user._tensor = -3.0 * user._tensor
         elif way == "_factors":
             user._factors[0] = -3.0
         else:

@@ -182,10 +182,15 @@ class JaxAdapter(ModelAdapter):
 
     def begin(self) -> None:
         self.hear(self._network.told, self._network.known_by)
+        self.hear_if_converted(self._structure)
         shared = self._model_session.shared
         self.touch(lambda: shared.pop(PARAMETERS, None))
         self.touch(nobody_listens)
         shared[PARAMETERS] = self._network.parameters()
+
+    def _structure(self) -> str:
+        # In words: the structure itself may hold the model alive, and has a hash without the values in it.
+        return hashlib.sha256(repr(structure_of(self._network.parameters())).encode()).hexdigest()
 
     def _current(self) -> Parameters:
         shared = self._model_session.shared
@@ -205,10 +210,6 @@ class JaxAdapter(ModelAdapter):
         leaves = jax.tree_util.tree_leaves_with_path(self._current())
         named = ((self._network.weight_name(path), leaf) for path, leaf in leaves if is_floating(leaf))
         return {name: leaf for name, leaf in named if name is not None}
-
-    def told(self) -> Any:
-        # In words: the structure itself may hold the model alive, and has a hash without the values in it.
-        return hashlib.sha256(repr(structure_of(self._current())).encode()).hexdigest()
 
     def state(self) -> dict[str, jax.Array]:
         leaves = jax.tree_util.tree_leaves_with_path(self._current())

@@ -8,16 +8,16 @@ from typing import Any
 
 import keras
 
-from fusioncam_core.models.told import PLAIN, heard
+from fusioncam_core.models.told import PLAIN, Same, heard
 from fusioncam_keras.state import COUNTED
 
 
 def told_of(parts: Sequence[Any]) -> list[Any]:
     """What the parts are told now, to be compared with what they are told later.
 
-    Of Keras' own layers these are the public attributes that are numbers, words or functions; of users' layers private
-    attributes as well, and what is in lists, dictionaries and small arrays. Of users' functions it is what they have
-    from around them: their closures, their defaults, and the globals they name. It is asked for once a session.
+    Of Keras' own layers these are the public attributes, of users' layers private ones as well: numbers, words, arrays,
+    functions, and what is in lists and dictionaries. Of users' functions it is what they have from around them: their
+    closures, their defaults, and the globals they name. It is asked for at both ends of a session.
     """
     return [each for part in parts for each in (_by_keras if _is_own(type(part)) else _by_users)(part)]
 
@@ -42,8 +42,10 @@ def _by_keras(part: Any) -> Iterator[Any]:
             continue
         if type(value) in PLAIN or _is_row(value):
             yield name, value
-        elif callable(value):
-            yield name, id(value) if _is_own(value) else heard(value)  # which holds no layer alive
+        elif callable(value) and _is_own(value):
+            yield name, Same(value)
+        else:
+            yield name, heard(value)
 
 
 def _is_row(value: Any) -> bool:

@@ -111,6 +111,7 @@ class TorchAdapter(ModelAdapter):
     def begin(self) -> None:
         if self._walked is None or not self._walked.holds:
             self._walked = reach.Walked(self._module)
+        self.hear_if_converted(functools.partial(told_of, self._module))
         begin_inference(self._walked.modules, self._buffers, self.touch)
         self.touch(self._layouts.reset)
 
@@ -147,9 +148,6 @@ class TorchAdapter(ModelAdapter):
         tensors = itertools.chain(self._module.named_parameters(), self._module.named_buffers())
         others = {reach.plain_name(name): each.detach() for name, each in tensors if id(each) not in trained}
         return {**others, **plain_attributes(self._module)}
-
-    def told(self) -> Any:
-        return told_of(self._module)
 
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
         return {reach.plain_name(name): parameter for name, parameter in self._module.named_parameters()}

@@ -134,6 +134,10 @@ View = Callable[[str, Array, Namespace], Any]
 """(a call's name, its output, the namespace) -> what is kept of it: small arrays in tuples and lists, or None."""
 
 
+CONVERTED = "converted"
+"""By this word a session knows what a model was told that only its converted programs keep to."""
+
+
 class ModelAdapter(ABC):
     """One model, in the words that the core understands; layers are arguments.
 
@@ -237,11 +241,12 @@ class ModelAdapter(ABC):
         self._model_session.hear(tell(), of)
         self.touch(lambda: self._model_session.note(tell(), of))
 
-    def told(self) -> Any:
-        """What the model goes by beside its arrays, to be compared, where that is not heard at a session's beginning:
-        a program that was converted for an engine keeps to it.
-        """
-        return None
+    def hear_if_converted(self, tell: Callable[[], Any]) -> None:
+        """The same where nothing but what was converted for an engine keeps to what the model was told."""
+        session = self._model_session
+        if session.converted:
+            session.hear(tell(), CONVERTED)
+        self.touch(lambda: session.note(tell(), CONVERTED) if session.converted else None)
 
     def remade(self, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """What `make` compiles, run in the session: made again when the model has been told something else."""

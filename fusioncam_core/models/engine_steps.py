@@ -110,7 +110,7 @@ class MaskedEngine:
         state = self.adapter.state() if isinstance(self.adapter, HasState) else {}
         plain = {name: value for name, value in state.items() if not hasattr(value, "shape")}
         digest = weights_digest(self.adapter) if shows_weights(self.adapter) else "none"
-        return digest, plain, self.adapter.changes, self.adapter.told()
+        return digest, plain, self.adapter.changes
 
 
 class BatchEngine:

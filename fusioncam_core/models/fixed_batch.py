@@ -230,9 +230,6 @@ class _WithWeights(FixedBatch):
         """The model's, if its adapter tells."""
         return self._inner.state() if isinstance(self._inner, HasState) else {}
 
-    def told(self) -> Any:
-        return self._inner.told()
-
 
 def _whole(array: Array) -> Array:
     return array

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 Undo = Callable[[], object]
 """Puts something back as it was; may be called again when it was interrupted, or had nothing to do."""
 
-REMEMBERED = 8
+REMEMBERED = 64
 """Of so many models of one session it is known what they were told."""
 
 P = ParamSpec("P")
@@ -43,6 +43,7 @@ class ModelSession:
         self.changes = 0
         self.exporting = False
         self._told: dict[Any, Any] = {}
+        self._forgot = False
         self._lock = threading.RLock()
         self._owner: int | None = None
         self._undo: list[Undo] = []
@@ -67,7 +68,7 @@ class ModelSession:
             told: to be compared with what it was told last.
             of: which of the models it is, where several share their arrays, and by these a session.
         """
-        if of in self._told and self._told[of] != told:
+        if self._told[of] != told if of in self._told else self._forgot:
             self.changes += 1
             self.measured.clear()
             self.converted.clear()
@@ -78,6 +79,7 @@ class ModelSession:
         self._told.pop(of, None)
         while len(self._told) >= REMEMBERED:
             del self._told[next(iter(self._told))]
+            self._forgot = True
         self._told[of] = told
 
     def touch(self, undo: Undo) -> None:
