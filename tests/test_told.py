@@ -60,8 +60,7 @@ class TestHeard:
         ],
     )
     def test_what_is_equal_and_what_is_not(self, make: Callable[[float], Any]) -> None:
-        first = make(1.0)
-        assert heard(first) == heard(first)
+        assert heard(make(1.0)) == heard(make(1.0))
         assert heard(make(1.0)) != heard(make(2.0))
 
     def test_a_global_that_a_function_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
