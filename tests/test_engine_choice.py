@@ -40,12 +40,11 @@ from fusioncam_core import (
 )
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.evaluation.compared import compared_methods
-from fusioncam_core.models import engine_choice
+from fusioncam_core.models import engine_choice, threads
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import probes, require_trust
 from fusioncam_core.models.engines import require_engine
 from fusioncam_core.plugins.engines import find_engine
-from fusioncam_engines import threads
 from libraries import framework
 
 torch = framework("torch")

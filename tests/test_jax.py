@@ -19,6 +19,7 @@ from fusioncam_core.models.outputs import ClassScores
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 quick = pytest.importorskip("fusioncam_jax.quick")
+lanes = pytest.importorskip("fusioncam_jax.lanes")
 
 IMAGES = np.random.default_rng(0).random((3, 12, 12, 3), dtype=np.float32)
 
@@ -107,7 +108,9 @@ class TestCompiled:
         cam(images[:1, :40])
         assert compiled, "another input shape"
 
-    def test_the_model_is_traced_for_two_sizes_of_chunks(self) -> None:
+    @pytest.mark.parametrize("beside", [1, 2])
+    def test_the_model_is_traced_for_two_sizes_of_chunks(self, beside: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lanes, "_OF_PROCESS", [lanes.Lanes(beside) if beside > 1 else None])
         traced = []
 
         def apply(weights: Any, images: Any) -> Any:
@@ -117,9 +120,9 @@ class TestCompiled:
         cam = FusionCAM((apply, parameters()), "features", batch_size=3)
         for _ in range(2):
             cam(IMAGES[:1])
-        # One image lists the layers and captures, two are measured. Four channels are chunks of three.
+        # One image lists the layers and captures, two are measured. Four channels are chunks of three, or of two.
         # The pass that captures is also that of the black image and of the maps that Fusion-CAM weighs.
-        assert sorted(traced) == [1, 1, 2, 3]
+        assert sorted(traced) == [1, 1, 2, 3 if beside == 1 else 2]
 
     def test_gradients_of_k_targets_are_one_pull_back(self) -> None:
         adapter = adapt_model((project, parameters()))
@@ -372,9 +375,18 @@ def test_a_sharded_model_is_not_gathered_and_a_model_elsewhere_stays_there() -> 
 
 
 @pytest.mark.parametrize(("method", "most"), [(GradCAM, 7), (FusionCAM, 16), (ScoreCAM, 9)])
-@pytest.mark.parametrize("budget", [None, 32])
-def test_a_first_call_compiles_few_programs(method: Any, most: int, budget: int | None, compiled: list[str]) -> None:
+@pytest.mark.parametrize(("budget", "beside", "chunk"), [(None, 1, 16), (None, 2, 16), (32, 1, 8), (32, 2, 4)])
+def test_a_first_call_compiles_few_programs(
+    method: Any,
+    most: int,
+    budget: int | None,
+    beside: int,
+    chunk: int,
+    compiled: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A pass that measures the layers, one that captures, one of chunks of masks; a dozen small programs besides."""
+    monkeypatch.setattr(lanes, "_OF_PROCESS", [lanes.Lanes(beside) if beside > 1 else None])
     random = np.random.default_rng(0)
     image, traced = random.random((1, 13, 17, 3), dtype=np.float32), []
     values = {name: random.normal(size=size) for name, size in {"mix": (3, 40), "head": (40, 5)}.items()}
@@ -389,7 +401,7 @@ def test_a_first_call_compiles_few_programs(method: Any, most: int, budget: int 
     explainer(image)
     assert 4 <= len(compiled) <= most, compiled
     listed_and_captured, measured = [1, 1], [2]
-    chunks = [] if method is GradCAM else [16 if budget is None else 8]
+    chunks = [] if method is GradCAM else [chunk]
     assert sorted(traced) == [*listed_and_captured, *measured, *chunks]
     compiled.clear()
     explainer(image)

@@ -29,16 +29,23 @@ EACH = ["grad-cam", "score-cam", pytest.param("fusion-cam", marks=pytest.mark.sl
 IMAGES = np.random.default_rng(0).random((2, 12, 12, 3), dtype=np.float32)
 
 
-def explained_again(model: Any, layer: Any, method: str, tell: Callable[[], object], **options: Any) -> None:
-    """What is explained after the model is told something is what a new explainer explains, and not that of before."""
+def explained_again(
+    model: Any, layer: Any, method: str, tell: Callable[[], object], images: Any = IMAGES, **options: Any
+) -> Any:
+    """What is explained after the model is told something is what a new explainer explains, and not that of before.
+
+    Returns:
+        The explainer that was there before.
+    """
     made = functools.partial(METHODS[method], model, layer, progress=False, **options)
     cam = made()
-    before = [cam(IMAGES, 0).numpy() for _ in range(6)][-1]
+    before = [cam(images, 0).numpy() for _ in range(6)][-1]
     tell()
-    after, expected = cam(IMAGES, 0).numpy(), made()(IMAGES, 0).numpy()
+    after, expected = cam(images, 0).numpy(), made()(images, 0).numpy()
     np.testing.assert_allclose(after.scores, expected.scores, atol=1e-6)
     np.testing.assert_allclose(after.maps, expected.maps, atol=1e-6)
     assert np.abs(after.scores - before.scores).max() > 1e-3
+    return cam
 
 
 class TestHeard:
@@ -325,6 +332,68 @@ class TestFunctions:
 
         for _ in range(4):
             explained_again((features, head), None, "score-cam", train, backend_options={"framework": "jax"})
+
+    @pytest.mark.parametrize("method", EACH)
+    @pytest.mark.parametrize("what", ["array", "number", "one more"])
+    def test_a_dict_of_parameters_that_is_written_to(self, what: str, method: str) -> None:
+        """Of a pair with its parameters: arrays are no news, what else is in it is compiled in."""
+        jax = libraries.framework("jax")
+        random = np.random.default_rng(0)
+        parameters: dict[str, Any] = {"bias": 0.3, "weights": [jax.numpy.asarray(random.standard_normal((3, 4)))]}
+        from fusioncam_jax import tap
+
+        def function(parameters: Any, images: Any) -> Any:
+            features = tap("early", jax.nn.relu(images - parameters["bias"]))
+            return features.mean(axis=(1, 2)) @ sum(parameters["weights"])
+
+        def tell() -> None:
+            if what == "number":
+                parameters["bias"] = 0.6
+            elif what == "array":
+                parameters["weights"][0] = -parameters["weights"][0]
+            else:
+                parameters["weights"].append(jax.numpy.asarray(3 * random.standard_normal((3, 4))))
+
+        cam = explained_again((function, parameters), "early", method, tell)
+        assert cam.adapter.changes == (0 if what == "array" else 1)
+
+    @pytest.mark.parametrize("method", EACH)
+    def test_variables_of_linen_that_are_written_to(self, method: str) -> None:
+        linen = pytest.importorskip("flax.linen")
+        jax = libraries.framework("jax")
+        module = linen.Sequential([linen.Conv(6, (3, 3)), linen.relu, lambda x: x.mean(axis=(1, 2)), linen.Dense(4)])
+        variables = dict(module.init(jax.random.key(0), IMAGES))
+
+        def tell() -> None:
+            variables["params"] = jax.tree.map(lambda each: each[::-1], variables["params"])
+
+        explained_again((module, variables), "layers_0", method, tell)
+
+    @pytest.mark.parametrize("method", EACH)
+    @pytest.mark.parametrize("what", ["layer", "function"])
+    def test_a_list_in_a_module_of_equinox_that_is_written_to(self, what: str, method: str) -> None:
+        equinox = pytest.importorskip("equinox")
+        jax = libraries.framework("jax")
+        keys = jax.random.split(jax.random.key(0), 3)
+
+        class Network(equinox.Module):
+            layers: list[Any]
+
+            def __call__(self, image: Any) -> Any:
+                for layer in self.layers[:-1]:
+                    image = layer(image)
+                return self.layers[-1](image.mean(axis=(1, 2)))
+
+        convolution = equinox.nn.Conv2d(3, 6, 3, key=keys[0])
+        model = Network([convolution, jax.nn.relu, equinox.nn.Linear(6, 4, key=keys[1])])
+
+        def tell() -> None:
+            if what == "layer":
+                model.layers[2] = equinox.nn.Linear(6, 4, key=keys[2])
+            else:
+                model.layers[1] = jax.numpy.tanh
+
+        explained_again(model, "layers[0]", method, tell, np.moveaxis(IMAGES, -1, 1))
 
     def test_functions_that_share_their_parameters_are_told_apart(self) -> None:
         """Each goes by something else; neither was told anything new."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import Exported, Keep, Parts, Precision, Run
+from fusioncam_core.models.threads import allowed
 from fusioncam_engines.names import places
-from fusioncam_engines.threads import allowed
 
 PROVIDER = "CPUExecutionProvider"
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import RESULT, Exported, Keep, Parts, Precision, Run
+from fusioncam_core.models.threads import allowed
 from fusioncam_engines.names import numbered, places
-from fusioncam_engines.threads import allowed
 
 DEVICE = "CPU"
 

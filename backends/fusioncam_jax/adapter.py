@@ -48,15 +48,12 @@ from fusioncam_jax import namespace
 from fusioncam_jax.exporting import exported
 from fusioncam_jax.following import activations_behind, mark
 from fusioncam_jax.half import passes_float16, scaled_pull_back
+from fusioncam_jax.lanes import execution, several_lanes
 from fusioncam_jax.network import Network, Parameters
-from fusioncam_jax.passes import Pass, Passes, structure_of
+from fusioncam_jax.passes import Begun, Pass, Passes, same_objects, shapes_and_form, structure_of
 from fusioncam_jax.programs import Program, Programs, of_leaves
-from fusioncam_jax.quick import outside
-from fusioncam_jax.reach import Reach, describe, is_floating
+from fusioncam_jax.reach import Reach, describe, is_floating, outside
 from fusioncam_jax.taps import Exchange, Listener, Observer, Ran, Recorder, listening, nobody_listens
-
-EXECUTION = Execution(fixed_shapes=True)
-"""How JAX likes to work."""
 
 PARAMETERS = "parameters"
 """What a session shares of a model's parameters, while it is open."""
@@ -82,11 +79,15 @@ class _Known:
         programs: compiled.
         passes: forward passes that capture.
         records: by the shapes of parameters and inputs, their structure and how the layers run.
+        foreseen: inputs that are captured after those that come next.
+        begun: their pass, once it is under way.
     """
 
     programs: Programs = field(default_factory=Programs)
     passes: Passes = field(default_factory=Passes)
     records: dict[Any, tuple[Any, Recorder]] = field(default_factory=dict)
+    foreseen: Inputs | None = None
+    begun: Begun | None = None
 
 
 class JaxAdapter(ModelAdapter):
@@ -106,7 +107,6 @@ class JaxAdapter(ModelAdapter):
     """
 
     namespace = namespace
-    execution = EXECUTION
     gradient_cuts = "stop_gradient, integers"
     input_ndim_is_declared = False
 
@@ -173,6 +173,10 @@ class JaxAdapter(ModelAdapter):
     @property
     def anchor(self) -> Any:
         return self._network.anchor
+
+    @property
+    def execution(self) -> Execution:  # type: ignore[override]
+        return execution()
 
     @property
     def _known(self) -> _Known:
@@ -263,6 +267,7 @@ class JaxAdapter(ModelAdapter):
         gradients = [None] * len(places)
         if score is not None:
             gradients = self._gradients(score, places)(pull_back, outputs, targets)
+        self._go_ahead(seen, inputs)
         each = zip(layers, (activations[place] for place in places), gradients, strict=True)
         return Capture(outputs, {name: LayerCapture(*arrays, self._activation_axis) for name, *arrays in each})
 
@@ -277,7 +282,8 @@ class JaxAdapter(ModelAdapter):
     def _gradients(self, score: Score, places: tuple[int, ...], *, once: bool = False) -> Program:
         """(what pulls back, outputs, targets) -> the gradients of the score at those of the pass's layers."""
         kind = ("back", places, type(score), getattr(score, "top", 1), once)
-        return self._known.programs.of(kind, score, lambda: _Gradients(score, places), once=once, structures=SHAPES)
+        make = functools.partial(_Gradients, score, places)
+        return self._known.programs.of(kind, score, make, once=once, short=True, structures=SHAPES)
 
     def _pass(self, inputs: Inputs, layers: Sequence[str], *, differentiated: bool) -> Pass:
         """A forward pass that captures these layers, perhaps among others for which it is compiled already."""
@@ -295,7 +301,37 @@ class JaxAdapter(ModelAdapter):
         found.places.update((name, found.places[call]) for name, call in zip(layers, exact, strict=True))
         return found
 
+    @property
+    def foresees(self) -> bool:
+        return several_lanes()
+
+    def foresee(self, inputs: Inputs | None) -> Callable[[], bool] | None:
+        self._known.foreseen = inputs
+        if inputs is None:
+            self._known.begun = None
+            return None
+        return functools.partial(self._is_still, jax.tree.leaves(self._current()), self.changes)
+
+    def _is_still(self, parameters: list[Any], changes: int) -> bool:
+        """Whether the model has these parameters, and has been told nothing else since."""
+        return changes == self.changes and same_objects(jax.tree.leaves(self._current()), parameters)
+
+    def _go_ahead(self, seen: Pass, after: Inputs) -> None:
+        """Begin with the pass of what was foreseen, if it is the same one: others would have to be compiled."""
+        known = self._known
+        if known.begun is not None and known.begun.inputs is after:
+            known.begun = None
+        inputs = known.foreseen
+        if inputs is None or shapes_and_form(inputs) != shapes_and_form(after):
+            return
+        known.foreseen = None
+        if inputs is not after:
+            known.begun = Begun(seen, inputs, jax.tree.leaves(self._current()), self._run_pass(seen, inputs))
+
     def _run_pass(self, seen: Pass, inputs: Inputs) -> tuple[Any, list[jax.Array], Any]:
+        begun = self._known.begun
+        if begun is not None and begun.is_of(seen, inputs, jax.tree.leaves(self._current())):
+            return begun.made
         program = self._known.programs.of(
             ("capture", seen.layers, seen.differentiated),
             None,

@@ -15,6 +15,7 @@ import numpy as np
 from fusioncam_core.errors import InvalidTypeError
 from fusioncam_core.models.adapter import not_a_part
 from fusioncam_core.models.inputs import Inputs, call_with, leaves
+from fusioncam_core.models.told import Same, heard
 from fusioncam_jax.network import (
     INFERENCE,
     Network,
@@ -27,6 +28,7 @@ from fusioncam_jax.network import (
     path_parts,
     required_words,
 )
+from fusioncam_jax.passes import same_objects
 from fusioncam_jax.taps import Listener
 
 Path = tuple[int | str, ...]
@@ -50,13 +52,18 @@ class EquinoxNetwork(Network):
 
     def __init__(self, model: Any, state: equinox.nn.State | None, keywords: Mapping[str, Any] | None = None):
         self.name = type(model).__name__
-        self._model = equinox.nn.inference_mode(model)
-        self._original = model
+        self._original, self._state = model, state
         self._keywords = dict(keywords or {})
-        self._arrays, self._static = equinox.partition((self._model, state), _is_array)
+        self._look_at()
         convolutions = (each for _, each in _nodes(model) if isinstance(each, equinox.nn.Conv))
         self.input_ndim = next((each.num_spatial_dims + 2 for each in convolutions), None)
-        self._has_switches = any(_switched(each) for _, each in _nodes(model))
+
+    def _look_at(self) -> None:
+        """Take the model apart as it is now: modules do not change, but lists and dictionaries in them may."""
+        self._seen = jax.tree.flatten(self._original)
+        self._model = equinox.nn.inference_mode(self._original)
+        self._arrays, self._static = equinox.partition((self._model, self._state), _is_array)
+        self._has_switches = any(_switched(each) for _, each in _nodes(self._original))
 
     @property
     def anchor(self) -> Any:
@@ -94,7 +101,16 @@ class EquinoxNetwork(Network):
             f"(lambda model: model.layers[3]): got {where!r}, which gives none."
         )
 
+    def told(self) -> Any:
+        leaves, structure = jax.tree.flatten(self._original)
+        return structure, [
+            None if _is_array(leaf) else Same(leaf) if callable(leaf) else heard(leaf) for leaf in leaves
+        ]
+
     def parameters(self) -> Any:
+        leaves, structure = jax.tree.flatten(self._original)
+        if not (same_objects(leaves, self._seen[0]) and structure == self._seen[1]):
+            self._look_at()
         return on_device(self._arrays)
 
     def weight_name(self, path: Any) -> str | None:

@@ -57,31 +57,35 @@ class FunctionNetwork(Network):
         self._before = _before_inputs(function, self.name)
         self._call = call
         self._functions = functions or (function,)
-        leaves, self._structure = jax.tree.flatten(parameters)
-        self._paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
-        self._arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
-        self._others = [None if _is_array(leaf) else leaf for leaf in leaves]
+        self._given = parameters
+        found = first_array([array for array in self.parameters() if array is not None])
+        self._anchor = getattr(function, "__self__", function) if found is None else found
 
     @property
     def anchor(self) -> Any:
-        found = first_array([array for array in self._arrays if array is not None])
-        return getattr(self._function, "__self__", self._function) if found is None else found
+        return self._anchor
 
     @property
     def known_by(self) -> Any:
         return tuple(map(id, self._functions))
 
     def told(self) -> Any:
-        return [heard(each) for each in self._functions]
+        leaves, structure = jax.tree.flatten(self._given)
+        others = [None if _is_array(leaf) else heard(leaf) for leaf in leaves]
+        return [*(heard(each) for each in self._functions), structure, others]
 
     def find(self, layer: Any) -> str:
         return named_layer(layer, self.name)
 
     def parameters(self) -> list[Any]:
-        return self._arrays
+        # Taken apart anew: a dict that holds them may have others by now.
+        leaves, self._structure = jax.tree.flatten(self._given)
+        self._others = [None if _is_array(leaf) else leaf for leaf in leaves]
+        return [leaf if _is_array(leaf) else None for leaf in leaves]
 
     def weight_name(self, path: Any) -> str | None:
-        return path_name(path_part(key) for key in self._paths[path[0].idx])
+        of_leaf, _ = jax.tree_util.tree_leaves_with_path(self._given)[path[0].idx]
+        return path_name(path_part(key) for key in of_leaf)
 
     def run(self, parameters: list[Any], inputs: Inputs, listener: Listener | None) -> Any:
         pairs = zip(parameters, self._others, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -50,15 +50,40 @@ class Passes:
 
     def of(self, inputs: Inputs, names: Sequence[str], differentiated: bool, structure: Any) -> Pass | None:
         """The latest that serves; None if there is none yet."""
-        compiled = reversed(self._compiled.get(_shapes(inputs), []))
+        compiled = reversed(self._compiled.get(shapes_and_form(inputs), []))
         return next((each for each in compiled if each.serves(names, differentiated, structure)), None)
 
     def add(self, inputs: Inputs, one: Pass) -> None:
         """It is compiled for inputs of those shapes now."""
-        shapes = _shapes(inputs)
+        shapes = shapes_and_form(inputs)
         while len(self._compiled) >= KEPT and shapes not in self._compiled:
             del self._compiled[next(iter(self._compiled))]
         self._compiled[shapes] = [*self._compiled.get(shapes, []), one][-KEPT:]
+
+
+class Begun(NamedTuple):
+    """One that runs before it is asked for.
+
+    Attributes:
+        seen: which pass.
+        inputs: of it.
+        parameters: it runs with these.
+        made: outputs, activations, and what pulls back.
+    """
+
+    seen: Pass
+    inputs: Inputs
+    parameters: list[Any]
+    made: tuple[Any, list[jax.Array], Any]
+
+    def is_of(self, seen: Pass, inputs: Inputs, parameters: list[Any]) -> bool:
+        """Whether it is what such a run would give: arrays do not change, so the same objects are the same values."""
+        return self.seen is seen and self.inputs is inputs and same_objects(self.parameters, parameters)
+
+
+def same_objects(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether both are of the same objects."""
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 def structure_of(parameters: Any) -> Any:
@@ -66,6 +91,7 @@ def structure_of(parameters: Any) -> Any:
     return jax.tree.structure(parameters)
 
 
-def _shapes(inputs: Inputs) -> tuple[Any, ...]:
+def shapes_and_form(inputs: Inputs) -> tuple[Any, ...]:
+    """What a pass is compiled anew for, if it changes in its inputs."""
     arrays, form = split(inputs)
     return (form.key, tuple((tuple(each.shape), str(each.dtype)) for each in arrays))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from fusioncam_core.models.structure import ByForm
+from fusioncam_jax.lanes import behind, by_turns
 from fusioncam_jax.quick import ONCE, quickly
 
 
@@ -22,13 +23,18 @@ class Program:
     Args:
         function: of the parameters and of structures.
         once: whether it runs once or twice for a shape, so that compiling it takes longer than running it.
+        short: whether it takes little beside a pass of the network, behind which it waits.
         structures: for so many of the parameters it is kept at once.
     """
 
-    def __init__(self, function: Callable[..., Any], *, once: bool = False, structures: int = 1):
+    def __init__(self, function: Callable[..., Any], *, once: bool = False, short: bool = False, structures: int = 1):
         self._function = function
         self._structures = structures
-        self._compiler: Callable[..., Any] = functools.partial(quickly, options=ONCE) if once else jax.jit
+        self._compiler: Callable[..., Any] = by_turns
+        if once:
+            self._compiler = functools.partial(quickly, options=ONCE)
+        elif short:
+            self._compiler = lambda function: behind(jax.jit(function))
         self._compiled: list[tuple[Any, ByForm]] = []
 
     def __call__(self, parameters: Any, *arguments: Any) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from fusioncam_jax.reach import level
+from fusioncam_jax.lanes import behind
+from fusioncam_jax.reach import outside
 
 Options = Mapping[str, Any]
 """What XLA is told of one program."""
@@ -23,22 +24,14 @@ to run."""
 UNKNOWN_OPTION = "No such compile option"
 """In XLA's error for one that this version of it does not have."""
 
-_OUTSIDE = level()
-"""Of all transformations."""
-
-
-def outside() -> bool:
-    """Whether no program is being traced, and nothing transformed."""
-    return bool(level() == _OUTSIDE)
-
 
 def quickly(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
     """The function of arrays, compiled on the processor with these options, and elsewhere as usual.
 
     Inside of another program, for which JAX takes no options, it becomes part of that.
     """
-    usual = jax.jit(function)
-    quick = jax.jit(function, compiler_options=dict(options))
+    usual = behind(jax.jit(function))
+    quick = behind(jax.jit(function, compiler_options=dict(options)))
 
     def run(*arguments: Any) -> Any:
         nonlocal quick

@@ -96,3 +96,12 @@ def _place(output: Any, leaves: list[Any]) -> int | None:
 def level() -> Any:
     """Which transformation is under way, to be compared with another."""
     return get_opaque_trace_state(convention="fusioncam")
+
+
+_OUTSIDE = level()
+"""Of all transformations."""
+
+
+def outside() -> bool:
+    """Whether no program is being traced, and nothing transformed."""
+    return bool(level() == _OUTSIDE)

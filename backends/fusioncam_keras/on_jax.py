@@ -13,14 +13,15 @@ import keras
 import numpy as np
 
 from fusioncam_core.errors import GradientsUnavailableError
-from fusioncam_core.models.adapter import GRADIENT_SCALES, Score, View, not_an_array
+from fusioncam_core.models.adapter import GRADIENT_SCALES, Execution, Score, View, not_an_array
 from fusioncam_core.models.calling import weakly
 from fusioncam_core.models.engines import Exported, Shape
 from fusioncam_core.models.inputs import Inputs
 from fusioncam_core.models.structure import split
 from fusioncam_jax import namespace
-from fusioncam_jax.adapter import EXECUTION, _beside
+from fusioncam_jax.adapter import _beside
 from fusioncam_jax.exporting import exported
+from fusioncam_jax.lanes import execution
 from fusioncam_jax.programs import Program, Programs
 from fusioncam_keras.engine import Captured, Engine, OutOfReachError, Run, unchanged
 
@@ -34,7 +35,6 @@ class JaxEngine(Engine):
     """Everything compiled, with the variables as arguments; gradients by a perturbation added to the layer."""
 
     namespace = namespace
-    execution = EXECUTION
     run_errors = (TypeError,)
     other_errors = (jax.errors.UnexpectedTracerError,)
 
@@ -42,6 +42,10 @@ class JaxEngine(Engine):
         super().__init__(model, options)
         self._given: list[jax.Array] | None = None
         self._programs = Programs()
+
+    @property
+    def execution(self) -> Execution:  # type: ignore[override]
+        return execution()
 
     def as_array(self, values: Any) -> jax.Array:
         if not isinstance(values, np.ndarray | jax.Array):

@@ -14,8 +14,8 @@ import torch
 from examples.zoo.fashion_mnist import MEAN, STD
 from examples.zoo.installed import package_folder
 from fusioncam_core import Preprocessing
+from fusioncam_core.models.threads import allowed
 from fusioncam_engines.openvino import OpenVINO
-from fusioncam_engines.threads import allowed
 
 AT_ONCE = 32
 """Images in one run."""

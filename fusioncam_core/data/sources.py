@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import queue
@@ -326,14 +327,23 @@ def regrouped(groups: Iterable[Group], size: Callable[[Group], int]) -> Iterator
 
 
 def _fits(first: Group, second: Group) -> bool:
-    """Whether images of both groups can be run together: equal shapes, and equal in what their images share."""
-    if first.shapes != second.shapes:
+    """Whether images of both groups can be run together: equal shapes, and equal in what their images share.
+
+    Files and arrays are kept apart, and arrays of the framework and NumPy's: either all images of a group have names,
+    or none has.
+    """
+    alike = (first.names[0] is None) == (second.names[0] is None) and first.shapes == second.shapes
+    if not alike or _libraries(first.inputs) != _libraries(second.inputs):
         return False
     (arrays, form), (others, other_form) = split(first.inputs), split(second.inputs)
     if form.key != other_form.key:
         return False
     common = [pair for *pair, shared in zip(arrays, others, form.slots, strict=True) if shared or not pair[0].ndim]
     return all(one is other or np.array_equal(to_numpy(one), to_numpy(other)) for one, other in common)
+
+
+def _libraries(inputs: Inputs) -> list[Any]:
+    return [array_namespace(each) for each in leaves(inputs)]
 
 
 def _joined(groups: Sequence[Group]) -> Group:
@@ -365,16 +375,31 @@ def prefetched(items: Iterable[Item], ahead: int) -> Generator[Item, None, None]
     The thread ends with the items, or when this iterator is closed. Where the items keep it waiting then, such as those
     of a network, it is left behind, and ends when the next one comes; it does not keep the process alive.
     """
+    with contextlib.closing(with_next(items, ahead)) as pairs:
+        for item, _ in pairs:
+            yield item
+
+
+Next = Callable[[], Item | None]
+"""The next item, if it is made by now: nobody waits for it. It still comes in its turn."""
+
+
+def with_next(items: Iterable[Item], ahead: int) -> Generator[tuple[Item, Next[Item]], None, None]:
+    """The same, each with a look at the item behind it."""
     if not ahead:
-        yield from items
+        yield from ((item, _nothing) for item in items)
         return
     reader = _Reader(items, ahead)
     reader.start()
     try:
         while (found := reader.take()) is not None:
-            yield from found
+            yield found[0], reader.next_made
     finally:
         reader.close()
+
+
+def _nothing() -> None:
+    """Nothing is made ahead."""
 
 
 class _Reader(threading.Thread):
@@ -391,6 +416,7 @@ class _Reader(threading.Thread):
         self._free = threading.Semaphore(ahead)
         self._made: queue.SimpleQueue[tuple[tuple[Any, ...] | None, BaseException | None]] = queue.SimpleQueue()
         self._closed = threading.Event()
+        self._looked_at: tuple[tuple[Any, ...] | None, BaseException | None] | None = None
 
     def run(self) -> None:
         """Put the items into the queue, then None, or the error that ended them."""
@@ -414,11 +440,19 @@ class _Reader(threading.Thread):
 
     def take(self) -> tuple[Any, ...] | None:
         """The next item alone in a tuple, or None after the last."""
-        item, error = self._made.get()
+        made, self._looked_at = self._looked_at, None
+        item, error = self._made.get() if made is None else made
         if error is not None:
             raise error
         self._free.release()
         return item
+
+    def next_made(self) -> Any:
+        """The item that `take` gives next, if it is there."""
+        if self._looked_at is None and not self._made.empty():
+            self._looked_at = self._made.get()
+        item = None if self._looked_at is None else self._looked_at[0]
+        return None if item is None else item[0]
 
     def close(self) -> None:
         """Want no more items; wait for the one that is being made, but not for long."""

@@ -19,6 +19,7 @@ from fusioncam_core.errors import (
     UnconnectedError,
 )
 from fusioncam_core.explainers import registry
+from fusioncam_core.explainers.ahead import Ahead
 from fusioncam_core.explainers.arguments import WITHOUT_EFFECT, Value
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.diagnostics import (
@@ -43,7 +44,7 @@ from fusioncam_core.methods.form import Combined, Form, ended, finished
 from fusioncam_core.models.adapter import Capture, LayerCapture, LayerInfo, ModelAdapter, split_call, unconnected_words
 from fusioncam_core.models.axes import spatial_size
 from fusioncam_core.models.baselines import erased_images
-from fusioncam_core.models.batch_size import BatchSize, Setting, Span, require_batch_size
+from fusioncam_core.models.batch_size import BatchSize, ModelBatching, Setting, Span, require_batch_size
 from fusioncam_core.models.default_layer import AnyOutput, default_layer
 from fusioncam_core.models.digest import weights_digest
 from fusioncam_core.models.engine_choice import Choice
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
 Family = Literal["gradient", "region", "ensemble"]
 
 Work = TypeVar("Work")
+
+Behind = Callable[[], Any] | None
+"""Gives the images of the next call, or None where they are not there yet; None where nobody knows of a next call."""
 
 NO_LAYER = MeasuredCall("none", None)
 """What an explanation names as its layer if its method needs none."""
@@ -189,6 +193,7 @@ class Explainer(OverDataSets, Value, ABC):
         self._own_rows: set[Any] = set()
         told = "channels" in (chosen["backend_options"] or {})
         self._inputs = ModelInputs(self.adapter, self.masked_input, self.shared, self.scores.output, channels_told=told)
+        self._ahead = Ahead(self._inputs.that_run)
 
     @property
     def layer_names(self) -> tuple[str, ...] | None:
@@ -398,27 +403,49 @@ class Explainer(OverDataSets, Value, ABC):
         return self._call(images, targets, self.progress)
 
     @in_session
-    def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
-        inputs = self._inputs.that_run(images)
-        return self._inputs.of_what_runs(images, inputs, lambda given: self._explain(given, targets, progress))
+    def _call(self, images: Any, targets: Any, progress: bool | None, behind: Behind = None) -> Explanation:
+        """As a call.
 
-    def _explain(self, inputs: Inputs, targets: Any, progress: bool | None) -> Explanation:
+        Args:
+            images, targets, progress: of it.
+            behind: gives the images of the next call, if they are there by then.
+        """
+        inputs = self._ahead.inputs(images)
+        return self._inputs.of_what_runs(images, inputs, lambda given: self._explain(given, targets, progress, behind))
+
+    def _explain(self, inputs: Inputs, targets: Any, progress: bool | None, behind: Behind) -> Explanation:
         self._find_channels(inputs)
         wanted = read_targets(targets, batch_length(inputs))
         if self.masked_input is not None:
             require_own_rows(self.adapter, inputs, self.masked_input, self._own_rows)
 
-        def explain(span: Span) -> Explanation:
-            start, stop = span.start, span.start + span.count
-            with images_from(start, stop):
-                return self._explain_rows(rows_of(inputs, start, stop), wanted.rows(start, stop), progress)
-
         # Images that are seen together share chunks of masks.
         groups = self._steps.groups(leaf(inputs, self.masked_input))
+
+        def explain(span: Span) -> Explanation:
+            start, stop = span.start, span.start + span.count
+            rows = self._ahead.rows(inputs, span)
+            self._look_ahead(groups, inputs, span, behind)
+            with images_from(start, stop):
+                return self._explain_rows(rows, wanted.rows(start, stop), progress)
+
         parts = [part for part, _ in groups.over(batch_length(inputs), explain, ready=maps_made)]
         explanation = self._with_digest(join(parts, self.adapter.namespace))
         warn_of_empty_maps(explanation)
         return explanation
+
+    def _look_ahead(self, groups: ModelBatching, inputs: Inputs, span: Span, behind: Behind) -> None:
+        """Tell the adapter what it sees after the images of the span, if it may begin with that.
+
+        Masked images take so much longer than the pass before them that it would not matter.
+        """
+        if self.needs_masks or not self.adapter.foresees:
+            return
+        following = groups.following(span, batch_length(inputs))
+        if following is not None:
+            self._ahead.tell(self.adapter, inputs, following)
+        elif behind is not None:
+            self._ahead.tell_of_next(self.adapter, behind(), groups)
 
     def _with_digest(self, explanation: Explanation) -> Explanation:
         """The explanation, and in its provenance the digest of the weights, if that is asked for."""

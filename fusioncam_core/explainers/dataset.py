@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from fusioncam_core import errors
 from fusioncam_core.arrays.checks import require_word
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.data.sources import Group, SourceTargets, length, prefetched, read, regrouped
+from fusioncam_core.data.sources import Group, Next, SourceTargets, length, read, regrouped, with_next
 from fusioncam_core.errors import SkippedImageWarning, warn
 from fusioncam_core.explainers.diagnostics import images_called
 from fusioncam_core.models.inputs import leaf
@@ -62,11 +62,11 @@ def _explained(
     wanted = SourceTargets(targets)
     prepared = None if preprocessing is None else plain(preprocessing)
     bar = progress_bar(length(source), f"{explainer.title}, images", progress)
-    ahead = prefetched(regrouped(images, lambda group: _together(explainer, group)), prefetch)
+    ahead = with_next(regrouped(images, lambda group: _together(explainer, group)), prefetch)
     many = explainer._choice.many(length(source))
-    with many, bar as advance, contextlib.closing(ahead) as groups:
-        for group in groups:
-            for single in _of_group(explainer, group, wanted):
+    with many, bar as advance, contextlib.closing(ahead) as groups, looking_ahead(explainer):
+        for group, behind in groups:
+            for single in _of_group(explainer, group, wanted, behind):
                 if isinstance(single, LeftOut):
                     single.tell(on_error)
                 else:
@@ -79,29 +79,46 @@ def _together(explainer: Explainer, group: Group) -> int:
     return explainer._steps.groups(leaf(group.inputs, explainer.masked_input)).wanted
 
 
+@contextlib.contextmanager
+def looking_ahead(explainer: Explainer) -> Iterator[None]:
+    """A context in which the explainer's calls follow each other; at its end nothing is begun with any more."""
+    try:
+        yield
+    finally:
+        explainer._ahead.forget(explainer.adapter)
+
+
 def _of_group(
-    explainer: Explainer, group: Group, wanted: SourceTargets, form: Callable[[Explanation], Explanation] | None = None
+    explainer: Explainer,
+    group: Group,
+    wanted: SourceTargets,
+    behind: Next[Group],
+    form: Callable[[Explanation], Explanation] | None = None,
 ) -> Iterator[Explanation | LeftOut]:
     """The explanation of each image; in halves, and halves of these, if something is wrong with one of them.
 
     Args:
+        behind: a look at the next group.
         form: of the whole, before it is taken apart.
     """
+
+    def inputs_behind() -> Any:
+        found = behind()
+        return None if found is None else found.inputs
+
     targets = wanted.of(group)
     try:
         with images_called(group.words):
-            whole = explainer._call(group.inputs, targets, progress=False)
+            whole = explainer._call(group.inputs, targets, False, inputs_behind)
     except (ValueError, RuntimeError) as error:  # ours, and what models raise of values that they cannot take
         if len(group.places) == 1:
             yield LeftOut(group.places[0], group.words[0], error)
             return
         middle = len(group.places) // 2
         for part in (group.rows(0, middle), group.rows(middle, len(group.places))):
-            yield from _of_group(explainer, part, wanted, form)
+            yield from _of_group(explainer, part, wanted, behind, form)
         return
-    files = group.files or (None,) * len(group.places)
-    for each in zip(whole if form is None else form(whole), group.places, group.names, files, strict=True):
-        yield _with_its_place(*each)
+    yield from _in_its_places(whole if form is None else form(whole), group)
 
 
 class LeftOut(NamedTuple):
@@ -129,9 +146,10 @@ class LeftOut(NamedTuple):
         raise error
 
 
-def _with_its_place(single: Explanation, place: int, name: str | None, file: str | None) -> Explanation:
-    names, files = (() if each is None else (each,) for each in (name, file))
-    return replace(single, indices=(place,), names=names, files=files)
+def _in_its_places(whole: Explanation, group: Group) -> Explanation:
+    """The explanation of a group, whose images are all of files or none is."""
+    names, files = (tuple(each for each in of if each is not None) for of in (group.names, group.files))
+    return replace(whole, indices=group.places, names=names, files=files)
 
 
 def _with_preprocessing(single: Explanation, preprocessing: Any) -> Explanation:

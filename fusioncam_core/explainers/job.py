@@ -18,9 +18,9 @@ import numpy as np
 from fusioncam_core.arrays.checks import require_count, require_size, require_size_of, require_word
 from fusioncam_core.arrays.words import resize
 from fusioncam_core.data.progress import Steps
-from fusioncam_core.data.sources import Group, SourceTargets, image_words, prefetched, read, regrouped
+from fusioncam_core.data.sources import Group, Next, SourceTargets, image_words, read, regrouped, with_next
 from fusioncam_core.errors import EmptyMapWarning, InvalidTypeError, InvalidValueError
-from fusioncam_core.explainers.dataset import LeftOut, OnError, _of_group, _together
+from fusioncam_core.explainers.dataset import LeftOut, OnError, _of_group, _together, looking_ahead
 from fusioncam_core.explainers.diagnostics import images_called, warn_of_empty_maps
 from fusioncam_core.explainers.options import KeptMaps
 from fusioncam_core.explainers.provenance import version_of
@@ -260,7 +260,7 @@ class Job:
     def _explained_from(self, pieces: Iterable[Piece]) -> Iterator[Explanation | LeftOut]:
         groups = itertools.chain.from_iterable(piece.groups(self.groups) for piece in pieces)
         for group in regrouped(groups, lambda each: _together(self.explainer, each)):
-            yield from self._of_group(group)
+            yield from self._of_group(group, lambda: None)
 
     def explain(self, piece: Piece, manifest: Manifest, begin: Iterable[Piece]) -> Iterator[Explained | Skipped]:
         """The images of a piece, in the way of the manifest, those that were left out in their places.
@@ -280,11 +280,11 @@ class Job:
             piece: of the source.
             together: how many of such images are explained together.
         """
-        groups = prefetched(regrouped(piece.groups(self.groups), together), self.asked.prefetch)
+        groups = with_next(regrouped(piece.groups(self.groups), together), self.asked.prefetch)
         expected = piece.start
-        with contextlib.closing(groups) as ahead:
-            for group in ahead:
-                for single in self._of_group(group):
+        with contextlib.closing(groups) as ahead, looking_ahead(self.explainer):
+            for group, behind in ahead:
+                for single in self._of_group(group, behind):
                     place = single.place if isinstance(single, LeftOut) else single.indices[0]
                     yield from self._missing(expected, place)
                     expected = place + 1
@@ -296,10 +296,10 @@ class Job:
         for place in range(start, stop):
             yield Skipped(place, self._unreadable.popleft())
 
-    def _of_group(self, group: Group) -> Iterator[Explanation | LeftOut]:
+    def _of_group(self, group: Group, behind: Next[Group]) -> Iterator[Explanation | LeftOut]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EmptyMapWarning)  # of places in a group; told again of each image
-            found = list(_of_group(self.explainer, group, self._wanted, Explanation.numpy))
+            found = list(_of_group(self.explainer, group, self._wanted, behind, Explanation.numpy))
         yield from found
 
     def _explained(self, single: Explanation | LeftOut) -> Explained | Skipped:

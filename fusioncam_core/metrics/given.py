@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fusioncam_core.arrays.checks import require_map, widened
 from fusioncam_core.arrays.namespaces import array_namespace, constant_like, to_numpy
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
-from fusioncam_core.explainers.base import Explainer, maps_made
+from fusioncam_core.explainers.base import Behind, Explainer, maps_made
 from fusioncam_core.explainers.batch import Batch
 from fusioncam_core.explainers.options import ExplainerOptions
 from fusioncam_core.explainers.result import Result
@@ -56,7 +56,7 @@ class ModelOnly(_Unlisted, Explainer):
         self._refuse()
 
     @in_session
-    def _call(self, images: Any, targets: Any, progress: bool | None) -> Explanation:
+    def _call(self, images: Any, targets: Any, progress: bool | None, behind: Behind = None) -> Explanation:
         self._refuse()
 
     def _refuse(self) -> NoReturn:

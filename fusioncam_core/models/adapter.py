@@ -48,6 +48,7 @@ class Execution:
         memory_errors: what else than MemoryError and RuntimeError the framework raises when the device's memory is
             full; among other things perhaps, which `ran_out_of_memory` then has to tell apart.
         only: whether the model runs so many images at once and no other number: none is looked for.
+        beside: so many runs are worked on at once, each by a part of the processor: masks are shared out to as many.
     """
 
     batch_size: int = 16
@@ -55,6 +56,7 @@ class Execution:
     memory_formats: tuple[str, ...] = ("as given",)
     memory_errors: tuple[type[Exception], ...] = ()
     only: bool = False
+    beside: int = 1
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,24 @@ class ModelAdapter(ABC):
         Args:
             inputs: a batch, for an adapter that finds out by a run.
             output: the position or name of the explained one of several outputs.
+        """
+        return None
+
+    @property
+    def foresees(self) -> bool:
+        """Whether something is gained by telling it what it captures later."""
+        return False
+
+    def foresee(self, inputs: Inputs | None) -> Callable[[], bool] | None:
+        """Say what is captured, as the same object, after what is captured next.
+
+        A framework that works beside Python may begin with it as soon as that other capture is under way.
+
+        Args:
+            inputs: of the same shapes as what comes before them; None if nothing comes after all.
+
+        Returns:
+            Tells later whether the model is as it was, so that what was begun still holds; None if nothing will be.
         """
         return None
 

@@ -100,12 +100,15 @@ class AutoBatching(ModelBatching):
     Args:
         adapter: of the model that works.
         execution: as for `make_batching`; its batch size is tried first.
+        beside: as for any batching; spans that are timed are not shared out.
         light: as for any batching; a size that is not faster may then be passed over: the one beyond it is tried too.
     """
 
-    def __init__(self, adapter: ModelAdapter, execution: Execution | None = None, *, light: bool = False):
+    def __init__(
+        self, adapter: ModelAdapter, execution: Execution | None = None, *, light: bool = False, beside: int = 1
+    ):
         likes = adapter.execution if execution is None else execution
-        super().__init__(adapter, likes.batch_size, execution=likes, light=light)
+        super().__init__(adapter, likes.batch_size, execution=likes, light=light, beside=beside)
         self._best = Setting(likes.memory_formats[0], likes.batch_size)
         self._search: Search | None = _search(self._best, likes.memory_formats, light=light)
         self._timing = PairedTiming(*next(self._search))
@@ -142,7 +145,7 @@ class AutoBatching(ModelBatching):
             began = time.perf_counter()
             tried = self._next_run(total - start) if search else None
             way = self._best if tried is None else tried
-            span = self.span(start, total, way.size)
+            span = self.span(start, total, self._shared_out(total) if tried is None else way.size)
             try:
                 with self._adapter.memory_format(way.memory_format):
                     result = work(span)
@@ -244,6 +247,7 @@ def make_batching(
     execution: Execution | None = None,
     *,
     light: bool = False,
+    beside: int = 1,
 ) -> ModelBatching:
     """The batching of a model for a batch size as users give it, or for the way that proved fastest before.
 
@@ -252,11 +256,13 @@ def make_batching(
         batch_size: as given.
         execution: how what runs the model likes to work, if it is not the adapter's framework.
         light: whether images are, as `is_light` tells.
+        beside: so many spans are worked on at once.
     """
     likes = adapter.execution if execution is None else execution
     if isinstance(batch_size, Setting):
-        return ModelBatching(adapter, batch_size.size, batch_size.memory_format, execution=likes, light=light)
+        size, memory_format = batch_size.size, batch_size.memory_format
+        return ModelBatching(adapter, size, memory_format, execution=likes, light=light, beside=beside)
     if batch_size == "auto" and not likes.only:
-        return AutoBatching(adapter, likes, light=light)
+        return AutoBatching(adapter, likes, light=light, beside=beside)
     size = likes.batch_size if batch_size == "auto" else batch_size
-    return ModelBatching(adapter, size, execution=likes, light=light)
+    return ModelBatching(adapter, size, execution=likes, light=light, beside=beside)

@@ -103,6 +103,20 @@ class Batching:
             yield work(span), span.count
             start += span.count
 
+    @property
+    def settled(self) -> bool:
+        """Whether the next span has this size, unless memory does not hold it."""
+        return True
+
+    def following(self, span: Span, total: int) -> Span | None:
+        """The span that is done after that one; None of the last, and where another size may be tried by then."""
+        start = span.start + span.count
+        return self.span(start, total, self.size) if self.settled and start < total else None
+
+    def first(self, total: int) -> Span | None:
+        """The first span of so many; None where another size may be tried."""
+        return self.span(0, total, self.size) if self.settled else None
+
     def span(self, start: int, total: int, size: int) -> Span:
         """At most `size` things from `start` on.
 
@@ -126,6 +140,7 @@ class ModelBatching(Batching):
         memory_format: in which they run; None for the one they have.
         execution: as for `make_batching`.
         light: whether images take so little memory that many may be brought and explained together, whatever the size.
+        beside: so many spans are worked on at once.
 
     Attributes:
         coming: how many images are to come besides those that are known of, for which a compilation may pay.
@@ -139,11 +154,13 @@ class ModelBatching(Batching):
         *,
         execution: Execution | None = None,
         light: bool = False,
+        beside: int = 1,
     ):
         likes = adapter.execution if execution is None else execution
         super().__init__(size, fixed=likes.fixed_shapes)
         self._adapter = adapter
         self._light = light
+        self._beside = beside
         self._memory_format = likes.memory_formats[0] if memory_format is None else memory_format
         self.coming = 0
 
@@ -164,7 +181,7 @@ class ModelBatching(Batching):
         _reserved = reserve()
         start, told = 0, False
         while start < total:
-            span = self.span(start, total, self.size)
+            span = self.span(start, total, self._shared_out(total))
             try:
                 with self._adapter.memory_format(self._memory_format):
                     result = work(span)
@@ -174,6 +191,11 @@ class ModelBatching(Batching):
                 continue
             yield result, span.count
             start += span.count
+
+    def _shared_out(self, total: int) -> int:
+        """The size, or a smaller one by which there is a span for each of those that are worked on at once."""
+        share = -(-total // self._beside)
+        return min(self.size, 1 << (share - 1).bit_length()) if self._beside > 1 else self.size
 
     def _halve(self, span: Span, error: Exception, told: bool) -> None:
         """Go on with half of a span that did not fit, and say so, once for a piece of work.

@@ -85,7 +85,7 @@ class MaskedEngine:
     def execution(self) -> Execution:
         """How the engine likes to work: any number of images costs little, however they lie in memory."""
         own = self.adapter.execution
-        return replace(own, batch_size=BATCH, fixed_shapes=False, memory_formats=own.memory_formats[:1])
+        return replace(own, batch_size=BATCH, fixed_shapes=False, memory_formats=own.memory_formats[:1], beside=1)
 
     @property
     def exports(self) -> Exports:

@@ -57,7 +57,7 @@ class FixedBatch(ModelAdapter):
         self.input_channel_axis = adapter.input_channel_axis
         self.input_ndim_is_declared = adapter.input_ndim_is_declared
         self.frameworks = adapter.frameworks
-        self.execution = replace(adapter.execution, batch_size=size, only=True)
+        self.execution = replace(adapter.execution, batch_size=size, only=True, beside=1)
 
     # --- the model as a whole
 

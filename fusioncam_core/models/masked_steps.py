@@ -216,8 +216,9 @@ class MaskedSteps:
         """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
         key = self.choice.on, tuple(int(length) for length in images.shape[1:])
         if key not in self._batchings:
-            execution = None if self.engine is None else self.engine.execution
-            self._batchings[key] = make_batching(self.adapter, self._batch_size, execution, light=is_light(images))
+            likes = self.adapter.execution if self.engine is None else self.engine.execution
+            light, beside = is_light(images), likes.beside
+            self._batchings[key] = make_batching(self.adapter, self._batch_size, likes, light=light, beside=beside)
         return self._batchings[key]
 
     def groups(self, images: Array) -> ModelBatching:

@@ -1,4 +1,4 @@
-"""How many threads an engine may use."""
+"""How many threads of its own something may use beside the framework."""
 
 from __future__ import annotations
 
