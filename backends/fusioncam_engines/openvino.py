@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import itertools
 import sys
 import tempfile
 import warnings
@@ -93,24 +95,72 @@ class OpenVINO:
             return {path.name: path.read_bytes() for path in paths}
 
     def _running(self, model: Any, exported: Exported, precision: Precision) -> Run:
-        order = _order(model, exported)
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "INFERENCE_NUM_THREADS": allowed(exported.threads),
-            # Threads that may not move wait for whoever else is on their processor.
-            "ENABLE_CPU_PINNING": False,
-        }
-        request = self._core.compile_model(model, DEVICE, settings).create_infer_request()
+        def compiled(hint: str) -> Any:
+            settings = {
+                "PERFORMANCE_HINT": hint,
+                "INFERENCE_PRECISION_HINT": HINTS[precision],
+                "INFERENCE_NUM_THREADS": allowed(exported.threads),
+                # Threads that may not move wait for whoever else is on their processor.
+                "ENABLE_CPU_PINNING": False,
+            }
+            return self._core.compile_model(model, DEVICE, settings)
 
-        results = _results(model)
+        order, results = _order(model, exported), _results(model)
+        in_rows = [exported.rows is not None and exported.shapes[place][:1] == (exported.rows,) for place in order]
+        # Both now: the model, which may hold the framework's, is not kept for later.
+        together = compiled("LATENCY").create_infer_request()
+        running = _Running(together, _requests(compiled("THROUGHPUT")) if any(in_rows) else [], in_rows, results)
+        return lambda arguments: running([arguments[place] for place in order])
 
-        def run(arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
-            # What is shared is read where it lies; results are copies, which the next run does not write into.
-            made = request.infer([arguments[place] for place in order], share_inputs=True, share_outputs=False)
-            return [np.asarray(made[number]) for number in results]
 
-        return run
+class _Running:
+    """Runs a graph: a row in all threads, and where there are many, some of them beside others.
+
+    Two threads of which each has its own rows took a fifth less for EfficientNet-Lite0 in bfloat16 than both over the
+    same rows, and as long for ResNet-50, ViT-S/16 and ConvNeXt-T; a single row would take twice as long.
+
+    Args:
+        together: what runs the graph in all threads.
+        beside: what runs it in a part of them each.
+        in_rows: whether each of the arguments, in the graph's order, has rows that may run apart.
+        results: the graph's outputs, by their places.
+    """
+
+    def __init__(self, together: Any, beside: Sequence[Any], in_rows: Sequence[bool], results: Sequence[int]):
+        self._together, self._beside = together, beside
+        self._in_rows, self._results = in_rows, results
+
+    def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+        rows = [len(each) for each, in_rows in zip(arguments, self._in_rows, strict=True) if in_rows]
+        if not rows or rows[0] == 1 or not 1 < len(self._beside) <= rows[0]:
+            return self._made([self._together], [arguments])[0]
+        parts = [
+            [each[part] if in_rows else each for each, in_rows in zip(arguments, self._in_rows, strict=True)]
+            for part in _parts(rows[0], len(self._beside))
+        ]
+        made = self._made(self._beside, parts)
+        return [np.concatenate(pieces) for pieces in zip(*made, strict=True)]
+
+    def _made(self, requests: Sequence[Any], parts: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+        """What each of the requests makes of its part, all at once."""
+        with contextlib.ExitStack() as under_way:
+            for request, part in zip(requests, parts, strict=True):
+                # What is shared is read where it lies. All are waited for, whatever becomes of one of them.
+                request.start_async(list(part), share_inputs=True)
+                under_way.callback(request.wait)
+        # Copies, which the next run does not write into.
+        return [[np.array(request.get_output_tensor(each).data) for each in self._results] for request in requests]
+
+
+def _requests(compiled: Any) -> list[Any]:
+    """As many as run best at once."""
+    return [compiled.create_infer_request() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
+
+
+def _parts(count: int, parts: int) -> list[slice]:
+    """So many rows in as many parts, of which none has two rows more than another."""
+    ends = [count * number // parts for number in range(parts + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def _order(model: Any, exported: Exported) -> list[int]:

@@ -197,7 +197,7 @@ class BatchEngine:
         examples = self._examples(program)
 
         def export() -> Exported:
-            return exports.exported(program, examples, program.shapes(self._arrays))
+            return replace(exports.exported(program, examples, program.shapes(self._arrays)), rows=program.rows)
 
         made = engine.conversion.converted(export, engine.precision, engine.told)
         if made.anew is None:

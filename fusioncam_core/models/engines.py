@@ -74,12 +74,15 @@ class Exported:
         threads: with how many the framework works.
         identity: makes a digest of the operations in their order and of all constants, the same in every process, by
             which a graph that is kept on disk is found again; None if the framework cannot tell.
+        rows: the free length that all results begin with and whose rows do not meet, so that some of them may run
+            beside others; None if that is not known.
     """
 
     kinds: Mapping[str, Callable[[], Any]]
     shapes: tuple[Shape, ...]
     threads: int
     identity: Callable[[], str] | None = None
+    rows: str | None = None
 
 
 class Engine(Protocol):

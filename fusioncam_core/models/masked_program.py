@@ -83,6 +83,11 @@ class MaskedProgram:
             return (self.scores.logits(outputs),)
         return tuple(array for _, array in arrays_in(outputs))
 
+    @property
+    def rows(self) -> str | None:
+        """The length by whose rows the logits can be taken apart; other outputs may have any axes."""
+        return MASKS if isinstance(self.scores, ClassScores) else None
+
     def shapes(self, arrays: Sequence[Array]) -> tuple[Shape, ...]:
         """Of its arguments; `arrays` are the inputs'."""
         small = tuple(f"{SMALL}{axis}" for axis in range(len(self.size)))
