@@ -48,7 +48,20 @@ def report(folder: Path) -> Iterator[str]:
     if not runs:
         raise SystemExit(f"no benchmark was written into {folder}")
     yield from machine(next(iter(runs.values())))
-    for section in (exact, given, five, gradient, probing, many, peers, with_engines, options_of_torch, memory, start):
+    for section in (
+        exact,
+        given,
+        beside,
+        five,
+        gradient,
+        probing,
+        many,
+        peers,
+        with_engines,
+        options_of_torch,
+        memory,
+        start,
+    ):
         yield from section(runs)
     if (folder / "budgets.json").exists():
         yield from budgets(json.loads((folder / "budgets.json").read_text()))
@@ -126,6 +139,29 @@ def given(runs: dict[str, Any]) -> Iterator[str]:
         for name, each, more in of(runs, "test_given_batch")
     ]
     yield from table(("framework", "method", "batch", "a call", "ratio"), rows)
+
+
+def beside(runs: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        [
+            FRAMEWORKS[framework],
+            extra["evaluations"],
+            extra["batch"],
+            extra["lanes"],
+            seconds(extra["one_by_one"]),
+            seconds(extra["call"]),
+            f"**{extra['gain']:.2f} ×**",
+        ]
+        for framework, _, extra in of(runs, "test_beside_each_other")
+    ]
+    if not rows:
+        return
+    yield "### Programs beside each other"
+    yield ""
+    yield "Fusion-CAM on JAX, exact and of 128 masks, in turn with the same call whose programs follow each other."
+    yield ""
+    head = ["framework", "evaluations", "batch", "at once", "one by one", "a call", "gain"]
+    yield from table(head, rows)
 
 
 def ratios(runs: dict[str, Any], test: str, title: str, words: str) -> Iterator[str]:

@@ -136,6 +136,42 @@ def test_given_batch(benchmark: Any, subject: Subject, rounds: int, method: Any)
     benchmark.extra_info["batch"] = [memory_format, size]
 
 
+@pytest.mark.parametrize("budget", [None, 128])
+def test_beside_each_other(benchmark: Any, subject: Subject, rounds: int, budget: int | None) -> None:
+    """What JAX gains on a processor by programs that run beside each other: the same calls without, in turn."""
+    if subject.framework != "jax":
+        pytest.skip("other frameworks share each run out among all cores by themselves")
+    from fusioncam_jax import lanes
+
+    _, size = subject.fastest_way()
+    cam = FusionCAM(subject.model, subject.layer, batch_size=size, budget=budget)
+    several, alone = [lanes._lanes()], []
+
+    def one_by_one() -> float:
+        lanes._OF_PROCESS[:] = [None]
+        try:
+            start = time.perf_counter()
+            cam(subject.image)
+            return time.perf_counter() - start
+        finally:
+            lanes._OF_PROCESS[:] = several
+
+    for _ in range(2):
+        cam(subject.image)
+    benchmark.pedantic(lambda: cam(subject.image), setup=lambda: alone.append(one_by_one()), rounds=rounds)
+    times = benchmark.stats.stats.data
+    benchmark.extra_info |= {
+        "device": subject.device,
+        "batch": size,
+        "evaluations": cam(subject.image).evaluations,
+        "lanes": None if several[0] is None else several[0].count,
+        "call": statistics.median(times),
+        "one_by_one": statistics.median(alone),
+        "gain": statistics.median(other / own for own, other in zip(times, alone, strict=True)),
+    }
+    print(benchmark.extra_info, flush=True)
+
+
 def test_five_classes(benchmark: Any, subject: Subject, rounds: int) -> None:
     cam = FusionCAM(subject.model, subject.layer)
     settle(cam, subject.image)
