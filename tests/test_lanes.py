@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import subprocess
 import sys
 import threading
@@ -109,13 +111,28 @@ class TestLanes:
         assert lanes.execution().beside == 1
         assert np.asarray(lanes.by_turns(lambda array: array + 1)(jnp.ones(2))).sum() == 4
 
+    def test_what_is_looked_at_where_it_is_called(self, several: int) -> None:
+        with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
+            lanes.by_turns(lambda array: array / 0 * 0)(jnp.ones(2))
+
     def test_inside_of_another_program_it_is_part_of_that(self, several: int) -> None:
         inner = lanes.by_turns(lambda array: array * 2)
         assert jax.grad(lambda array: inner(array).sum())(jnp.ones(3)).tolist() == [2, 2, 2]
         with jax.disable_jit():
             assert inner(jnp.ones(3)).tolist() == [2, 2, 2]
 
-    @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="processes do not fork here")
+    def test_programs_of_several_devices_are_started_in_their_order(self) -> None:
+        """They wait for each other: those of two threads might do so for ever."""
+        code = (
+            "from fusioncam_jax import lanes\nlanes._OF_PROCESS.append(lanes.Lanes(2))\nprint(lanes.execution().beside)"
+        )
+        flags = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+        run = functools.partial(
+            subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert (run(env=flags).stdout.strip(), run().stdout.strip()) == ("1", "2")
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
     def test_a_process_that_is_forked_off_has_its_own(self) -> None:
         code = (
             "import os, warnings; warnings.simplefilter('ignore')\n"
@@ -253,6 +270,20 @@ class TestAhead:
         for seed, rows in ((1, slice(0, 4)), (2, slice(4, None))):
             own = method((project, parameters(seed)), "features")(BIG[rows])
             np.testing.assert_allclose(np.concatenate(found[rows]), own.maps, atol=1e-5)
+
+    @pytest.mark.parametrize("of_numpy", [("mix", "head"), ("head",)])
+    def test_parameters_of_numpy_may_be_written_to(self, of_numpy: tuple[str, ...]) -> None:
+        """Nothing is begun with: the same array may have other values in its turn."""
+        values = {name: np.array(each) if name in of_numpy else each for name, each in parameters().items()}
+        cam = GradCAM((project, values), "features", batch_size=4, backend_options={"framework": "jax"})
+        cam(BIG[:4])
+        runs, found = Runs(cam), []
+        for number, single in enumerate(cam.explain_many(BIG, prefetch=5)):
+            found.append(single.maps)
+            if number == 3:
+                values["head"] *= -1
+        assert sum(runs.rows) == len(BIG)
+        np.testing.assert_allclose(np.concatenate(found[4:]), cam(BIG[4:]).maps, atol=1e-5)
 
     @pytest.mark.parametrize("images", [IMAGES, BIG])
     def test_batches_of_several_shapes_libraries_and_dtypes(self, images: np.ndarray) -> None:

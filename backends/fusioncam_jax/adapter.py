@@ -50,7 +50,7 @@ from fusioncam_jax.following import activations_behind, mark
 from fusioncam_jax.half import passes_float16, scaled_pull_back
 from fusioncam_jax.lanes import execution, several_lanes
 from fusioncam_jax.network import Network, Parameters
-from fusioncam_jax.passes import Begun, Pass, Passes, same_objects, shapes_and_form, structure_of
+from fusioncam_jax.passes import Begun, FirstArray, Pass, Passes, same_objects, shapes_and_form, structure_of
 from fusioncam_jax.programs import Program, Programs, of_leaves
 from fusioncam_jax.reach import Reach, describe, is_floating, outside
 from fusioncam_jax.taps import Exchange, Listener, Observer, Ran, Recorder, listening, nobody_listens
@@ -117,6 +117,7 @@ class JaxAdapter(ModelAdapter):
         self.frameworks = ("jax", *network.libraries)
         self._network = network
         self._of_now, self._after = _Known(), self.changes
+        self._arrays = FirstArray()
         self._takes_batches = not network.per_image
         self._batch_ndims: dict[Any, int | None] = {}
 
@@ -191,6 +192,7 @@ class JaxAdapter(ModelAdapter):
         self.touch(lambda: shared.pop(PARAMETERS, None))
         self.touch(nobody_listens)
         shared[PARAMETERS] = self._network.parameters()
+        self._arrays.look_at(jax.tree.leaves(shared[PARAMETERS]))
 
     def _structure(self) -> str:
         # In words: the structure itself may hold the model alive, and has a hash without the values in it.
@@ -303,7 +305,7 @@ class JaxAdapter(ModelAdapter):
 
     @property
     def foresees(self) -> bool:
-        return several_lanes()
+        return several_lanes() and self._arrays.stay
 
     def foresee(self, inputs: Inputs | None) -> Callable[[], bool] | None:
         self._known.foreseen = inputs

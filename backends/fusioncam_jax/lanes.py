@@ -84,7 +84,7 @@ def several_lanes() -> bool:
 
 def execution() -> Execution:
     """How JAX likes to work."""
-    lanes = _lanes() if jax.default_backend() == "cpu" else None
+    lanes = _lanes() if _on_one_processor() else None
     return Execution(fixed_shapes=True, beside=1 if lanes is None else lanes.count)
 
 
@@ -94,8 +94,17 @@ def compiled(program: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
     return made
 
 
+OF_THE_CALLER = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
+"""What is looked at where a program is called, and not where it is compiled."""
+
+
 def _may_start_elsewhere() -> bool:
-    return outside() and not jax.config.jax_disable_jit and jax.default_backend() == "cpu"
+    return outside() and not any(getattr(jax.config, name) for name in OF_THE_CALLER) and _on_one_processor()
+
+
+def _on_one_processor() -> bool:
+    """Programs of several devices wait for each other, in the order in which they were started."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def _waits(arguments: tuple[Any, ...]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -79,6 +80,29 @@ class Begun(NamedTuple):
     def is_of(self, seen: Pass, inputs: Inputs, parameters: list[Any]) -> bool:
         """Whether it is what such a run would give: arrays do not change, so the same objects are the same values."""
         return self.seen is seen and self.inputs is inputs and same_objects(self.parameters, parameters)
+
+
+class FirstArray:
+    """Whether the parameters are the arrays that they were in the session before: NumPy's are put there for each.
+
+    Attributes:
+        stay: whether they are; what runs before its turn is then likely to hold.
+    """
+
+    def __init__(self) -> None:
+        self.stay = False
+        self._last: Callable[[], Any] = _nothing
+
+    def look_at(self, leaves: Sequence[Any]) -> None:
+        """The parameters of the session that begins; they are not kept alive."""
+        of_jax = [each for each in leaves if isinstance(each, jax.Array)]
+        first = of_jax[0] if len(of_jax) == len(leaves) > 0 else None  # others may be written to
+        self.stay = first is not None and self._last() is first
+        self._last = _nothing if first is None else weakref.ref(first)
+
+
+def _nothing() -> None:
+    """There was no session before."""
 
 
 def same_objects(some: Sequence[Any], others: Sequence[Any]) -> bool:
