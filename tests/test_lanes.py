@@ -31,7 +31,7 @@ PATIENCE = 20.0
 """Seconds for which a source waits for an explanation."""
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def several(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Lanes, however many threads the process may use."""
     monkeypatch.setattr(lanes, "_OF_PROCESS", [lanes.Lanes(request.param)])

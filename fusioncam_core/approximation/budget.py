@@ -14,6 +14,7 @@ from fusioncam_core.approximation.design import Slopes, most_telling, relative
 from fusioncam_core.approximation.gaussian_process import TREND, GaussianProcess, Indices, Prediction, Values
 from fusioncam_core.arrays.checks import require_count, require_finite
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.one_thread import in_one_thread
 from fusioncam_core.arrays.words import _normalise, _resize
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.batch_size import Batching
@@ -158,17 +159,18 @@ def _limited(
     origins = None if origin is None else _columns(to_numpy(origin))
     black = None if live.all() else to_numpy(black_scores())
     several = black is not None and black.ndim == 2
-    images = [
-        _Image(
-            on_host[row],
-            live[row],
-            None if black is None else _columns(black)[row],
-            limits,
-            formula,
-            None if origins is None else origins[row],
-        )
-        for row in range(len(live))
-    ]
+    with in_one_thread():
+        images = [
+            _Image(
+                on_host[row],
+                live[row],
+                None if black is None else _columns(black)[row],
+                limits,
+                formula,
+                None if origins is None else origins[row],
+            )
+            for row in range(len(live))
+        ]
     while sum(len(image.asked) for image in images):
         owners = np.repeat(np.arange(len(images)), [len(image.asked) for image in images])
         channels = np.concatenate([image.asked_channels for image in images])
@@ -176,9 +178,10 @@ def _limited(
         scores = gathered(rows, xp=xp)
         require_finite(scores, "scores of the masked images", array_namespace(scores))
         several = scores.ndim == 2
-        for row, image in enumerate(images):
-            if len(image.asked):
-                image.learn(_columns(scores)[owners == row])
+        with in_one_thread():
+            for row, image in enumerate(images):
+                if len(image.asked):
+                    image.learn(_columns(scores)[owners == row])
     found = np.stack([image.all_scores() for image in images])
     return Scored(
         scores=constant_like(found if several else found[:, 0], maps, xp),

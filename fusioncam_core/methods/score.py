@@ -13,6 +13,7 @@ from fusioncam_core.approximation.gaussian_process import GaussianProcess
 from fusioncam_core.approximation.probabilities import ProbabilityProcess
 from fusioncam_core.arrays.checks import require_finite, require_float, require_shares, require_word
 from fusioncam_core.arrays.namespaces import Array, Namespace, array_namespace, constant_like, to_numpy
+from fusioncam_core.arrays.one_thread import in_one_thread
 from fusioncam_core.arrays.precision import in_float32, in_unit
 from fusioncam_core.arrays.programs import as_one_program
 from fusioncam_core.arrays.words import (
@@ -172,6 +173,7 @@ def _regression(maps: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.
     return np.asarray(np.stack(found).reshape(batch, len(found[0]), *size), dtype=maps.dtype)
 
 
+@in_one_thread()
 def _ridge(masks: np.ndarray[Any, Any], increases: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """(K, pixels) coefficients of increases (n, K) on masks (n, pixels), solved on the shorter side."""
     live = masks.any(axis=1)
