@@ -329,6 +329,22 @@ def start(runs: dict[str, Any]) -> Iterator[str]:
         for _, each, more in of(runs, "test_start")
     ]
     yield from table(("command", "median", "bound"), rows)
+    yield from first_calls(runs)
+
+
+def first_calls(runs: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            FRAMEWORKS[more["framework"]],
+            *(seconds(more[name]) for name in ("first", "later", "first_processor", "later_processor")),
+            f"**{more['ratio']:.1f}** (bound {more['bound']})",
+        )
+        for _, _, more in of(runs, "test_first_call")
+    ]
+    if rows:
+        yield "The first Fusion-CAM by a model within 32 masks, and later ones; by the clock, and of the processor."
+        yield ""
+        yield from table(("framework", "first", "later", "of the processor: first", "later", "ratio"), rows)
 
 
 def budgets(layers: dict[str, Any]) -> Iterator[str]:

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from benchmarks.subjects import Subject, counted_traces
 from fusioncam_core import FusionCAM, GradCAM, ScoreCAM
+from fusioncam_core.arrays import one_thread
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.models.batch_search import AutoBatching
 from fusioncam_core.models.batch_size import ModelBatching
@@ -168,6 +170,32 @@ def test_beside_each_other(benchmark: Any, subject: Subject, rounds: int, budget
         "call": statistics.median(times),
         "one_by_one": statistics.median(alone),
         "gain": statistics.median(other / own for own, other in zip(times, alone, strict=True)),
+    }
+    print(benchmark.extra_info, flush=True)
+
+
+@pytest.mark.parametrize("budget", [32, 128])
+def test_numpys_threads_at_rest(benchmark: Any, subject: Subject, rounds: int, budget: int) -> None:
+    """What a map within a budget gains by it: the same calls without, in turn."""
+    _, size = subject.fastest_way()
+    cam, awake = FusionCAM(subject.model, subject.layer, batch_size=size, budget=budget), []
+
+    def with_threads() -> float:
+        with mock.patch.object(one_thread, "_libraries", list):
+            start = time.perf_counter()
+            cam(subject.image)
+            return time.perf_counter() - start
+
+    for _ in range(2):
+        cam(subject.image)
+    benchmark.pedantic(lambda: cam(subject.image), setup=lambda: awake.append(with_threads()), rounds=rounds)
+    times = benchmark.stats.stats.data
+    benchmark.extra_info |= {
+        "budget": budget,
+        "batch": size,
+        "call": statistics.median(times),
+        "awake": statistics.median(awake),
+        "gain": statistics.median(other / own for own, other in zip(times, awake, strict=True)),
     }
     print(benchmark.extra_info, flush=True)
 
