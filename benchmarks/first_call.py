@@ -20,7 +20,7 @@ LATER = 7
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the seconds of the first call, and of later ones in the median, by the clock and of the processor: JSON."""
+    """Prints seconds of the first call, and of later ones in the median, by the clock and of the processor: JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_call")
     parser.add_argument("framework", choices=sorted(SUBJECTS))
     parser.add_argument("--budget", type=int, default=32)
