@@ -42,7 +42,8 @@ class Request:
             self._error = error
 
     def wait(self) -> None:
-        assert self._thread is not None
+        if self._thread is None:  # as OpenVINO's: nothing is to be waited for
+            return
         self._thread.join()
         self._thread, error, self._error = None, self._error, None
         if error is not None:
@@ -67,16 +68,19 @@ def running(count: int, function: Callable[..., Any] = scaled, *, meet: bool = T
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-@pytest.mark.parametrize("rows", [4, 5, 11])
+@pytest.mark.parametrize("rows", [4, 5, 11, 40])
 def test_many_rows_run_beside_each_other(count: int, rows: int) -> None:
+    """A few at a time: each takes the next few when it is done."""
     run, beside = running(count)
+    given = np.random.default_rng(0).random((rows, 2))
     for _ in range(2):
-        found = run([ROWS[:rows], FACTOR])
-        for one, other in zip(found, scaled(ROWS[:rows], FACTOR), strict=True):
+        for one, other in zip(run([given, FACTOR]), scaled(given, FACTOR), strict=True):
             np.testing.assert_array_equal(one, other)
-    shares = [each.seen[0] for each in beside]
-    assert sum(shares) == rows
+    shares = [share for each in beside for share in each.seen]
+    assert sum(shares) == 2 * rows
+    assert max(shares) <= openvino.FEW
     assert max(shares) - min(shares) <= 1
+    assert len({len(each.seen) for each in beside}) == 1
 
 
 @pytest.mark.parametrize(("count", "rows"), [(4, 3), (2, 1), (1, 9), (0, 9)])
@@ -103,7 +107,7 @@ def test_an_error_of_one_leaves_none_at_work() -> None:
         with pytest.raises(ValueError, match="the first row"):
             run([ROWS, FACTOR])
     np.testing.assert_array_equal(run([ROWS[1:], FACTOR])[0], ROWS[1:] * FACTOR)
-    assert [len(each.seen) for each in beside] == [3, 3]
+    assert all(len(each.seen) >= 3 for each in beside)
 
 
 def test_results_are_not_written_into_by_the_next_run() -> None:

@@ -25,6 +25,9 @@ DEVICE = "CPU"
 DESCRIPTION, WEIGHTS = "model.xml", "model.bin"
 """What a graph is kept as."""
 
+FEW = 4
+"""Rows of a part at most: EfficientNet-Lite0 took 2.55 ms an image in parts of four, and 2.7 in parts of 16."""
+
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """What it calls our precisions: on processors with bfloat16 it would take that for float32 by itself."""
 
@@ -142,14 +145,23 @@ class _Running:
         return [np.concatenate(pieces) for pieces in zip(*made, strict=True)]
 
     def _made(self, requests: Sequence[Any], parts: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
-        """What each of the requests makes of its part, all at once."""
+        """What comes of each part, of which as many run at once as there are requests."""
+        made: list[list[np.ndarray]] = []
+        by_turns = [requests[number % len(requests)] for number in range(len(parts))]
         with contextlib.ExitStack() as under_way:
-            for request, part in zip(requests, parts, strict=True):
-                # What is shared is read where it lies. All are waited for, whatever becomes of one of them.
-                request.start_async(list(part), share_inputs=True)
-                under_way.callback(request.wait)
-        # Copies, which the next run does not write into.
-        return [[np.array(request.get_output_tensor(each).data) for each in self._results] for request in requests]
+            for number, (request, part) in enumerate(zip(by_turns, parts, strict=True)):
+                if number >= len(requests):
+                    made.append(self._result(request))
+                request.start_async(list(part), share_inputs=True)  # what is shared is read where it lies
+                if number < len(requests):
+                    under_way.callback(request.wait)  # for all of them, whatever becomes of one
+            made += [self._result(request) for request in by_turns[len(made) :]]
+        return made
+
+    def _result(self, request: Any) -> list[np.ndarray]:
+        """What a request has made, once it is done: copies, which its next run does not write into."""
+        request.wait()
+        return [np.array(request.get_output_tensor(each).data) for each in self._results]
 
 
 def _requests(compiled: Any) -> list[Any]:
@@ -157,8 +169,10 @@ def _requests(compiled: Any) -> list[Any]:
     return [compiled.create_infer_request() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
 
 
-def _parts(count: int, parts: int) -> list[slice]:
-    """So many rows in as many parts, of which none has two rows more than another."""
+def _parts(count: int, beside: int) -> list[slice]:
+    """So many rows in parts of a few, as many for each of those beside; none has two rows more than another."""
+    rounds = -(-count // (beside * FEW))
+    parts = min(count, rounds * beside)
     ends = [count * number // parts for number in range(parts + 1)]
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
