@@ -17,7 +17,8 @@ import pytest
 from fusioncam_core import Explanation, FusionCAM, GradCAM, Preprocessing, ScoreCAM
 from fusioncam_core.arrays.namespaces import to_numpy
 from fusioncam_core.data import sources
-from fusioncam_core.data.sources import prefetched, regrouped
+from fusioncam_core.data.prefetching import prefetched
+from fusioncam_core.data.sources import regrouped
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError, SkippedImageWarning, UnreadableImageWarning
 from libraries import framework
 
@@ -293,6 +294,7 @@ class TestOneOfAGroup:
         model = torch.nn.Sequential(
             torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
         )
+        torch.nn.init.constant_(model[0].weight, 0.1)  # by weights that are drawn other images might be empty as well
         images = shapes["images"] + 1
         images[5] = 0
         with pytest.warns(EmptyMapWarning) as caught:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from fusioncam_core.data.prefetching import prefetched
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.data.sources import SourceTargets, length, prefetched, read, regrouped
+from fusioncam_core.data.sources import SourceTargets, length, read, regrouped
 from fusioncam_core.errors import EmptyMapWarning, InvalidValueError
 from fusioncam_core.evaluation.answer import Answer, Subject
 from fusioncam_core.evaluation.compared import (

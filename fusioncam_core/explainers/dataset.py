@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fusioncam_core import errors
 from fusioncam_core.arrays.checks import require_word
+from fusioncam_core.data.prefetching import Next, with_next
 from fusioncam_core.data.progress import progress_bar
-from fusioncam_core.data.sources import Group, Next, SourceTargets, length, read, regrouped, with_next
+from fusioncam_core.data.sources import Group, SourceTargets, length, read, regrouped
 from fusioncam_core.errors import SkippedImageWarning, warn
 from fusioncam_core.explainers.diagnostics import images_called
 from fusioncam_core.models.inputs import leaf

@@ -17,8 +17,9 @@ import numpy as np
 
 from fusioncam_core.arrays.checks import require_count, require_size, require_size_of, require_word
 from fusioncam_core.arrays.words import resize
+from fusioncam_core.data.prefetching import Next, with_next
 from fusioncam_core.data.progress import Steps
-from fusioncam_core.data.sources import Group, Next, SourceTargets, image_words, read, regrouped, with_next
+from fusioncam_core.data.sources import Group, SourceTargets, image_words, read, regrouped
 from fusioncam_core.errors import EmptyMapWarning, InvalidTypeError, InvalidValueError
 from fusioncam_core.explainers.dataset import LeftOut, OnError, _of_group, _together, looking_ahead
 from fusioncam_core.explainers.diagnostics import images_called, warn_of_empty_maps

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fusioncam_core.data.prefetching import prefetched
 from fusioncam_core.data.progress import Progress, Steps, clock, progress_bar
-from fusioncam_core.data.sources import prefetched
 from fusioncam_core.errors import CannotWriteError, InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.jobs.manifest import FILE, Manifest, found, require_same

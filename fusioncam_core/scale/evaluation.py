@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Unpack
 
 from fusioncam_core.arrays.checks import require_count
 from fusioncam_core.arrays.namespaces import to_numpy
+from fusioncam_core.data.prefetching import prefetched
 from fusioncam_core.data.progress import Steps, progress_bar
 from fusioncam_core.data.sources import (
     Group,
@@ -21,7 +22,6 @@ from fusioncam_core.data.sources import (
     images_in,
     length,
     named,
-    prefetched,
     read_named,
     regrouped,
 )
