@@ -9,10 +9,8 @@ and Verdinelli, Bayesian Experimental Design, Statistical Science 10, 1995, sect
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fusioncam_core.approximation.gaussian_process import Indices, Values
 from fusioncam_core.arrays.namespaces import array_namespace
@@ -51,17 +49,21 @@ def most_telling(covariance: Values, slopes: Values, number: int) -> Indices:
         number: how many to choose, at most m.
     """
     variances, told = np.diagonal(covariance).copy(), covariance @ slopes
+    gains = np.square(told).sum(axis=1)
+    # With every choice covariance and told become less by a product of two vectors, which are kept side by side.
+    columns, rows = np.zeros((len(told), number)), np.zeros((number, told.shape[1]))
     chosen: list[int] = []
-    columns: list[npt.NDArray[Any]] = []
-    for _ in range(number):
-        gains = np.square(told).sum(axis=1) / np.maximum(variances, SMALLEST)
-        gains[chosen] = -1
-        best = int(np.argmax(gains))
-        # The covariance once the best is known, of which no more is written down than what the next choices need.
-        column = covariance[:, best] - sum(each * each[best] for each in columns)
-        column /= np.sqrt(max(variances[best], SMALLEST))
-        told = told - np.outer(column, told[best]) / np.sqrt(max(variances[best], SMALLEST))
-        variances = variances - np.square(column)
+    for count in range(number):
+        worth = gains / np.maximum(variances, SMALLEST)
+        worth[chosen] = -np.inf
+        best = int(np.argmax(worth))
+        known, deviation = columns[best, :count], np.sqrt(max(variances[best], SMALLEST))
+        column = (covariance[:, best] - columns[:, :count] @ known) / deviation
+        row = (told[best] - known @ rows[:count]) / deviation
+        along = told @ row - columns[:, :count] @ (rows[:count] @ row)
+        gains += column * (column * (row @ row) - 2 * along)
+        variances -= np.square(column)
+        variances[best] = np.inf
+        columns[:, count], rows[count] = column, row
         chosen.append(best)
-        columns.append(column)
     return np.asarray(chosen, dtype=np.intp)

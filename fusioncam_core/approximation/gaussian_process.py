@@ -86,8 +86,9 @@ class GaussianProcess:
         self._width = WIDTH * np.median(squared_distances(some, some)) or 1.0
 
     def _kernel(self, first: Values, second: Values) -> Values:
-        covariance: Values = np.exp(-squared_distances(first, second) / (2 * self._width))
-        return covariance
+        covariance = squared_distances(first, second)
+        covariance *= -1 / (2 * self._width)
+        return np.exp(covariance, out=covariance)
 
     def prediction(self, run: Indices, scores: npt.NDArray[Any]) -> Prediction:
         """The scores of all masks, given those (len(run), K) of the masks `run`."""
@@ -104,8 +105,10 @@ class GaussianProcess:
         mean[run], variance[run] = scores, 0
 
         def covariance(chosen: Indices) -> Values:
-            prior = self._kernel(self._masks[chosen], self._masks[chosen]) + NOISE * np.eye(len(chosen))
-            posterior: Values = prior - across[chosen] @ explained[:, chosen]
+            some = self._masks[chosen]
+            posterior = self._kernel(some, some)
+            posterior[np.diag_indices_from(posterior)] += NOISE
+            posterior -= across[chosen] @ explained[:, chosen]
             return posterior
 
         return Prediction(mean, np.sqrt(variance[:, None] * scale), scale, covariance, np.ones_like(mean))
@@ -130,6 +133,9 @@ def _freedom(scores: int) -> float:
 
 def squared_distances(first: Values, second: Values) -> Values:
     """(n, m) between points (n, d) and (m, d), not below 0."""
-    squares = np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1)
-    distances: Values = np.maximum(squares - 2 * first @ second.T, 0)
-    return distances
+    # In place: an array of some megabytes that is made anew costs more than what is worked out in it.
+    distances: Values = first @ second.T
+    distances *= -2
+    distances += np.square(first).sum(axis=1)[:, None]
+    distances += np.square(second).sum(axis=1)
+    return np.maximum(distances, 0, out=distances)
