@@ -69,7 +69,7 @@ class TestLanes:
         return jnp.asarray(np.random.default_rng(0).random(count, dtype=np.float32))
 
     def sort(self) -> Callable[[Any], Any]:
-        made = lanes.by_turns(lambda array: jnp.sort(array))
+        made = lanes.by_turns(jax.jit(lambda array: jnp.sort(array)))
         for count in (self.LONG, self.SHORTER):
             made(self.numbers(count)).block_until_ready()
         return made
@@ -93,7 +93,7 @@ class TestLanes:
         np.testing.assert_array_equal(first, np.sort(numbers) + 2)
 
     def test_programs_are_compiled_for_what_the_caller_has_set_up(self, several: int) -> None:
-        count = lanes.by_turns(lambda array: jnp.arange(3).astype(float) + array.sum())
+        count = lanes.by_turns(jax.jit(lambda array: jnp.arange(3).astype(float) + array.sum()))
         assert count(jnp.ones(2)).dtype == jnp.float32
         with jax.enable_x64(True):
             assert count(jnp.ones(2, jnp.float32)).dtype == jnp.float64
@@ -104,19 +104,19 @@ class TestLanes:
             raise ValueError("an error of the model")
 
         with pytest.raises(ValueError, match="an error of the model"):
-            lanes.by_turns(wrong)(jnp.ones(2))
+            lanes.by_turns(jax.jit(wrong))(jnp.ones(2))
 
     @pytest.mark.usefixtures("alone")
     def test_one_core_has_none(self) -> None:
         assert lanes.execution().beside == 1
-        assert np.asarray(lanes.by_turns(lambda array: array + 1)(jnp.ones(2))).sum() == 4
+        assert np.asarray(lanes.by_turns(jax.jit(lambda array: array + 1))(jnp.ones(2))).sum() == 4
 
     def test_what_is_looked_at_where_it_is_called(self, several: int) -> None:
         with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
-            lanes.by_turns(lambda array: array / 0 * 0)(jnp.ones(2))
+            lanes.by_turns(jax.jit(lambda array: array / 0 * 0))(jnp.ones(2))
 
     def test_inside_of_another_program_it_is_part_of_that(self, several: int) -> None:
-        inner = lanes.by_turns(lambda array: array * 2)
+        inner = lanes.by_turns(jax.jit(lambda array: array * 2))
         assert jax.grad(lambda array: inner(array).sum())(jnp.ones(3)).tolist() == [2, 2, 2]
         with jax.disable_jit():
             assert inner(jnp.ones(3)).tolist() == [2, 2, 2]
@@ -136,10 +136,10 @@ class TestLanes:
     def test_a_process_that_is_forked_off_has_its_own(self) -> None:
         code = (
             "import os, warnings; warnings.simplefilter('ignore')\n"
-            "import jax.numpy as jnp\n"
+            "import jax, jax.numpy as jnp\n"
             "from fusioncam_jax import lanes\n"
             "lanes._OF_PROCESS.append(lanes.Lanes(2))\n"
-            "lanes.by_turns(lambda array: array + 1)(jnp.ones(2)).block_until_ready()\n"
+            "lanes.by_turns(jax.jit(lambda array: array + 1))(jnp.ones(2)).block_until_ready()\n"
             "if os.fork() == 0:\n"
             "    os._exit(len(lanes._OF_PROCESS))\n"
             "print(os.waitstatus_to_exitcode(os.wait()[1]), len(lanes._OF_PROCESS))\n"

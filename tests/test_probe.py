@@ -11,7 +11,7 @@ import pytest
 
 from fusioncam_core import AblationCAM, EigenCAM, FusionCAM, GradCAM, ScoreCAM
 from fusioncam_core.errors import EvidenceWarning
-from fusioncam_core.models.probe import Evidence, Patches, batch_axis, measured_axes
+from fusioncam_core.models.probe import Evidence, Patches, Probe, batch_axis, measured_axes
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -61,6 +61,22 @@ class Woven(Siamese):
     def forward(self, left: Any, right: Any) -> Any:
         rows = self.backbone(torch.stack([left, right], 1).flatten(0, 1)).mean((2, 3)).unflatten(0, (-1, 2))
         return self.fc((rows[:, 0] - rows[:, 1]).abs())
+
+
+def test_passes_are_started_before_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a framework returns at once, they run beside each other."""
+    done: list[str] = []
+    cam = GradCAM(nn.Sequential(tower(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval())
+    for owner, name in ((type(cam.adapter), "observe"), (Probe, "_check_outputs")):
+        of_class = getattr(owner, name)
+
+        def noted(self: Any, *arguments: Any, of_class: Any = of_class, name: str = name) -> Any:
+            done.append(name)
+            return of_class(self, *arguments)
+
+        monkeypatch.setattr(owner, name, noted)
+    assert cam(image(1, 3, 8, 8), 0).layer == "0"
+    assert done == ["observe", "observe", "_check_outputs", "_check_outputs"]
 
 
 class TestSeveralInputs:

@@ -53,16 +53,15 @@ if hasattr(os, "register_at_fork"):  # where processes fork
     os.register_at_fork(after_in_child=_OF_PROCESS.clear)
 
 
-def by_turns(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of arrays, a long one, compiled; on a processor with several cores its calls run beside each other.
+def by_turns(program: Any) -> Callable[..., Any]:
+    """A long function of arrays that is compiled; on a processor with several cores its calls run beside each other.
 
     It is compiled here, for whatever the calling thread has set up, and only started elsewhere.
     """
-    usual = jax.jit(function)
 
     def run(*arguments: Any) -> Any:
         lanes = _lanes() if _may_start_elsewhere() else None
-        return usual(*arguments) if lanes is None else lanes.start(compiled(usual, arguments), *arguments)
+        return program(*arguments) if lanes is None else lanes.start(compiled(program, arguments), *arguments)
 
     return run
 

@@ -30,11 +30,10 @@ class Program:
     def __init__(self, function: Callable[..., Any], *, once: bool = False, short: bool = False, structures: int = 1):
         self._function = function
         self._structures = structures
-        self._compiler: Callable[..., Any] = by_turns
+        started = behind if short else by_turns
+        self._compiler: Callable[..., Any] = lambda function: started(jax.jit(function))
         if once:
-            self._compiler = functools.partial(quickly, options=ONCE)
-        elif short:
-            self._compiler = lambda function: behind(jax.jit(function))
+            self._compiler = functools.partial(quickly, options=ONCE, started=started)
         self._compiled: list[tuple[Any, ByForm]] = []
 
     def __call__(self, parameters: Any, *arguments: Any) -> Any:

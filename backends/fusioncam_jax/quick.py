@@ -13,6 +13,9 @@ from fusioncam_jax.reach import outside
 Options = Mapping[str, Any]
 """What XLA is told of one program."""
 
+Started = Callable[[Any], Callable[..., Any]]
+"""Of a jitted function, one whose calls are started where they wait for nobody, or nobody for them."""
+
 SMALL: Options = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 """For small steps of arrays: those of Fusion-CAM at 224 x 224 compile in half of the time and run as fast, Grad-CAM's
 of 16 images at 1280 channels faster. A whole network takes longer to compile without the emitters, and to run."""
@@ -25,13 +28,18 @@ UNKNOWN_OPTION = "No such compile option"
 """In XLA's error for one that this version of it does not have."""
 
 
-def quickly(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
+def quickly(function: Callable[..., Any], options: Options, started: Started = behind) -> Callable[..., Any]:
     """The function of arrays, compiled on the processor with these options, and elsewhere as usual.
 
     Inside of another program, for which JAX takes no options, it becomes part of that.
+
+    Args:
+        function: of arrays.
+        options: for XLA.
+        started: how its calls are started.
     """
-    usual = behind(jax.jit(function))
-    quick = behind(jax.jit(function, compiler_options=dict(options)))
+    usual = started(jax.jit(function))
+    quick = started(jax.jit(function, compiler_options=dict(options)))
 
     def run(*arguments: Any) -> Any:
         nonlocal quick

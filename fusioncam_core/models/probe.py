@@ -224,7 +224,7 @@ class Probe:
         """
         self._space = axes
         self.size = tuple(self._image.shape[axis] for axis in axes)
-        passes = [self._pass(calls, self._half(code)) for code in HALVES[len(axes)]]
+        passes = self._passes(calls, [self._half(code) for code in HALVES[len(axes)]])
         seen = [[each[call] for each in passes] for call in calls if all(call in each for each in passes)]
         steps = [_steps(*pair) for pair in seen]
         # Of two axes the halves change places in turn: what follows one goes forward where the other goes back.
@@ -236,7 +236,7 @@ class Probe:
 
     def _measure_maps(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Evidence]:
         codes = HALVES.get(len(self.size), ())
-        found = [self._pass(shapes, self._half(code)) for code in codes]
+        found = self._passes(shapes, [self._half(code) for code in codes])
         return {
             call: self._of_maps(call, shape, codes, [each.get(call) for each in found])
             for call, shape in shapes.items()
@@ -271,7 +271,7 @@ class Probe:
         far = [tuple(int(axis == each) for axis in range(count)) for each in range(count)]
         codes = [(0,) * count, *far]
         tokens = max(shape[1] for shape in shapes.values())
-        found = [self._pass(shapes, self._corner(code, tokens)) for code in codes]
+        found = self._passes(shapes, [self._corner(code, tokens) for code in codes])
         return {call: self._of_row(call, shape, [each.get(call) for each in found]) for call, shape in shapes.items()}
 
     def _of_row(self, call: str, shape: tuple[int, ...], seen: Sequence[_Seen | None]) -> Evidence:
@@ -287,17 +287,32 @@ class Probe:
         found = _patches(corners, len(along[0])) if clear else None
         return replace(general, patches=found, along=along)
 
-    # --- one pass
+    # --- passes
 
-    def _pass(self, shapes: Mapping[str, tuple[int, ...]], changed: np.ndarray[Any, Any]) -> dict[str, _Seen]:
-        """What a changed image changes in the outputs of the calls."""
+    def _passes(
+        self, shapes: Mapping[str, tuple[int, ...]], changed: Sequence[np.ndarray[Any, Any]]
+    ) -> list[dict[str, _Seen]]:
+        """What each changed image changes in the outputs of the calls.
+
+        All are started before the first is read: where a framework returns at once, they run beside each other.
+        """
+        return [self._read(shapes, *each) for each in [self._started(shapes, image) for image in changed]]
+
+    def _started(
+        self, shapes: Mapping[str, tuple[int, ...]], changed: np.ndarray[Any, Any]
+    ) -> tuple[Inputs, Any, dict[str, Any]]:
+        """The image beside a changed one, the model's outputs for both, and what is seen of the calls."""
         adapter, xp = self._adapter, self._adapter.namespace
         own = leaf(self._inputs, self._which)
         both = constant_like(np.concatenate([self._image, changed]), own, xp)
         others = with_leaf(self._inputs, self._which, both)
         inputs = map_rows(lambda each: each if each is both else xp.concat([each, each], axis=0), others)
         names = tuple(dict.fromkeys(call.rpartition("#")[0] for call in shapes))
-        outputs, seen = adapter.observe(inputs, names, Change(tuple(shapes.items())))
+        return inputs, *adapter.observe(inputs, names, Change(tuple(shapes.items())))
+
+    def _read(
+        self, shapes: Mapping[str, tuple[int, ...]], inputs: Inputs, outputs: Any, seen: Mapping[str, Any]
+    ) -> dict[str, _Seen]:
         self._heard.update(seen)
         self._check_outputs(outputs, inputs)
         return {call: _Seen.of(values) for call, values in seen.items() if values is not None and call in shapes}
