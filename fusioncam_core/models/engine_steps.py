@@ -12,8 +12,8 @@ import numpy as np
 from fusioncam_core.arrays.namespaces import Array, Namespace, constant_like, dtype_name, indices_like, to_numpy
 from fusioncam_core.arrays.words import _resize
 from fusioncam_core.errors import EngineWarning, InvalidValueError, warn
-from fusioncam_core.models.adapter import Execution, Exports, HasState, ModelAdapter
-from fusioncam_core.models.digest import shows_weights, weights_digest
+from fusioncam_core.models.adapter import Execution, Exports, ModelAdapter
+from fusioncam_core.models.digest import marks
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import Values, probes, require_trust
 from fusioncam_core.models.engines import Exported, Run
@@ -107,10 +107,7 @@ class MaskedEngine:
 
     def weights(self) -> Any:
         """What tells the model's weights and what else it goes by, to be compared."""
-        state = self.adapter.state() if isinstance(self.adapter, HasState) else {}
-        plain = {name: value for name, value in state.items() if not hasattr(value, "shape")}
-        digest = weights_digest(self.adapter) if shows_weights(self.adapter) else "none"
-        return digest, plain, self.adapter.changes
+        return *marks(self.adapter), self.adapter.changes
 
 
 class BatchEngine:
