@@ -40,7 +40,7 @@ from fusioncam_core import (
 )
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.evaluation.compared import compared_methods
-from fusioncam_core.models import engine_choice, threads
+from fusioncam_core.models import engine_choice, engine_steps, threads
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import probes, require_trust
 from fusioncam_core.models.engines import require_engine
@@ -270,6 +270,27 @@ class TestAuto:
         assert len(told) == 1
         expected = [each.maps for each in ScoreCAM(model, "1", batch_size=2).explain_many(images, 1)]
         np.testing.assert_array_equal([each.maps for each in found], expected)
+
+    @ENGINES
+    def test_goes_on_without_one_that_fails_in_the_middle(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was scored by then stays; masks that had gone to the host come back."""
+        monkeypatch.setattr(engine_choice, "WORTH", 0.0)
+        images = np.random.default_rng(2).random((6, 3, 16, 16), dtype=np.float32)
+        model = seeded(Convolutions)
+        expected = [each.maps for each in ScoreCAM(model, batch_size=2).explain_many(images, 1)]
+        runs, works = [], engine_steps.BatchEngine.__call__
+
+        def failing(self: Any, maps: Any, *rest: Any, **options: Any) -> Any:
+            runs.append(type(maps))
+            if len(runs) == 5:
+                raise InvalidValueError("It fails.")
+            return works(self, maps, *rest, **options)
+
+        monkeypatch.setattr(engine_steps.BatchEngine, "__call__", failing)
+        with pytest.warns(EngineWarning, match="The framework goes on: It fails."):
+            found = list(ScoreCAM(model, batch_size=2, engine="auto").explain_many(images, 1))
+        np.testing.assert_allclose([each.maps for each in found], expected, rtol=0, atol=NEAR)
+        assert (len(runs), runs[4]) == (5, np.ndarray)
 
     @ENGINES
     def test_a_job_writes_down_what_ran(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from fusioncam_core import (
     UnionCAM,
 )
 from fusioncam_core.errors import InvalidValueError
+from fusioncam_core.models.masking import MaskedScorer
 from libraries import framework
 
 torch = framework("torch")
@@ -64,6 +65,24 @@ class TestMaps:
     def test_are_the_frameworks(self, name: str, method: str) -> None:
         kind, options = METHODS[method]
         assert_same_maps(kind, convolutions(), IMAGES, [[0, 3], [2, 1]], engine=name, **options)
+
+    @pytest.mark.parametrize("budget", [None, 6])
+    def test_masks_and_scores_stay_on_the_host(
+        self, name: str, budget: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """But the black image's: Score-CAM by logits asks the engine with arrays of NumPy, and gets such."""
+        cam = ScoreCAM(convolutions(), engine=name, budget=budget, batch_size=4)
+        kinds, logits = [], MaskedScorer._logits
+
+        def noted(self: Any, maps: Any, *rest: Any, **options: Any) -> Any:
+            found = logits(self, maps, *rest, **options)
+            kinds.append((type(maps), type(found)))
+            return found
+
+        monkeypatch.setattr(MaskedScorer, "_logits", noted)
+        cam(IMAGES, 1)
+        assert kinds.count((np.ndarray, np.ndarray)) >= 2
+        assert len(set(kinds)) <= 2
 
     @pytest.mark.parametrize("options", [{"baseline": "blur"}, {"baseline": 0.5}, {"batch_size": 3}], ids=str)
     def test_with_what_is_erased_and_any_batch(self, name: str, options: dict[str, Any]) -> None:

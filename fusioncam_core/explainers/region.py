@@ -25,7 +25,7 @@ from fusioncam_core.methods.rise import RandomMasks, _rise, check_random_masks
 from fusioncam_core.methods.sampled import Vary, add_noise, grow, varied_scores
 from fusioncam_core.methods.score import ChannelWeights, _mask_maps, _score_cam, formula
 from fusioncam_core.models.baselines import blurred_images
-from fusioncam_core.models.masking import MaskedScorer
+from fusioncam_core.models.masking import HostScorer, MaskedScorer
 from fusioncam_core.models.scoring import Chunk, ScoreMaps, above_black, gathered, scored
 from fusioncam_core.models.steps import skip
 
@@ -133,9 +133,14 @@ class ScoreCAM(Budgeted):
     def explain(self, batch: Batch) -> Result:
         """`N(relu(U(sum_k softmax(s)_k A_k)))`; `N(relu(U(sum_k p_k N(A_k))))`; `N(relu(U(regression)))`."""
         maps = _mask_maps(batch.activations, self.channel_weights, xp=batch.xp)
+        host = batch.masked.on_host if self.channel_weights == "softmax" else None
+        found = self._scored(batch, maps) if host is None else self._scored_on_host(batch, maps, host)
+        return self._result(self._finished(batch, maps, found.scores), found, batch)
+
+    def _scored(self, batch: Batch, maps: Array) -> Scored:
         ways = {"softmax": self._by_logit, "probability": self._by_share, "regression": self._by_increase}
         score_maps, black, origin = ways[self.channel_weights](batch)
-        found = score_channels(
+        return score_channels(
             maps,
             score_maps,
             black,
@@ -144,7 +149,18 @@ class ScoreCAM(Budgeted):
             origin=origin,
             **_chunking(batch),
         )
-        return self._result(self._finished(batch, maps, found.scores), found, batch)
+
+    def _scored_on_host(self, batch: Batch, maps: Array, host: HostScorer) -> Scored:
+        """The same by logits, with masks and scores that stay where an engine reads and writes them."""
+        on_host = to_numpy(maps)
+        options = {**_chunking(batch), "xp": array_namespace(on_host)}
+
+        def score_maps(maps: Array, chunk: Chunk) -> Array:
+            return host.score_maps(maps, chunk.owners, chunk.count)
+
+        black, by_softmax = batch.masked.black_scores, formula("softmax")
+        found = score_channels(on_host, score_maps, black, limits=self.limits, formula=by_softmax, **options)
+        return replace(found, scores=constant_like(found.scores, maps, batch.xp))
 
     def _finished(self, batch: Batch, maps: Array, scores: Array) -> Result:
         if self.channel_weights == "regression":  # on the host

@@ -152,11 +152,21 @@ class BatchEngine:
     def _given_erased(self) -> np.ndarray[Any, Any] | None:
         return None if self._erased is None else _contiguous(self._erased)
 
+    @functools.cached_property
+    def _indices(self) -> Any:
+        """What the framework's integers are, for which the program was written down."""
+        return to_numpy(indices_like([0], leaf(self._inputs, self.engine.which), self.engine.xp)).dtype
+
     def __call__(self, maps: Array, owners: Array, *, normalised: bool) -> Any:
-        """What the framework's step would give for the images `owners` (n,) under the maps (n, *spatial)."""
+        """What the framework's step would give for the images `owners` (n,) under the maps (n, *spatial).
+
+        Of maps on the host the logits of classes stay there.
+        """
         small = tuple(int(length) for length in maps.shape[1:])
         program, kept = self._of(Way(normalised, normalised or small != self._size, self._erased is not None))
-        return self._read(self._run(program, kept.run, maps, owners), kept.outputs)
+        found = self._run(program, kept.run, maps, owners)
+        on_host = isinstance(maps, np.ndarray) and kept.outputs is None
+        return found[0] if on_host else self._read(found, kept.outputs)
 
     def _of(self, way: Way) -> tuple[MaskedProgram, Kept]:
         """The program of a way and what is kept of it: found with the model, or made now.
@@ -240,7 +250,7 @@ class BatchEngine:
         return Kept(self._weights, run, None if logits else map_outputs(_nothing, made), self._form)
 
     def _run(self, program: MaskedProgram, run: Run, maps: Array, owners: Array) -> Values:
-        given, places = _contiguous(maps), _contiguous(owners)
+        given, places = _contiguous(maps), _contiguous(owners).astype(self._indices, copy=False)
         matrices = program.matrices(given.shape[1:])
         return run(program.arguments(places, given, matrices, self._given_erased, self._given))
 

@@ -23,6 +23,8 @@ from fusioncam_core.models.outputs import ClassScores, Task, probabilities_at
 from fusioncam_core.models.spans import SpanIndices, taken_maps
 from fusioncam_core.models.structure import map_rows
 
+Values = np.ndarray[Any, Any]
+
 
 class MaskedScorer:
     """Scores and probabilities of one batch of images under masks.
@@ -94,6 +96,16 @@ class MaskedScorer:
     def _logits(self, maps: Array, owners: Array, *, normalised: bool = True) -> Array:
         return self._read(self._made(maps, owners, normalised=normalised), owners)
 
+    @property
+    def on_host(self) -> HostScorer | None:
+        """What scores NumPy's maps, while an engine runs; None where the framework does, or functions read outputs.
+
+        The engine takes its arguments from the host and answers there. Brought to the framework and back, chunk by
+        chunk, they cost 1.6 ms each on JAX, a fifteenth of what EfficientNet-Lite0 takes for eight images in bfloat16.
+        """
+        engine = self._engine is not None and self._engine.engine.choice.on
+        return HostScorer(self) if engine and isinstance(self._scores, ClassScores) else None
+
     def _read(self, made: Any, owners: Array) -> Array:
         """The logits of what a step made."""
         return made if self._reader is None else self._reader(made, owners)
@@ -105,6 +117,9 @@ class MaskedScorer:
                 return self._engine(maps, owners, normalised=normalised)
             except InvalidValueError as error:
                 self._engine.engine.choice.give_up(error)
+        if isinstance(maps, np.ndarray):  # for an engine that has been given up
+            images = leaf(self._inputs, self._which)
+            maps, owners = constant_like(maps, images, xp), indices_like(owners, images, xp)
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
         rows = self._rows(owners)
         if self._is_alone(owners) and self.adapter.has_pass(rows):
@@ -266,6 +281,27 @@ class MaskedScorer:
     def black_probabilities(self) -> Array:
         """The targets' probabilities (B, K) of the wholly erased images."""
         return probabilities_at(self.black_logits, self._targets, task=self._task, xp=self.adapter.namespace)[0]
+
+
+class HostScorer:
+    """Scores of images under masks, all of them arrays of NumPy.
+
+    There are no probabilities: a regression goes by differences of them that may be a few roundings, and each
+    framework rounds a softmax in its own way.
+
+    Args:
+        masked: of the same batch; it counts the evaluations.
+    """
+
+    def __init__(self, masked: MaskedScorer):
+        self._masked = masked
+        self._targets = to_numpy(masked._targets)
+
+    def score_maps(self, maps: Values, owners: Values, count: int, *, normalised: bool = True) -> Values:
+        """As of the masked scorer."""
+        logits = to_numpy(self._masked._logits(maps, owners, normalised=normalised))
+        self._masked.evaluations += count
+        return np.take_along_axis(logits, self._targets[owners], axis=1)
 
 
 def _framework_step(
