@@ -338,13 +338,18 @@ def first_calls(runs: dict[str, Any]) -> Iterator[str]:
             FRAMEWORKS[more["framework"]],
             *(seconds(more[name]) for name in ("first", "later", "first_processor", "later_processor")),
             f"**{more['ratio']:.1f}** (bound {more['bound']})",
+            f"{seconds(more['programs'])}: {more['least_ratio']:.1f}" if more["programs"] else "-",
         )
         for _, _, more in of(runs, "test_first_call")
     ]
     if rows:
-        yield "The first Fusion-CAM by a model within 32 masks, and later ones; by the clock, and of the processor."
+        yield (
+            "The first Fusion-CAM by a model within 32 masks, and later ones; by the clock, and of the processor. Last "
+            "what the framework alone needs to make programs of the network, and the ratio of that and a later call."
+        )
         yield ""
-        yield from table(("framework", "first", "later", "of the processor: first", "later", "ratio"), rows)
+        head = ("framework", "first", "later", "of the processor: first", "later", "ratio", "programs alone")
+        yield from table(head, rows)
 
 
 def budgets(layers: dict[str, Any]) -> Iterator[str]:
