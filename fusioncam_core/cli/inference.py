@@ -21,7 +21,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("masked images, faster").add_argument
     engine = f"what runs the model on masked images: {_listed()}, one that is installed, among many photographs"
     add("--inference-engine", choices=ENGINES, metavar="NAME", help=f"{engine} (default: the model's framework)")
-    precision = "in which the engine computes: float32, or bfloat16, which may move maps by a tenth (default: float32)"
+    precision = "in which the engine computes: float32, or bfloat16, which may move maps by a fifth (default: float32)"
     add("--inference-precision", choices=get_args(Precision), metavar="TYPE", help=precision)
 
 

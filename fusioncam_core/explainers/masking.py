@@ -23,7 +23,7 @@ class Masking(Explainer):
             compared with the framework's before it is used: docs/engines.md. Activations and gradients come from the
             framework.
         engine_precision: "float32", or "bfloat16", in which an engine takes less again on processors that have it, and
-            maps move by up to a tenth; those of a regression by more.
+            maps move by hundredths, within a small budget by up to .22; those of a regression by more.
 
     Raises:
         MissingExtra: if the engine is not installed.
