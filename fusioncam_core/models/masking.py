@@ -117,7 +117,7 @@ class MaskedScorer:
                 return self._engine(maps, owners, normalised=normalised)
             except InvalidValueError as error:
                 self._engine.engine.choice.give_up(error)
-        if isinstance(maps, np.ndarray):  # for an engine that has been given up
+        if self._engine is not None and isinstance(maps, np.ndarray):  # which has been given up
             images = leaf(self._inputs, self._which)
             maps, owners = constant_like(maps, images, xp), indices_like(owners, images, xp)
         erased = None if self._erased is None else xp.take(self._erased, owners, axis=0)
