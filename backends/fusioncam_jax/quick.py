@@ -14,7 +14,7 @@ Options = Mapping[str, Any]
 """What XLA is told of one program."""
 
 Started = Callable[[Any], Callable[..., Any]]
-"""Of a jitted function, one whose calls are started where they wait for nobody, or nobody for them."""
+"""`behind` or `by_turns` of `fusioncam_jax.lanes`: of a jitted function, one whose calls are started elsewhere."""
 
 SMALL: Options = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 """For small steps of arrays: those of Fusion-CAM at 224 x 224 compile in half of the time and run as fast, Grad-CAM's
