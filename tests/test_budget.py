@@ -60,7 +60,22 @@ class TestGaussianProcess:
         np.testing.assert_allclose(prediction.scale, scale, rtol=2e-3)
         scale = prediction.scale
         np.testing.assert_allclose(prediction.deviation[rest, 0] ** 2, scale * np.diagonal(covariance)[rest])
-        np.testing.assert_allclose(prediction.covariance(rest), covariance[np.ix_(rest, rest)], atol=1e-10)
+        for dtype, bound in ((np.float64, 1e-10), (np.float32, 1e-6)):
+            found = prediction.covariance(rest, dtype)
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found, covariance[np.ix_(rest, rest)], atol=bound)
+
+    def test_round_by_round_is_as_at_once(self) -> None:
+        """Of masks that were run before, no matter in which rounds, or of others in between."""
+        run, scores = np.random.default_rng(4).permutation(40)[:25], np.random.default_rng(2).normal(size=(40, 2))
+        process, rest = GaussianProcess(self.MASKS), np.setdiff1d(np.arange(40), run)
+        for seen in (run[:4], run[:4], run[:11], run[:12], run[5:9], run):
+            found = process.prediction(seen, scores[seen])
+            anew = GaussianProcess(self.MASKS).prediction(seen, scores[seen])
+            for name in ("mean", "deviation", "scale"):
+                np.testing.assert_allclose(getattr(found, name), getattr(anew, name), rtol=1e-10, err_msg=name)
+        covariances = (each.covariance(rest, np.float64) for each in (found, anew))
+        np.testing.assert_allclose(*covariances, atol=1e-12)
 
     def test_draws_have_the_covariance(self) -> None:
         run, rest = np.arange(15), np.arange(15, 40)
@@ -71,7 +86,8 @@ class TestGaussianProcess:
         np.testing.assert_allclose(draws.mean(axis=0), prediction.mean, atol=0.05)
         for target in range(2):
             seen = np.cov(draws[:, rest, target].T)
-            np.testing.assert_allclose(seen, prediction.scale[target] * prediction.covariance(rest), atol=0.06)
+            expected = prediction.scale[target] * prediction.covariance(rest, np.float64)
+            np.testing.assert_allclose(seen, expected, atol=0.06)
 
     def test_equal_masks(self) -> None:
         prediction = GaussianProcess(np.full((5, 4), 0.5)).prediction(np.arange(2), np.ones((2, 1)))

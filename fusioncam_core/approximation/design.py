@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fusioncam_core.approximation.gaussian_process import Indices, Values
+from fusioncam_core.approximation.gaussian_process import Floats, Indices, Values
 from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.arrays.words import _softmax
 
@@ -40,7 +40,7 @@ def relative(slopes: Values, maps: Values) -> Values:
     return moved
 
 
-def most_telling(covariance: Values, slopes: Values, number: int) -> Indices:
+def most_telling(covariance: Floats, slopes: Floats, number: int) -> Indices:
     """The numbers of those masks, one after the other, that leave least of the map's variance.
 
     Args:
@@ -48,16 +48,16 @@ def most_telling(covariance: Values, slopes: Values, number: int) -> Indices:
         slopes: (m, pixels) how the map moves with each of the scores, all targets' pixels side by side.
         number: how many to choose, at most m.
     """
-    variances, told = np.diagonal(covariance).copy(), covariance @ slopes
+    variances, told, least = np.diagonal(covariance).copy(), covariance @ slopes, np.finfo(covariance.dtype).tiny
     gains = np.square(told).sum(axis=1)
     # With every choice covariance and told become less by a product of two vectors, which are kept side by side.
-    columns, rows = np.zeros((len(told), number)), np.zeros((number, told.shape[1]))
+    columns, rows = np.zeros((len(told), number), told.dtype), np.zeros((number, told.shape[1]), told.dtype)
     chosen: list[int] = []
     for count in range(number):
-        worth = gains / np.maximum(variances, SMALLEST)
+        worth = gains / np.maximum(variances, least)
         worth[chosen] = -np.inf
         best = int(np.argmax(worth))
-        known, deviation = columns[best, :count], np.sqrt(max(variances[best], SMALLEST))
+        known, deviation = columns[best, :count], np.sqrt(max(variances[best], least))
         column = (covariance[:, best] - columns[:, :count] @ known) / deviation
         row = (told[best] - known @ rows[:count]) / deviation
         along = told @ row - columns[:, :count] @ (rows[:count] @ row)
