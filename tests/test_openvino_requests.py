@@ -23,14 +23,21 @@ class Request:
     def __init__(self, function: Callable[..., Any], beside: threading.Barrier | None = None):
         self.function, self.beside = function, beside
         self.seen: list[int] = []
+        self.told: list[list[int]] = [[]]
+        self._arguments: dict[int, np.ndarray] = {}
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
-    def start_async(self, arguments: list[np.ndarray], *, share_inputs: bool) -> None:
-        assert share_inputs
+    def set_input_tensor(self, place: int, tensor: np.ndarray) -> None:
         assert self._thread is None, "it is busy"
-        self.seen.append(len(arguments[0]))
-        self._thread = threading.Thread(target=self._work, args=(arguments,))
+        self._arguments[place] = tensor
+        self.told[-1].append(place)
+
+    def start_async(self) -> None:
+        assert self._thread is None, "it is busy"
+        self.seen.append(len(self._arguments[0]))
+        self.told.append([])
+        self._thread = threading.Thread(target=self._work, args=(list(self._arguments.values()),))
         self._thread.start()
 
     def _work(self, arguments: list[np.ndarray]) -> None:
@@ -61,10 +68,17 @@ ROWS = np.arange(22.0).reshape(11, 2)
 FACTOR = np.asarray([2.0, 3.0])
 
 
+def tensor(array: np.ndarray, *, shared_memory: bool) -> np.ndarray:
+    """As OpenVINO's: it shares no memory that nobody may write into."""
+    assert array.flags.writeable or not shared_memory
+    return array if shared_memory else array.copy()
+
+
 def running(count: int, function: Callable[..., Any] = scaled, *, meet: bool = True, rows: bool = True) -> Any:
     barrier = threading.Barrier(count) if meet else None
     beside = [Request(function, barrier) for _ in range(count)]
-    return openvino._Running(Request(function), beside, [rows, False], [0, 1]), beside
+    together, *others = (openvino._Request(each, tensor) for each in (Request(function), *beside))
+    return openvino._Running(together, others, [rows, False], [0, 1]), beside
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -94,6 +108,27 @@ def test_what_has_no_rows_is_not_taken_apart() -> None:
     run, beside = running(2, rows=False)
     np.testing.assert_array_equal(run([ROWS, FACTOR])[1], ROWS + 1)
     assert not any(each.seen for each in beside)
+
+
+def test_what_stays_the_same_is_told_once() -> None:
+    """Every chunk has its own rows; one whose array may not be written into is copied."""
+    run, beside = running(2)
+    fixed = FACTOR.copy()
+    fixed.flags.writeable = False
+    for factor in (FACTOR, fixed):
+        for rows in (ROWS, ROWS + 1):
+            np.testing.assert_array_equal(run([rows, factor])[0], rows * factor)
+    for each in beside:
+        runs = len(each.seen)
+        assert each.told == [[0, 1], *[[0]] * (runs // 2 - 1), [0, 1], *[[0]] * (runs // 2 - 1), []]
+
+
+def test_what_is_shared_may_change_in_its_place() -> None:
+    run, _ = running(2)
+    factor = FACTOR.copy()
+    for scale in (1, 3):
+        factor *= scale
+        np.testing.assert_array_equal(run([ROWS, factor])[0], ROWS * factor)
 
 
 def test_an_error_of_one_leaves_none_at_work() -> None:

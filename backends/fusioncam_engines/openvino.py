@@ -9,7 +9,7 @@ import itertools
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,48 @@ class OpenVINO:
         order, results = _order(model, exported), _results(model)
         in_rows = [exported.rows is not None and exported.shapes[place][:1] == (exported.rows,) for place in order]
         # Both now: the model, which may hold the framework's, is not kept for later.
-        together = compiled("LATENCY").create_infer_request()
-        running = _Running(together, _requests(compiled("THROUGHPUT")) if any(in_rows) else [], in_rows, results)
+        together = self._request(compiled("LATENCY"))
+        running = _Running(together, self._requests(compiled("THROUGHPUT")) if any(in_rows) else [], in_rows, results)
         return lambda arguments: running([arguments[place] for place in order])
+
+    def _requests(self, compiled: Any) -> list[_Request]:
+        """As many as run best at once."""
+        return [self._request(compiled) for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
+
+    def _request(self, compiled: Any) -> _Request:
+        return _Request(compiled.create_infer_request(), self._openvino.Tensor)
+
+
+class _Request:
+    """A request for one run after the other, which is told only of those arguments that are others than before.
+
+    Images and what resizes stay the same from chunk to chunk: telling of all arguments took .25 ms of the 23 that
+    EfficientNet-Lite0 takes for eight images.
+
+    Args:
+        request: OpenVINO's.
+        tensor: what it makes of arrays.
+    """
+
+    def __init__(self, request: Any, tensor: Callable[..., Any]):
+        self._request, self._tensor = request, tensor
+        self._told: dict[int, np.ndarray] = {}
+
+    def start(self, arguments: Sequence[np.ndarray]) -> None:
+        """Begin a run; arrays are read where they lie, but for those that nobody may write into: it wants copies."""
+        for place, array in enumerate(arguments):
+            if self._told.get(place) is not array:
+                self._request.set_input_tensor(place, self._tensor(array, shared_memory=array.flags.writeable))
+                self._told[place] = array
+        self._request.start_async()
+
+    def wait(self) -> None:
+        """Until the run is done, if there is one."""
+        self._request.wait()
+
+    def made(self, results: Sequence[int]) -> list[np.ndarray]:
+        """Some of the outputs of a run that is done: copies, which the next one does not write into."""
+        return [np.array(self._request.get_output_tensor(each).data) for each in results]
 
 
 class _Running:
@@ -129,7 +168,7 @@ class _Running:
         results: the graph's outputs, by their places.
     """
 
-    def __init__(self, together: Any, beside: Sequence[Any], in_rows: Sequence[bool], results: Sequence[int]):
+    def __init__(self, together: _Request, beside: Sequence[_Request], in_rows: Sequence[bool], results: Sequence[int]):
         self._together, self._beside = together, beside
         self._in_rows, self._results = in_rows, results
 
@@ -144,7 +183,7 @@ class _Running:
         made = self._made(self._beside, parts)
         return [np.concatenate(pieces) for pieces in zip(*made, strict=True)]
 
-    def _made(self, requests: Sequence[Any], parts: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+    def _made(self, requests: Sequence[_Request], parts: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
         """What comes of each part, of which as many run at once as there are requests."""
         made: list[list[np.ndarray]] = []
         by_turns = [requests[number % len(requests)] for number in range(len(parts))]
@@ -152,21 +191,16 @@ class _Running:
             for number, (request, part) in enumerate(zip(by_turns, parts, strict=True)):
                 if number >= len(requests):
                     made.append(self._result(request))
-                request.start_async(list(part), share_inputs=True)  # what is shared is read where it lies
+                request.start(part)
                 if number < len(requests):
                     under_way.callback(request.wait)  # for all of them, whatever becomes of one
             made += [self._result(request) for request in by_turns[len(made) :]]
         return made
 
-    def _result(self, request: Any) -> list[np.ndarray]:
-        """What a request has made, once it is done: copies, which its next run does not write into."""
+    def _result(self, request: _Request) -> list[np.ndarray]:
+        """What a request has made, once it is done."""
         request.wait()
-        return [np.array(request.get_output_tensor(each).data) for each in self._results]
-
-
-def _requests(compiled: Any) -> list[Any]:
-    """As many as run best at once."""
-    return [compiled.create_infer_request() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
+        return request.made(self._results)
 
 
 def _parts(count: int, beside: int) -> list[slice]:
