@@ -36,10 +36,12 @@ from fusioncam_core import (
     GradCAM,
     MissingExtra,
     ScoreCAM,
+    UnionCAM,
     adapt_model,
 )
 from fusioncam_core.errors import InvalidTypeError, InvalidValueError
 from fusioncam_core.evaluation.compared import compared_methods
+from fusioncam_core.explainers import ensembles, region
 from fusioncam_core.models import engine_choice, engine_steps, threads
 from fusioncam_core.models.engine_choice import Choice
 from fusioncam_core.models.engine_trust import probes, require_trust
@@ -157,6 +159,35 @@ class TestThreads:
         monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
         (tmp_path / "cpu.max").unlink()
         assert threads.allowed(64) == 2
+
+    @ENGINES
+    @pytest.mark.parametrize("method", [FusionCAM, UnionCAM, ScoreCAM])
+    def test_a_map_beside_an_engine_is_worked_out_in_one(
+        self, method: Any, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Behind arithmetic in all of its threads PyTorch would keep them awake, where the engine's are to run."""
+        pytest.importorskip("threadpoolctl")
+        seen: list[int] = []
+
+        def looked(function: Callable[..., Any]) -> Callable[..., Any]:
+            def looks(*arguments: Any, **options: Any) -> Any:
+                seen.append(torch.get_num_threads())
+                return function(*arguments, **options)
+
+            return looks
+
+        for module, function in ((ensembles, "_fusion_cam"), (ensembles, "_union_cam"), (region, "_score_cam")):
+            monkeypatch.setattr(module, function, looked(getattr(module, function)))
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            for engine, number in ((name, 1), (None, 2)):
+                method(convolutions(), "features.3", engine=engine)(IMAGES, 0)
+                assert torch.get_num_threads() == 2
+                assert set(seen) == {number}
+                seen.clear()
+        finally:
+            torch.set_num_threads(before)
 
     @ENGINES
     def test_explainers_in_two_of_them(self, name: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import threading
+import types
 from typing import Any
 
 import numpy as np
@@ -74,8 +77,51 @@ def test_of_several_threads_each_has_it_back(first_out: str) -> None:
     assert seen[-1] == {2}
 
 
+class Library:
+    """Stands in for threadpoolctl's: one number for all threads, as OpenBLAS has it, or one for each, as OpenMP."""
+
+    def __init__(self, *, local: bool):
+        self._kept: Any = threading.local() if local else types.SimpleNamespace()
+        self.filepath = f"local: {local}"
+
+    def get_num_threads(self) -> int:
+        return int(getattr(self._kept, "number", 4))
+
+    def set_num_threads(self, number: int) -> None:
+        self._kept.number = number
+
+
+def test_openmp_has_a_number_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where libraries are looked for anew while another thread is inside."""
+    blas, openmp = (Library(local=local) for local in (False, True))
+    monkeypatch.setattr(one_thread, "_libraries", lambda _, kind: [copy.copy(blas if kind == "blas" else openmp)])
+    seen: list[tuple[int, int]] = []
+
+    def stay() -> None:
+        openmp.set_num_threads(3)
+        with in_one_thread():
+            seen.append((blas.get_num_threads(), openmp.get_num_threads()))
+        seen.append((blas.get_num_threads(), openmp.get_num_threads()))
+
+    with in_one_thread():
+        other = threading.Thread(target=stay)
+        other.start()
+        other.join()
+        assert openmp.get_num_threads() == 1
+    assert seen[0] == (1, 1)
+    assert seen[1][1] == 3
+    assert (blas.get_num_threads(), openmp.get_num_threads()) == (4, 4)
+
+
+def test_libraries_that_come_later_are_found() -> None:
+    found = one_thread._libraries(len(sys.modules), "blas")
+    assert found
+    assert one_thread._libraries(len(sys.modules), "blas") is found
+    assert one_thread._libraries(len(sys.modules) + 1, "blas") is not found
+
+
 def test_without_threadpoolctl_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_thread, "_libraries", list)
+    monkeypatch.setattr(one_thread, "_libraries", lambda modules, kind: [])
     with in_one_thread():
         assert threads() == {2}
     assert threads() == {2}

@@ -1,8 +1,9 @@
-"""NumPy's linear algebra beside a framework's threads.
+"""What is worked out between a network's passes, in one thread.
 
-OpenBLAS keeps its threads awake for some milliseconds after a product, in case another one comes. On a processor the
-framework's or the engine's next pass meets them there: Fusion-CAM within a budget of 32 masks took half as long again,
-and its matrices are so small that one thread is enough.
+Threads of OpenBLAS and of OpenMP stay awake for some milliseconds after their work, in case more of it comes. On a
+processor the framework's or the engine's next pass meets them there: Fusion-CAM within a budget of 32 masks took half
+as long again, and an engine's pass of one image, behind PyTorch's arithmetic on one map, 10 in place of 7 ms. Maps, and
+the matrices of a budget, are so small that one thread is enough.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
+
+_Numbers = list[tuple[Any, int]]
+"""Libraries and their numbers of threads."""
 
 _lock = threading.Lock()
 _of_thread = threading.local()
-_before: dict[int, list[int]] = {}
-"""By each thread that is in a context, the numbers of threads before the first of them was."""
+_before: dict[int, _Numbers] = {}
+"""By each thread that is in a context, the numbers of threads that it puts back."""
 
 
 @contextlib.contextmanager
 def in_one_thread() -> Iterator[None]:
-    """A context in which linear algebra runs in the thread that asks for it.
+    """A context in which linear algebra, and whatever OpenMP shares out, runs in the thread that asks for it.
 
     Without threadpoolctl, which the extras of frameworks bring, nothing changes.
     """
@@ -41,24 +46,26 @@ def in_one_thread() -> Iterator[None]:
 
 def _limit() -> None:
     with _lock:
-        known = next(iter(_before.values()), None)
-        _before[threading.get_ident()] = known or [each.get_num_threads() for each in _libraries()]
-        for library in _libraries():
+        known = {each.filepath: number for each, number in next(iter(_before.values()), ())}
+        blas, openmp = (_libraries(len(sys.modules), kind) for kind in ("blas", "openmp"))
+        own = [(each, known.get(each.filepath, each.get_num_threads())) for each in blas]
+        own += [(each, each.get_num_threads()) for each in openmp]  # each thread has a number of its own
+        _before[threading.get_ident()] = own
+        for library, _ in own:
             library.set_num_threads(1)
 
 
 def _put_back() -> None:
     """By each thread that was in a context: OpenBLAS keeps a number for each thread beside that of the process."""
     with _lock:
-        for library, number in zip(_libraries(), _before.get(threading.get_ident(), ()), strict=False):
-            library.set_num_threads(number)  # none of an interrupt that came before anything was limited
-        _before.pop(threading.get_ident(), None)
+        for library, number in _before.pop(threading.get_ident(), ()):  # none of an interrupt before it was limited
+            library.set_num_threads(number)
 
 
-@functools.cache
-def _libraries() -> list[Any]:
-    """Those of linear algebra that are loaded when they are first asked for; none without threadpoolctl."""
+@functools.lru_cache(maxsize=2)
+def _libraries(modules: int, kind: Literal["blas", "openmp"]) -> list[Any]:
+    """Those that are loaded, looked for anew once there are more `modules`; none without threadpoolctl."""
     if importlib.util.find_spec("threadpoolctl") is None:
         return []
-    controller = importlib.import_module("threadpoolctl").ThreadpoolController().select(user_api="blas")
+    controller = importlib.import_module("threadpoolctl").ThreadpoolController().select(user_api=kind)
     return list(controller.lib_controllers)

@@ -277,8 +277,12 @@ class FusionCAM(_Ensemble):
 
     def explain(self, batch: Batch) -> Result:
         """Steps 1 to 3 of the paper, or the union of another variant, with every stage in the parts."""
-        region = self._result(self.region, batch)
         gradient, signed = self._gradient_maps(batch)
+        region = self._result(self.region, batch)
+        with batch.masked.between_passes():
+            return self._of(gradient, signed, region, batch)
+
+    def _of(self, gradient: Array, signed: dict[str, Array], region: Result, batch: Batch) -> Result:
         fusion = _fusion_cam(
             gradient,
             region.maps,
@@ -359,6 +363,10 @@ class UnionCAM(_Ensemble):
     def explain(self, batch: Batch) -> Result:
         """The union of both maps, or the region map, with both and the union in the parts."""
         region = self._result(self.region, batch)
+        with batch.masked.between_passes():
+            return self._of(region, batch)
+
+    def _of(self, region: Result, batch: Batch) -> Result:
         fusion = _union_cam(
             _denoised_cam(batch.activations, batch.required_gradients, self.percentile, batch.size, xp=batch.xp),
             region.maps,

@@ -135,7 +135,8 @@ class ScoreCAM(Budgeted):
         maps = _mask_maps(batch.activations, self.channel_weights, xp=batch.xp)
         host = batch.masked.on_host if self.channel_weights == "softmax" else None
         found = self._scored(batch, maps) if host is None else self._scored_on_host(batch, maps, host)
-        return self._result(self._finished(batch, maps, found.scores), found, batch)
+        with batch.masked.between_passes():
+            return self._result(self._finished(batch, maps, found.scores), found, batch)
 
     def _scored(self, batch: Batch, maps: Array) -> Scored:
         ways = {"softmax": self._by_logit, "probability": self._by_share, "regression": self._by_increase}

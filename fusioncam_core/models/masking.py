@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 
 from fusioncam_core.arrays.checks import require_finite_sum
 from fusioncam_core.arrays.namespaces import Array, constant_like, indices_like, to_numpy
+from fusioncam_core.arrays.one_thread import in_one_thread
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.adapter import ModelAdapter
 from fusioncam_core.models.axes import spatial_size
@@ -97,14 +99,21 @@ class MaskedScorer:
         return self._read(self._made(maps, owners, normalised=normalised), owners)
 
     @property
+    def _by_engine(self) -> bool:
+        return self._engine is not None and self._engine.engine.choice.on
+
+    def between_passes(self) -> contextlib.AbstractContextManager[None]:
+        """A context for what is worked out of one map beside an engine, which has threads of its own: in one thread."""
+        return in_one_thread() if self._by_engine else contextlib.nullcontext()
+
+    @property
     def on_host(self) -> HostScorer | None:
         """What scores NumPy's maps, while an engine runs; None where the framework does, or functions read outputs.
 
         The engine takes its arguments from the host and answers there. By way of the framework each chunk cost 2 ms
         more on JAX and TensorFlow, and .5 on PyTorch, where EfficientNet-Lite0 takes 23 to 40 for eight images.
         """
-        engine = self._engine is not None and self._engine.engine.choice.on
-        return HostScorer(self) if engine and isinstance(self._scores, ClassScores) else None
+        return HostScorer(self) if self._by_engine and isinstance(self._scores, ClassScores) else None
 
     def _read(self, made: Any, owners: Array) -> Array:
         """The logits of what a step made."""
