@@ -9,7 +9,8 @@ import pytest
 
 from fusioncam_core.errors import GradientsUnavailableError
 from fusioncam_core.explainers.gradient import GradCAM
-from fusioncam_core.explainers.region import RISE, ScoreCAM
+from fusioncam_core.explainers.region import ScoreCAM
+from fusioncam_core.explainers.region_sampled import RISE
 from fusioncam_core.models.black_box import BlackBox
 
 torch = pytest.importorskip("torch")

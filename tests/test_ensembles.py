@@ -10,7 +10,8 @@ import pytest
 from fusioncam_core import GradCAM, contribution_weights, fusion_cam, normalise
 from fusioncam_core.explainers.ensembles import FusionCAM, UnionCAM
 from fusioncam_core.explainers.gradient import LayerCAM, SmoothGradCAMPlusPlus
-from fusioncam_core.explainers.region import RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.explainers.region import AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.explainers.region_sampled import RISE, SSCAM
 from fusioncam_core.explainers.registry import EXPLAINERS, capabilities, methods
 from fusioncam_core.methods.union import denoised_cam, union_cam
 from libraries import Library, assert_close

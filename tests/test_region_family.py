@@ -9,7 +9,8 @@ import pytest
 
 from fusioncam_core.arrays.namespaces import array_namespace
 from fusioncam_core.explainers.gradient import GradCAM
-from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.explainers.region import AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.explainers.region_sampled import ISCAM, RISE, SSCAM
 from fusioncam_core.models.scoring import weighted_masks
 from fusioncam_core.models.targets import Targets
 from libraries import Library, assert_close, framework

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core.arrays.words import normalise
-from fusioncam_core.explainers.region import RISE
+from fusioncam_core.explainers.region_sampled import RISE
 from fusioncam_core.methods.rise import RandomMasks, rise
 from libraries import Library, assert_close, framework
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fusioncam_core.arrays.words import normalise, resize, softmax
-from fusioncam_core.explainers.region import ISCAM, SSCAM
+from fusioncam_core.explainers.region_sampled import ISCAM, SSCAM
 from fusioncam_core.methods.sampled import is_cam, ss_cam
 from fusioncam_core.methods.score import score_cam
 from libraries import Library, assert_close, framework

@@ -16,7 +16,8 @@ from fusioncam_core.explainers.gradient import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from fusioncam_core.explainers.region import ISCAM, RISE, SSCAM, AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.explainers.region import AblationCAM, GroupCAM, ScoreCAM
+from fusioncam_core.explainers.region_sampled import ISCAM, RISE, SSCAM
 from fusioncam_core.explainers.registry import EXPLAINERS
 from fusioncam_core.explainers.result import Result
 from fusioncam_core.methods.form import Combined

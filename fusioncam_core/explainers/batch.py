@@ -155,6 +155,11 @@ class Batch:
         self.count(count)
         return xp.take_along_axis(logits, xp.take(self.targets, rows, axis=0), axis=1)
 
+    @property
+    def chunking(self) -> dict[str, Any]:
+        """How its masks are cut into chunks, and who is told of them."""
+        return {"batching": self.masked.batching, "advance": self.advance, "xp": self.xp}
+
     def _require_a_row_an_image(self) -> None:
         if not self.layout.plain:
             raise InvalidValueError(
