@@ -66,6 +66,7 @@ def scaled(rows: np.ndarray, factor: np.ndarray) -> list[np.ndarray]:
 
 ROWS = np.arange(22.0).reshape(11, 2)
 FACTOR = np.asarray([2.0, 3.0])
+FEW = 3
 
 
 def tensor(array: np.ndarray, *, shared_memory: bool) -> np.ndarray:
@@ -78,7 +79,7 @@ def running(count: int, function: Callable[..., Any] = scaled, *, meet: bool = T
     barrier = threading.Barrier(count) if meet else None
     beside = [Request(function, barrier) for _ in range(count)]
     together, *others = (openvino._Request(each, tensor) for each in (Request(function), *beside))
-    return openvino._Running(together, others, [rows, False], [0, 1]), beside
+    return openvino._Running(together, others, [rows, False], [0, 1], FEW), beside
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -92,7 +93,7 @@ def test_many_rows_run_beside_each_other(count: int, rows: int) -> None:
             np.testing.assert_array_equal(one, other)
     shares = [share for each in beside for share in each.seen]
     assert sum(shares) == 2 * rows
-    assert max(shares) <= openvino.FEW
+    assert max(shares) <= FEW
     assert max(shares) - min(shares) <= 1
     assert len({len(each.seen) for each in beside}) == 1
 
