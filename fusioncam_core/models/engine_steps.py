@@ -23,9 +23,6 @@ from fusioncam_core.models.masked_program import MaskedProgram, Way
 from fusioncam_core.models.outputs import ClassScores, arrays_in, map_outputs
 from fusioncam_core.models.structure import Form, Path, split
 
-BATCH = 8
-"""Images at once where the search for an engine's best number starts: its networks were fastest from there on."""
-
 EXAMPLES = 5
 """Masks in the example that a program is exported by: another number than that of images, so that neither is taken for
 the other."""
@@ -81,11 +78,10 @@ class MaskedEngine:
         """The engine and the model, to begin a sentence with."""
         return f"The engine {self.conversion.name!r} for {self.adapter.model_name}"
 
-    @property
-    def execution(self) -> Execution:
+    def execution(self, scores: Scores) -> Execution:
         """How the engine likes to work: any number of images costs little, however they lie in memory."""
-        own = self.adapter.execution
-        return replace(own, batch_size=BATCH, fixed_shapes=False, memory_formats=own.memory_formats[:1], beside=1)
+        own, size = self.adapter.execution, self.conversion.batch_size(in_rows=isinstance(scores, ClassScores))
+        return replace(own, batch_size=size, fixed_shapes=False, memory_formats=own.memory_formats[:1], beside=1)
 
     @property
     def exports(self) -> Exports:

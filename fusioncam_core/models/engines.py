@@ -110,6 +110,21 @@ class Engine(Protocol):
         """
 
 
+BATCH = 8
+"""Images at once where the search for an engine's best number starts: its networks were fastest from there on."""
+
+
+@runtime_checkable
+class RunsApart(Protocol):
+    """An engine that runs a few rows beside others, where `exported.rows` says that it may.
+
+    Attributes:
+        apart: images at once where the search starts then.
+    """
+
+    apart: int
+
+
 @runtime_checkable
 class Restores(Protocol):
     """An engine whose graphs can be kept on disk. Its `converted` takes `keep`, a `Keep`, as well.
@@ -148,6 +163,9 @@ class Conversion(Protocol):
     @property
     def name(self) -> str:
         """The engine's."""
+
+    def batch_size(self, *, in_rows: bool) -> int:
+        """Images at once to begin with, where rows of results may run apart or not."""
 
     def unable(self, precision: Precision) -> str | None:
         """As `Engine.unable`."""

@@ -212,11 +212,11 @@ class MaskedSteps:
             self._reader = (scores, OwnLogits(self.adapter, scores))
         return self._reader[1]
 
-    def batching(self, images: Array) -> ModelBatching:
+    def batching(self, images: Array, scores: Scores) -> ModelBatching:
         """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
         key = self.choice.on, tuple(int(length) for length in images.shape[1:])
         if key not in self._batchings:
-            likes = self.adapter.execution if self.engine is None else self.engine.execution
+            likes = self.adapter.execution if self.engine is None else self.engine.execution(scores)
             light, beside = is_light(images), likes.beside
             self._batchings[key] = make_batching(self.adapter, self._batch_size, likes, light=light, beside=beside)
         return self._batchings[key]

@@ -55,7 +55,7 @@ class MaskedScorer:
         channel_axis: int | None = 1,
     ):
         self.adapter = steps.adapter
-        self.batching = steps.batching(leaf(inputs, steps.which))
+        self.batching = steps.batching(leaf(inputs, steps.which), scores)
         self.evaluations = 0
         self._scores = scores
         self._steps = steps.of(scores, channel_axis)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fusioncam_core.errors import CannotRunError, EngineWarning, InvalidValueError, warn
-from fusioncam_core.models.engines import Converted, Engine, Exported, Parts, Precision, Restores, Run
+from fusioncam_core.models.engines import BATCH, Converted, Engine, Exported, Parts, Precision, Restores, Run, RunsApart
 from fusioncam_core.models.memory import memory_is_full
 from fusioncam_core.plugins.engine_cache import Entry, asked_folder
 from fusioncam_core.plugins.foreign import described, foreign_code
@@ -41,6 +41,10 @@ class GuardedEngine:
     def name(self) -> str:
         """By which it is asked for."""
         return self.engine.name
+
+    def batch_size(self, *, in_rows: bool) -> int:
+        """Images at once to begin with, where rows of results may run apart or not."""
+        return self.engine.apart if in_rows and isinstance(self.engine, RunsApart) else BATCH
 
     def unable(self, precision: Precision) -> str | None:
         """Why it cannot compute in that precision on this machine; None if it can."""
