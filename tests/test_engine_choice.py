@@ -145,6 +145,20 @@ class TestTrust:
         assert maps[2:].std() > 0.2
 
 
+@ENGINES
+def test_more_images_at_once_where_rows_run_apart(name: str) -> None:
+    """Not of a function, whose outputs may have any axes: these are made of all rows together, in more memory."""
+    cam = ScoreCAM(convolutions(), "features.3", engine=name)
+    apart = 16 if name == "openvino" else 8
+    for target, size in ((0, apart), (lambda outputs: outputs[:, 0], 8), (0, apart)):
+        cam._steps._batchings.clear()
+        cam(IMAGES, target)
+        ((_, begun, _),) = cam._steps._batchings
+        assert begun == size
+    cam(IMAGES, lambda outputs: outputs[:, 0])
+    assert len(cam._steps._batchings) == len({apart, 8})
+
+
 class TestThreads:
     def test_are_no_more_than_the_frameworks_nor_than_the_process_may_use(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -49,7 +49,9 @@ DRAWS = 16
 """As many times the scores that were not run are drawn to see how far the map would move."""
 
 MOVING = 448
-"""So many of the masks not run, those that matter most, are drawn together; the others keep their expected scores."""
+"""So many of the masks not run, those that matter most, are drawn together; the others keep their expected scores. No
+power of two either.
+"""
 
 
 class Limits(NamedTuple):

@@ -44,7 +44,7 @@ def most_telling(covariance: Floats, slopes: Floats, number: int) -> Indices:
     """The numbers of those masks, one after the other, that leave least of the map's variance.
 
     Args:
-        covariance: (m, m) of the scores of the masks to choose from, none of which is certain.
+        covariance: (m, m) of the scores of the masks to choose from, none of which is certain; of the slopes' dtype.
         slopes: (m, pixels) how the map moves with each of the scores, all targets' pixels side by side.
         number: how many to choose, at most m.
     """

@@ -277,23 +277,21 @@ class FusionCAM(_Ensemble):
 
     def explain(self, batch: Batch) -> Result:
         """Steps 1 to 3 of the paper, or the union of another variant, with every stage in the parts."""
+        # The gradient map first: what its arithmetic leaves awake must not meet the passes that come between.
         gradient, signed = self._gradient_maps(batch)
         region = self._result(self.region, batch)
         with batch.masked.between_passes():
-            return self._of(gradient, signed, region, batch)
-
-    def _of(self, gradient: Array, signed: dict[str, Array], region: Result, batch: Batch) -> Result:
-        fusion = _fusion_cam(
-            gradient,
-            region.maps,
-            batch.masked.probabilities,
-            batch.masked.black_probabilities(),
-            self.percentile,
-            self.contributions,
-            self.variant,
-            len(batch.size),
-            xp=batch.xp,
-        )
+            fusion = _fusion_cam(
+                gradient,
+                region.maps,
+                batch.masked.probabilities,
+                batch.masked.black_probabilities(),
+                self.percentile,
+                self.contributions,
+                self.variant,
+                len(batch.size),
+                xp=batch.xp,
+            )
         shown = replace(fusion, parts={**fusion.parts, **signed})
         return self._fused(shown, region, batch, f"Denoised {self.gradient.title}")
 
@@ -364,16 +362,13 @@ class UnionCAM(_Ensemble):
         """The union of both maps, or the region map, with both and the union in the parts."""
         region = self._result(self.region, batch)
         with batch.masked.between_passes():
-            return self._of(region, batch)
-
-    def _of(self, region: Result, batch: Batch) -> Result:
-        fusion = _union_cam(
-            _denoised_cam(batch.activations, batch.required_gradients, self.percentile, batch.size, xp=batch.xp),
-            region.maps,
-            batch.masked.probabilities,
-            batch.masked.black_probabilities(),
-            self.contributions,
-            len(batch.size),
-            xp=batch.xp,
-        )
+            fusion = _union_cam(
+                _denoised_cam(batch.activations, batch.required_gradients, self.percentile, batch.size, xp=batch.xp),
+                region.maps,
+                batch.masked.probabilities,
+                batch.masked.black_probabilities(),
+                self.contributions,
+                len(batch.size),
+                xp=batch.xp,
+            )
         return self._fused(fusion, region, batch, "Denoised gradients")

@@ -16,6 +16,9 @@ Precision = Literal["float32", "bfloat16"]
 AUTO = "auto"
 """The word for an engine where it is worth its conversion."""
 
+BATCH = 8
+"""Images at once where the search for an engine's best number starts: its networks were fastest from there on."""
+
 Shape = tuple[int | str, ...]
 """The lengths of an array's axes; a free one by its name, which is the same wherever two are equal."""
 
@@ -108,10 +111,6 @@ class Engine(Protocol):
             exported: what is known of it besides. No more threads than its are used.
             precision: in which to compute; arguments and results are float32 in either.
         """
-
-
-BATCH = 8
-"""Images at once where the search for an engine's best number starts: its networks were fastest from there on."""
 
 
 @runtime_checkable

@@ -178,7 +178,7 @@ class MaskedSteps:
         self.which = which
         self._batch_size = batch_size
         self._masked = masked
-        self._batchings: dict[tuple[bool, tuple[int, ...]], ModelBatching] = {}
+        self._batchings: dict[tuple[bool, int, tuple[int, ...]], ModelBatching] = {}
         self._groups: dict[tuple[int, ...], ModelBatching] = {}
         self._latest: dict[tuple[type, int | None], tuple[Scores | RawOutputs, Steps]] = {}
         self._reader: tuple[OwnFunctionScores, OwnLogits] | None = None
@@ -213,10 +213,13 @@ class MaskedSteps:
         return self._reader[1]
 
     def batching(self, images: Array, scores: Scores) -> ModelBatching:
-        """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image."""
-        key = self.choice.on, tuple(int(length) for length in images.shape[1:])
+        """How many of such images (B, ...) at once; what "auto" found is kept for each shape of an image.
+
+        An engine that runs rows apart may take more of them where the outputs are classes.
+        """
+        likes = self.adapter.execution if self.engine is None else self.engine.execution(scores)
+        key = self.choice.on, likes.batch_size, tuple(int(length) for length in images.shape[1:])
         if key not in self._batchings:
-            likes = self.adapter.execution if self.engine is None else self.engine.execution(scores)
             light, beside = is_light(images), likes.beside
             self._batchings[key] = make_batching(self.adapter, self._batch_size, likes, light=light, beside=beside)
         return self._batchings[key]
@@ -233,7 +236,7 @@ class MaskedSteps:
         """Of the images that came first the batching whose size is looked for; None before there were any."""
         if not self._masked:
             return next(iter(self._groups.values()), None)
-        return next((each for (on, _), each in self._batchings.items() if on == self.choice.on), None)
+        return next((each for (on, *_), each in self._batchings.items() if on == self.choice.on), None)
 
     def _new_groups(self, *, light: bool) -> ModelBatching:
         if not self._masked:
