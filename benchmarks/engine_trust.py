@@ -113,8 +113,8 @@ def compared(model: Any, images: Values, engine: str, precision: Precision, budg
     cam._choice.conversion = Once(cam._choice.conversion)
     own = ScoreCAM(model, budget=budget)
 
-    def look(run: Callable[[slice], Any], expected: Any, *_: Any) -> None:
-        one, other = run(slice(0, len(expected[0])))[0], expected[0]
+    def look(run: Callable[[Values], Any], expected: Any, *_: Any) -> None:
+        one, other = run(np.arange(len(expected[0])))[0], expected[0]
         few = COMPARED
         found.logits.append(float(np.abs(one - other)[:few].max() / np.ptp(other[:few])))
         top = int(np.argmax(other[0]))

@@ -95,7 +95,7 @@ class TestTrust:
     EXPECTED = np.arange(18, dtype=np.float32).reshape(6, 3)
 
     def trusted(self, change: Callable[[np.ndarray], np.ndarray], precision: Any = "float32") -> None:
-        require_trust(lambda span: [change(self.EXPECTED.copy())[span]], [self.EXPECTED], precision, "The engine")
+        require_trust(lambda places: [change(self.EXPECTED.copy())[places]], [self.EXPECTED], precision, "The engine", 8)
 
     def test_a_ten_thousandth_of_the_range_is_the_same(self) -> None:
         self.trusted(lambda values: values + 0.0016)
@@ -119,11 +119,21 @@ class TestTrust:
             self.trusted(lambda values: values[:, :2])
 
     def test_one_image_counts_as_well(self) -> None:
-        def run(span: slice) -> list[np.ndarray]:
-            return [self.EXPECTED[span] + (span.stop - span.start == 1)]
+        def run(places: np.ndarray) -> list[np.ndarray]:
+            return [self.EXPECTED[places] + (len(places) == 1)]
 
         with pytest.raises(InvalidValueError, match="on one image differs"):
-            require_trust(run, [self.EXPECTED], "float32", "The engine")
+            require_trust(run, [self.EXPECTED], "float32", "The engine", 6)
+
+    def test_so_do_as_many_as_will_run_at_once(self) -> None:
+        """An engine may run those in another way."""
+
+        def run(places: np.ndarray) -> list[np.ndarray]:
+            return [self.EXPECTED[places] + (len(places) == 8)]
+
+        require_trust(run, [self.EXPECTED], "float32", "The engine", 6)
+        with pytest.raises(InvalidValueError, match="on 8 images differs"):
+            require_trust(run, [self.EXPECTED], "float32", "The engine", 8)
 
     def test_half_precision_keeps_the_order(self) -> None:
         self.trusted(lambda values: values * 1.1 + 0.3, "bfloat16")
@@ -134,7 +144,7 @@ class TestTrust:
         """By their places they would be in the order of these, which happen to rise."""
         expected = [np.arange(18, dtype=np.float32).reshape(6, 3)]
         with pytest.raises(InvalidValueError, match=r"ranks 6 scores with a correlation of 0\.000"):
-            require_trust(lambda span: [np.zeros((span.stop - span.start, 3))], expected, "bfloat16", "The engine")
+            require_trust(lambda places: [np.zeros((len(places), 3))], expected, "bfloat16", "The engine", 8)
 
     def test_probes_show_all_but_a_corner_and_nothing(self) -> None:
         maps = probes(2, "float32")

@@ -75,46 +75,60 @@ def tensor(array: np.ndarray, *, shared_memory: bool) -> np.ndarray:
     return array if shared_memory else array.copy()
 
 
-def running(count: int, function: Callable[..., Any] = scaled, *, meet: bool = True, rows: bool = True) -> Any:
+def running(count: int, function: Callable[..., Any] = scaled, *, meet: bool = True) -> Any:
     barrier = threading.Barrier(count) if meet else None
-    beside = [Request(function, barrier) for _ in range(openvino.TURNS * count)]
-    together, *others = (openvino._Request(each, tensor) for each in (Request(function), *beside))
-    return openvino._Running(together, others, [rows, False], [0, 1], FEW), beside
+    alone, beside = Request(function), [Request(function, barrier) for _ in range(openvino.TURNS * count)]
+    one, *others = (openvino._Request(each, tensor) for each in (alone, *beside))
+    return openvino._Rows(one, others, [True, False], [0, 1], FEW), alone, beside
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
-@pytest.mark.parametrize("rows", [4, 5, 11, 40])
-def test_many_rows_run_beside_each_other(count: int, rows: int) -> None:
-    """A few at a time: each takes the next few when it is done."""
-    run, beside = running(count)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 9, 11, 12, 24, 40])
+def test_each_row_is_its_own(count: int, rows: int) -> None:
+    """All requests get as many rows as their graph has, whatever comes."""
+    run, alone, beside = running(count, meet=False)
     given = np.random.default_rng(0).random((rows, 2))
     for _ in range(2):
         for one, other in zip(run([given, FACTOR]), scaled(given, FACTOR), strict=True):
             np.testing.assert_array_equal(one, other)
-    shares = [share for each in beside for share in each.seen]
-    assert sum(shares) == 2 * rows
-    assert max(shares) <= FEW
-    assert max(shares) - min(shares) <= 1
+    assert set(alone.seen) <= {1}
+    assert {share for each in beside for share in each.seen} <= {FEW}
+    assert len(alone.seen) < 2 * FEW * count
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, 6), (2, 12), (2, 42), (3, 9), (3, 36), (4, 48)])
+def test_many_rows_run_beside_each_other(count: int, rows: int) -> None:
+    """A few at a time: each takes the next few when it is done."""
+    run, alone, beside = running(count)
+    given = np.random.default_rng(0).random((rows, 2))
+    np.testing.assert_array_equal(run([given, FACTOR])[0], given * FACTOR)
+    assert not alone.seen
     runs = [len(each.seen) for each in beside]
-    assert len({sum(runs[thread::count]) for thread in range(count)}) == 1
+    assert {sum(runs[thread::count]) for thread in range(count)} == {rows // (count * FEW)}
 
 
-@pytest.mark.parametrize(("count", "rows"), [(4, 3), (2, 1), (1, 9), (0, 9)])
-def test_fewer_rows_than_requests_run_together(count: int, rows: int) -> None:
-    run, beside = running(count)
-    np.testing.assert_array_equal(run([ROWS[:rows], FACTOR])[0], ROWS[:rows] * FACTOR)
-    assert not any(each.seen for each in beside)
+@pytest.mark.parametrize(
+    ("count", "rows", "apart"),
+    [(1, 1, 0), (1, 3, 3), (1, 5, 3), (2, 4, 0), (2, 5, 5), (2, 7, 6), (4, 7, 0), (4, 8, 8), (4, 13, 12), (4, 20, 20)],
+)
+def test_what_is_left_runs_one_by_one_where_that_takes_less_time(count: int, rows: int, apart: int) -> None:
+    run, alone, beside = running(count, meet=False)
+    np.testing.assert_array_equal(run([ROWS[:1].repeat(rows, 0), FACTOR])[1], ROWS[:1].repeat(rows, 0) + 1)
+    assert sum(alone.seen) == rows - apart
+    assert sum(len(each.seen) for each in beside) == -(-apart // FEW)
 
 
 def test_what_has_no_rows_is_not_taken_apart() -> None:
-    run, beside = running(2, rows=False)
-    np.testing.assert_array_equal(run([ROWS, FACTOR])[1], ROWS + 1)
-    assert not any(each.seen for each in beside)
+    request = Request(scaled)
+    run = openvino._Whole(openvino._Request(request, tensor), [1])
+    (found,) = run([ROWS, FACTOR])
+    np.testing.assert_array_equal(found, ROWS + 1)
+    assert request.seen == [len(ROWS)]
 
 
 def test_what_stays_the_same_is_told_once() -> None:
     """Every chunk has its own rows; one whose array may not be written into is copied."""
-    run, beside = running(2)
+    run, _, beside = running(2, meet=False)
     fixed = FACTOR.copy()
     fixed.flags.writeable = False
     for factor in (FACTOR, fixed):
@@ -126,7 +140,7 @@ def test_what_stays_the_same_is_told_once() -> None:
 
 
 def test_what_is_shared_may_change_in_its_place() -> None:
-    run, _ = running(2)
+    run, _, _ = running(2, meet=False)
     factor = FACTOR.copy()
     for scale in (1, 3):
         factor *= scale
@@ -139,23 +153,23 @@ def test_an_error_of_one_leaves_none_at_work() -> None:
             raise ValueError("the first row")
         return scaled(rows, factor)
 
-    run, beside = running(2, refuses, meet=False)
+    run, _, beside = running(2, refuses, meet=False)
     for _ in range(2):
         with pytest.raises(ValueError, match="the first row"):
             run([ROWS, FACTOR])
     np.testing.assert_array_equal(run([ROWS[1:], FACTOR])[0], ROWS[1:] * FACTOR)
-    assert all(len(each.seen) >= 3 for each in beside)
+    assert all(len(each.seen) >= 2 for each in beside)
 
 
 def test_results_are_not_written_into_by_the_next_run() -> None:
-    buffer = [np.empty((4, 2)), np.empty((4, 2))]
+    buffer = [np.empty((FEW, 2)), np.empty((FEW, 2))]
 
     def into(rows: np.ndarray, factor: np.ndarray) -> list[np.ndarray]:
         for one, other in zip(buffer, scaled(rows, factor), strict=True):
             one[...] = other
         return buffer
 
-    run, _ = running(0, into)
-    first = run([ROWS[:4], FACTOR])[0]
-    run([ROWS[4:8], FACTOR])
-    np.testing.assert_array_equal(first, ROWS[:4] * FACTOR)
+    run, _, _ = running(1, into, meet=False)
+    first = run([ROWS[:FEW], FACTOR])[0]
+    run([ROWS[4 : 4 + FEW], FACTOR])
+    np.testing.assert_array_equal(first, ROWS[:FEW] * FACTOR)

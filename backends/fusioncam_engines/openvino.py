@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import itertools
 import sys
 import tempfile
 import warnings
@@ -26,14 +25,24 @@ DESCRIPTION, WEIGHTS = "model.xml", "model.bin"
 """What a graph is kept as."""
 
 FEW: dict[Precision, int] = {"float32": 2, "bfloat16": 4}
-"""Rows of a part at most, so that activations stay in a processor's cache.
+"""Rows of a part, so that activations stay in a processor's cache.
 
-In float32 EfficientNet-Lite0 took 7 % more time in parts of four, EfficientNet-B0 6 and Swin-T 3 %, ResNet-18 1 % less.
-In bfloat16 MobileNetV3 took 8 % more in parts of two, EfficientNet-B0 4 %, and ResNet-50 1 % less.
+In float32 parts of four took 6 to 10 % more time for EfficientNet-Lite0, 7 for EfficientNet-B0, 3 for Swin-T and 5 % for
+DenseNet-121. In bfloat16 parts of two took 2 % more for EfficientNet-Lite0 and -B0, 4 for MobileNetV3, and as much for
+ResNet-50, ConvNeXt-T and DenseNet-121.
 """
+
+MANY = 16
+"""Images at once to begin with: they fill the threads of as many processors, on which parts are smaller if need be."""
 
 TURNS = 2
 """Parts that are handed over for each thread, one behind the other: 1.5 % less time in float32 for 16 rows."""
+
+SHARED = 0.7
+"""n threads do one row in a time that one of them would need, divided by n to the power of this.
+
+With two threads that was 1.6 for EfficientNets, MobileNetV3 and ConvNeXt-T, and up to 1.95 for ResNets.
+"""
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """What it calls our precisions: on processors with bfloat16 it would take that for float32 by itself."""
@@ -63,7 +72,7 @@ class OpenVINO:
 
     name = "openvino"
     reads = ("torch", "tensorflow", "onnx")
-    apart = 16
+    apart = MANY
 
     def __init__(self) -> None:
         self._openvino: Any = _imported()
@@ -106,23 +115,39 @@ class OpenVINO:
             return {path.name: path.read_bytes() for path in paths}
 
     def _running(self, model: Any, exported: Exported, precision: Precision) -> Run:
-        def compiled(hint: str) -> Any:
-            settings = {
-                "PERFORMANCE_HINT": hint,
-                "INFERENCE_PRECISION_HINT": HINTS[precision],
-                "INFERENCE_NUM_THREADS": allowed(exported.threads),
-                # Threads that may not move wait for whoever else is on their processor.
-                "ENABLE_CPU_PINNING": False,
-            }
-            return self._core.compile_model(model, DEVICE, settings)
-
         order, results = _order(model, exported), _results(model)
         in_rows = [exported.rows is not None and exported.shapes[place][:1] == (exported.rows,) for place in order]
-        # Both now: the model, which may hold the framework's, is not kept for later.
-        together = self._request(compiled("LATENCY"))
-        requests = self._requests(compiled("THROUGHPUT")) if any(in_rows) else []
-        running = _Running(together, requests, in_rows, results, FEW[precision])
-        return lambda arguments: running([arguments[place] for place in order])
+        compiled = functools.partial(self._compiled, model, precision, exported.threads)
+        # All now: the model, which may hold the framework's, is not kept for later.
+        if not any(in_rows):
+            whole = _Whole(self._request(compiled("LATENCY")), results)
+            return lambda arguments: whole([arguments[place] for place in order])
+        self._fix_rows(model, in_rows, 1)
+        alone = self._request(compiled("LATENCY"))
+        few = min(FEW[precision], max(1, MANY // allowed(exported.threads)))
+        self._fix_rows(model, in_rows, few)
+        rows = _Rows(alone, self._requests(compiled("THROUGHPUT")), in_rows, results, few)
+        return lambda arguments: rows([arguments[place] for place in order])
+
+    def _fix_rows(self, model: Any, in_rows: Sequence[bool], count: int) -> None:
+        """Let what has rows have so many: a graph of fixed rows takes less time, by up to a tenth for many of them and
+        a third for one.
+        """
+        shapes = {number: model.input(number).get_partial_shape() for number, yes in enumerate(in_rows) if yes}
+        for shape in shapes.values():
+            shape[0] = count
+        model.reshape(shapes)
+
+    def _compiled(self, model: Any, precision: Precision, threads: int, hint: str) -> Any:
+        settings = {
+            "PERFORMANCE_HINT": hint,
+            "PERFORMANCE_HINT_NUM_REQUESTS": MANY,
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": allowed(threads),
+            # Threads that may not move wait for whoever else is on their processor.
+            "ENABLE_CPU_PINNING": False,
+        }
+        return self._core.compile_model(model, DEVICE, settings)
 
     def _requests(self, compiled: Any) -> list[_Request]:
         """As many as run best at once, and others that wait for their turn."""
@@ -165,41 +190,58 @@ class _Request:
         return [np.array(self._request.get_output_tensor(each).data) for each in results]
 
 
-class _Running:
-    """Runs a graph: a row in all threads, and where there are many, some of them beside others.
+class _Whole:
+    """Runs a graph over all that comes.
+
+    Args:
+        request: what runs it.
+        results: the graph's outputs, by their places.
+    """
+
+    def __init__(self, request: _Request, results: Sequence[int]):
+        self._request, self._results = request, results
+
+    def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self._request.start(arguments)
+        self._request.wait()
+        return self._request.made(self._results)
+
+
+class _Rows:
+    """Runs a graph whose rows do not meet: a few of them in each thread, and what does not fill those one by one.
 
     Two threads of which each has its own rows took a fifth less for EfficientNet-Lite0 in bfloat16 than both over the
     same rows, and as long for ResNet-50, ViT-S/16 and ConvNeXt-T; a single row would take twice as long.
 
     Args:
-        together: what runs the graph in all threads.
-        requests: what runs it in a part of them each, in `TURNS`.
-        in_rows: whether each of the arguments, in the graph's order, has rows that may run apart.
+        alone: what runs one row in all threads.
+        requests: what runs a few rows in a part of the threads each, in `TURNS`.
+        in_rows: whether each of the arguments, in the graph's order, has rows.
         results: the graph's outputs, by their places.
-        few: rows that run in one go at most, where some run beside others.
+        few: how many rows the requests take.
     """
 
     def __init__(
-        self,
-        together: _Request,
-        requests: Sequence[_Request],
-        in_rows: Sequence[bool],
-        results: Sequence[int],
-        few: int,
+        self, alone: _Request, requests: Sequence[_Request], in_rows: Sequence[bool], results: Sequence[int], few: int
     ):
-        self._together, self._requests, self._beside = together, requests, len(requests) // TURNS
+        self._alone, self._requests, self._beside = alone, requests, len(requests) // TURNS
         self._in_rows, self._results, self._few = in_rows, results, few
 
     def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
-        rows = [len(each) for each, in_rows in zip(arguments, self._in_rows, strict=True) if in_rows]
-        if not rows or rows[0] == 1 or not 1 < self._beside <= rows[0]:
-            return self._made([self._together], [arguments])[0]
-        parts = [
-            [each[part] if in_rows else each for each, in_rows in zip(arguments, self._in_rows, strict=True)]
-            for part in _parts(rows[0], self._beside, self._few)
+        rows = next(len(each) for each, in_rows in zip(arguments, self._in_rows, strict=True) if in_rows)
+        apart = _apart(rows, self._beside, self._few)
+        parts = [slice(start, min(start + self._few, rows)) for start in range(0, apart, self._few)]
+        made = self._made(self._requests, [self._taken(arguments, part, self._few) for part in parts])
+        ones = [slice(row, row + 1) for row in range(apart, rows)]
+        made += self._made([self._alone], [self._taken(arguments, one, 1) for one in ones])
+        return [np.concatenate(pieces)[:rows] for pieces in zip(*made, strict=True)]
+
+    def _taken(self, arguments: Sequence[np.ndarray], part: slice, count: int) -> list[np.ndarray]:
+        """The arguments with the rows of a part: so many, of which the last one may come several times."""
+        return [
+            _filled(each[part], count) if in_rows else each
+            for each, in_rows in zip(arguments, self._in_rows, strict=True)
         ]
-        made = self._made(self._requests, parts)
-        return [np.concatenate(pieces) for pieces in zip(*made, strict=True)]
 
     def _made(self, requests: Sequence[_Request], parts: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
         """What comes of each part, of which as many are under way as there are requests."""
@@ -221,12 +263,18 @@ class _Running:
         return request.made(self._results)
 
 
-def _parts(count: int, beside: int, few: int) -> list[slice]:
-    """So many rows in parts of a few at most, as many for each of those beside; none has two rows more than another."""
-    rounds = -(-count // (beside * few))
-    parts = min(count, rounds * beside)
-    ends = [count * number // parts for number in range(parts + 1)]
-    return [slice(*pair) for pair in itertools.pairwise(ends)]
+def _apart(rows: int, beside: int, few: int) -> int:
+    """How many of the rows run in parts, so many of which run beside each other; the others one by one.
+
+    What is left over makes parts of its own, filled up, where one by one it would take longer.
+    """
+    left = rows % (beside * few)
+    return rows if left > few * beside**SHARED else rows - left
+
+
+def _filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """So many rows: the last one again for those that are missing."""
+    return rows if len(rows) == count else np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
 
 
 def _order(model: Any, exported: Exported) -> list[int]:

@@ -239,10 +239,13 @@ class BatchEngine:
         logits = isinstance(program.scores, ClassScores)
         expected = [to_numpy(each) for each in ([made] if logits else (each for _, each in arrays_in(made)))]
 
-        def of(span: slice) -> Values:
-            return self._run(program, run, maps[span], owners[span])
+        on_host = to_numpy(maps)
 
-        require_trust(of, expected, engine.precision, engine.told)
+        def of(places: np.ndarray[Any, Any]) -> Values:
+            return self._run(program, run, on_host[places], np.zeros(len(places), np.int64))
+
+        together = engine.conversion.batch_size(in_rows=logits)
+        require_trust(of, expected, engine.precision, engine.told, together)
         return Kept(self._weights, run, None if logits else map_outputs(_nothing, made), self._form)
 
     def _run(self, program: MaskedProgram, run: Run, maps: Array, owners: Array) -> Values:

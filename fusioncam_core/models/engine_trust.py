@@ -14,6 +14,9 @@ from fusioncam_core.models.engines import Precision
 Values = list[np.ndarray[Any, Any]]
 """What a program returns: of class scores the logits (n, classes); else all arrays of the outputs."""
 
+Places = np.ndarray[Any, Any]
+"""(n,) integers: where images are among the probes."""
+
 COMPARED = 6
 """Images on which an engine in float32 is compared: all but a corner, nothing, and under four masks."""
 
@@ -42,30 +45,43 @@ def probes(spatial_ndim: int, precision: Precision) -> np.ndarray[Any, Any]:
     return maps
 
 
-def require_trust(run: Callable[[slice], Values], expected: Values, precision: Precision, told: str) -> None:
+def require_trust(
+    run: Callable[[Places], Values], expected: Values, precision: Precision, told: str, together: int
+) -> None:
     """Nothing, if an engine gives what the framework gave.
 
     Args:
-        run: the engine, of some of the probes.
+        run: the engine, of the probes at some places.
         expected: the framework's, of all of them.
         precision: of the engine.
         told: what is compared, to begin a sentence with.
+        together: as many images as are run at once, which an engine may run in another way than a few.
 
     Raises:
         InvalidValueError: by how much it does not, or how else it differs.
     """
     count = len(expected[0])
-    found = run(slice(0, count))
+
+    def require(found: Values, places: Places, of: str) -> None:
+        _require(found, [each[places] for each in expected], expected, precision, told + of)
+
+    every, many = np.arange(count), np.arange(together) % count
+    found, again = run(every), run(every)
     _require_shapes(found, expected, told)
-    again = run(slice(0, count))
     if any(not np.array_equal(one, other, equal_nan=True) for one, other in zip(found, again, strict=True)):
         raise _refused(told, "does not give the same outputs twice, as a network with random layers does")
-    alone = run(slice(count - 1, count))
-    _require_shapes(alone, [each[-1:] for each in expected], f"{told} on one image")
+    require(found, every, "")
+    require(run(every[-1:]), every[-1:], " on one image")
+    if together > count:
+        require(run(many), many, f" on {together} images")
+
+
+def _require(found: Values, expected: Values, every: Values, precision: Precision, told: str) -> None:
+    """Nothing, if outputs are as expected, which are some of all that were expected."""
+    _require_shapes(found, expected, told)
     if precision == "float32":
-        _require_near(found, expected, told)
-        _require_near(alone, [each[-1:] for each in expected], f"{told} on one image", of=expected)
-    else:
+        _require_near(found, expected, told, of=every)
+    elif len(found[0]) > 1:  # one is in any order
         _require_order(found, expected, told, precision)
 
 
@@ -79,8 +95,8 @@ def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
     return ", ".join(map(str, shapes))
 
 
-def _require_near(found: Values, expected: Values, told: str, of: Values | None = None) -> None:
-    for one, other, whole in zip(found, expected, expected if of is None else of, strict=True):
+def _require_near(found: Values, expected: Values, told: str, of: Values) -> None:
+    for one, other, whole in zip(found, expected, of, strict=True):
         difference, extent = _largest_difference(one, other), _extent(whole)
         if not difference <= TOLERANCE * extent:
             raise _refused(
