@@ -95,7 +95,9 @@ class TestTrust:
     EXPECTED = np.arange(18, dtype=np.float32).reshape(6, 3)
 
     def trusted(self, change: Callable[[np.ndarray], np.ndarray], precision: Any = "float32") -> None:
-        require_trust(lambda places: [change(self.EXPECTED.copy())[places]], [self.EXPECTED], precision, "The engine", 8)
+        require_trust(
+            lambda places: [change(self.EXPECTED.copy())[places]], [self.EXPECTED], precision, "The engine", 8
+        )
 
     def test_a_ten_thousandth_of_the_range_is_the_same(self) -> None:
         self.trusted(lambda values: values + 0.0016)

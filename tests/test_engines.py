@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import weakref
 from typing import Any
 
@@ -33,6 +34,7 @@ from fusioncam_core import (
 )
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.models.masking import MaskedScorer
+from fusioncam_engines import openvino
 from libraries import framework
 
 torch = framework("torch")
@@ -57,6 +59,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::fusioncam_core.EmptyMapWarning"),
     pytest.mark.usefixtures(registered_engines.__name__),
 ]
+
+
+class Segments(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, images: Any) -> Any:
+        return {"out": self.head(self.conv(images).relu()), "aux": images.sum((1, 2, 3))}
 
 
 @ENGINES
@@ -122,14 +133,6 @@ class TestMaps:
         )
 
     def test_of_functions_of_the_outputs(self, name: str) -> None:
-        class Segments(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.conv, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
-
-            def forward(self, images: Any) -> Any:
-                return {"out": self.head(self.conv(images).relu()), "aux": images.sum((1, 2, 3))}
-
         corner = np.zeros((16, 16), bool)
         corner[:5, :5] = True
         targets = [SegmentationLogit(1, corner, output="out"), SegmentationLogit(2, ~corner, output="out")]
@@ -253,3 +256,40 @@ class TestRefusals:
         model = BlackBox(lambda images: images.mean(axis=(2, 3)))
         with pytest.raises(InvalidValueError, match="nothing to read"):
             RISE(model, masks=8, engine=name)(IMAGES.numpy())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="not installed: openvino")
+class TestRowsOfOpenVINO:
+    """Its graphs take as many masks as run in them, or, of outputs that may have any axes, any number."""
+
+    @pytest.fixture
+    def rows(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """Of each graph that is compiled, how many masks it takes; None for any number."""
+        compiled, found = openvino.OpenVINO._compiled, []
+
+        def noted(self: Any, model: Any, *rest: Any) -> Any:
+            (length,) = (each.partial_shape[0] for each in model.inputs if len(each.partial_shape) == 3)
+            found.append(length.get_length() if length.is_static else None)
+            return compiled(self, model, *rest)
+
+        monkeypatch.setattr(openvino.OpenVINO, "_compiled", noted)
+        return found
+
+    @pytest.mark.parametrize(("threads", "few"), [(1, 2), (2, 2), (8, 2), (9, 1), (64, 1)])
+    def test_in_float32(self, threads: int, few: int, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(openvino, "allowed", lambda _: threads)
+        assert_same_maps(ScoreCAM, seeded(Convolutions), IMAGES, [[0, 3], [2, 1]], engine="openvino")
+        assert rows[:2] == [1, few]
+
+    @pytest.mark.parametrize(("threads", "few"), [(2, 4), (4, 4), (5, 3), (16, 1)])
+    def test_in_bfloat16(self, threads: int, few: int, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        if openvino.OpenVINO().unable("bfloat16"):
+            pytest.skip("this processor has no bfloat16")
+        monkeypatch.setattr(openvino, "allowed", lambda _: threads)
+        ScoreCAM(seeded(Convolutions), engine="openvino", engine_precision="bfloat16")(IMAGES, 0)
+        assert rows[:2] == [1, few]
+
+    def test_of_functions(self, rows: list[Any]) -> None:
+        target = SegmentationLogit(1, np.ones((16, 16), bool), output="out")
+        assert_same_maps(ScoreCAM, seeded(Segments), IMAGES, target, engine="openvino", layer="conv")
+        assert set(rows) == {None}

@@ -27,9 +27,9 @@ DESCRIPTION, WEIGHTS = "model.xml", "model.bin"
 FEW: dict[Precision, int] = {"float32": 2, "bfloat16": 4}
 """Rows of a part, so that activations stay in a processor's cache.
 
-In float32 parts of four took 6 to 10 % more time for EfficientNet-Lite0, 7 for EfficientNet-B0, 3 for Swin-T and 5 % for
-DenseNet-121. In bfloat16 parts of two took 2 % more for EfficientNet-Lite0 and -B0, 4 for MobileNetV3, and as much for
-ResNet-50, ConvNeXt-T and DenseNet-121.
+In float32 parts of four took 6 to 10 % more time for EfficientNet-Lite0, 7 for EfficientNet-B0, 5 for DenseNet-121 and
+3 % for Swin-T. In bfloat16 parts of two took 2 % more for EfficientNet-Lite0 and -B0, 4 for MobileNetV3, and as much
+for ResNet-50, ConvNeXt-T and DenseNet-121.
 """
 
 MANY = 16

@@ -65,14 +65,15 @@ def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
 def told_of(module: torch.nn.Module) -> list[Any]:
     """What every module goes by beside its tensors, to be compared: of users' modules private attributes as well."""
     found: list[Any] = []
+    theirs: dict[type, None] = {}  # in their order
     for part in module.modules():
         own = type(part).__module__.partition(".")[0] == "torch"
         for name, value in vars(part).items():
             if name not in _OF_EVERY_MODULE and not (own and name[0] == "_"):
                 found.append((name, heard(value)))
         if not own:
-            found.append(heard(type(part).forward))
-    return found
+            theirs[type(part)] = None
+    return [*found, *(heard(kind.forward) for kind in theirs)]
 
 
 _OF_EVERY_MODULE = frozenset(vars(torch.nn.Module()))
