@@ -187,16 +187,13 @@ class JaxAdapter(ModelAdapter):
 
     def begin(self) -> None:
         self.hear(self._network.told, self._network.known_by)
-        self.hear_if_converted(self._structure)
+        parameters = self._network.parameters()
+        self.hear_if_converted(lambda: _in_words(parameters), lambda: _in_words(self._network.parameters()))
         shared = self._model_session.shared
         self.touch(lambda: shared.pop(PARAMETERS, None))
         self.touch(nobody_listens)
-        shared[PARAMETERS] = self._network.parameters()
-        self._arrays.look_at(jax.tree.leaves(shared[PARAMETERS]))
-
-    def _structure(self) -> str:
-        # In words: the structure itself may hold the model alive, and has a hash without the values in it.
-        return hashlib.sha256(repr(structure_of(self._network.parameters())).encode()).hexdigest()
+        shared[PARAMETERS] = parameters
+        self._arrays.look_at(jax.tree.leaves(parameters))
 
     def _current(self) -> Parameters:
         shared = self._model_session.shared
@@ -586,6 +583,11 @@ def _mapped(function: Callable[..., Any], parameters: Parameters, *structures: A
         return function(parameters, *form.filled(arrays))
 
     return jax.vmap(of_arrays, in_axes=(None, *axes))(parameters, *arrays)
+
+
+def _in_words(parameters: Parameters) -> str:
+    """A digest of their structure; the structure itself may hold the model alive, and has a hash without the values."""
+    return hashlib.sha256(repr(structure_of(parameters)).encode()).hexdigest()
 
 
 def _has_rows(outputs: Any, length: int, axes: int = 1) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -243,12 +244,26 @@ class ModelAdapter(ABC):
         self._model_session.hear(tell(), of)
         self.touch(lambda: self._model_session.note(tell(), of))
 
-    def hear_if_converted(self, tell: Callable[[], Any]) -> None:
-        """The same where nothing but what was converted for an engine keeps to what the model was told."""
+    def hear_if_converted(self, tell: Callable[[], Any], anew: Callable[[], Any] | None = None) -> None:
+        """The same where nothing but what was converted for an engine keeps to what the model was told.
+
+        Args:
+            tell: gives it.
+            anew: gives it after a session in which something was converted, of a model whose own code runs in copies:
+                else nothing changes meanwhile. None asks `tell` after every session.
+        """
         session = self._model_session
         if session.converted:
             session.hear(tell(), CONVERTED)
-        self.touch(lambda: session.note(tell(), CONVERTED) if session.converted else None)
+        before = list(session.converted.values())
+
+        def note() -> None:
+            now = list(session.converted.values())
+            same = len(now) == len(before) and all(map(operator.is_, now, before))
+            if now and not (same and anew is not None):
+                session.note((anew or tell)(), CONVERTED)
+
+        self.touch(note)
 
     def remade(self, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """What `make` compiles, run in the session: made again when the model has been told something else."""
