@@ -40,6 +40,7 @@ METHODS = pytest.mark.parametrize(
 def assert_same_maps(method: Any, model: Any, images: Any, targets: Any = None, **options: Any) -> None:
     """The engine ran, as often as the framework, and the maps are the framework's."""
     expected = method(model, **{**options, "engine": None})(images, targets).numpy()
+    assert expected.maps.any(), "maps of zeros are the same whatever made them"
     cam = method(model, **options)
     explanation = cam(images, targets).numpy()
     assert cam.adapter.converted

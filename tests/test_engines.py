@@ -65,6 +65,7 @@ class Segments(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+        nn.init.ones_(self.conv.bias)  # so that maps are not zeros
 
     def forward(self, images: Any) -> Any:
         return {"out": self.head(self.conv(images).relu()), "aux": images.sum((1, 2, 3))}
@@ -123,6 +124,7 @@ class TestMaps:
             def __init__(self) -> None:
                 super().__init__()
                 self.conv, self.names = nn.Conv2d(3, 6, 3), nn.Embedding(7, 6)
+                nn.init.ones_(self.conv.bias)  # so that maps are not zeros
 
             def forward(self, image: Any, words: Any, scale: Any) -> Any:
                 return (self.conv(image).relu().mean(dim=(2, 3)) * self.names(words).mean(1)) * scale

@@ -24,6 +24,7 @@ pytestmark = [
 ]
 
 IMAGES = np.random.default_rng(0).random((2, 16, 16, 3), dtype=np.float32)
+ALL = [[0, 1, 2, 3, 4]] * 2
 
 
 @functools.cache
@@ -37,13 +38,15 @@ def flax_model() -> Any:
             self.norm = nnx.BatchNorm(8, rngs=nnx.Rngs(1))
             self.features = nnx.Conv(8, 12, (3, 3), strides=2, rngs=nnx.Rngs(2))
             self.fc = nnx.Linear(12, 5, rngs=nnx.Rngs(3))
+            self.temperature = 1.0
 
         def __call__(self, values: Any) -> Any:
             values = jax.nn.relu(self.features(jax.nn.relu(self.norm(self.stem(values)))))
-            return self.fc(values.mean(axis=(1, 2)))
+            return self.fc(values.mean(axis=(1, 2))) * self.temperature
 
     model = Tiny()
     model.norm.mean[...] = jnp.linspace(-0.2, 0.2, 8)
+    model.features.bias[...] = jnp.ones(12)  # so that maps are not zeros
     return model
 
 
@@ -90,6 +93,27 @@ def test_weights_that_changed_are_converted_anew(name: str) -> None:
         model.stem.kernel[...] = -model.stem.kernel[...]
     np.testing.assert_allclose(after, expected, rtol=0, atol=NEAR)
     assert np.abs(after - before).max() > 0.1
+
+
+@ENGINES
+def test_so_is_a_model_that_is_told_something_else(name: str) -> None:
+    """Once: what was converted then is good for later calls."""
+    model = flax_model()
+    cam = ScoreCAM(model, engine=name)
+    before = cam(IMAGES, ALL).numpy().maps
+    model.temperature = 20.0
+    try:
+        after = cam(IMAGES, ALL).numpy().maps
+        kept = list(cam.adapter.converted.values())
+        again = cam(IMAGES, ALL).numpy().maps
+        expected = ScoreCAM(model)(IMAGES, ALL).numpy().maps
+    finally:
+        model.temperature = 1.0
+    np.testing.assert_allclose(after, expected, rtol=0, atol=NEAR)
+    np.testing.assert_array_equal(again, after)
+    assert all(each is other for each, other in zip(cam.adapter.converted.values(), kept, strict=True))
+    assert np.abs(after - before).max() > 0.01
+    np.testing.assert_allclose(cam(IMAGES, ALL).numpy().maps, before, rtol=0, atol=NEAR)
 
 
 @ENGINES

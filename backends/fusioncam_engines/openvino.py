@@ -7,7 +7,6 @@ import functools
 import io
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import RESULT, Exported, Keep, Parts, Precision, Run
 from fusioncam_core.models.threads import allowed
+from fusioncam_core.models.unheard import unheard
 from fusioncam_engines.names import numbered, places
 
 DEVICE = "CPU"
@@ -92,8 +92,7 @@ class OpenVINO:
     def converted(
         self, graph: Any, kind: str, exported: Exported, precision: Precision, keep: Keep | None = None
     ) -> Run:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it and PyTorch say there of their own insides
+        with unheard():  # it and PyTorch
             read = self._core.read_model if kind == "onnx" else self._openvino.convert_model
             model = read(io.BytesIO(graph) if kind == "onnx" else graph)
         order = _order(model, exported)

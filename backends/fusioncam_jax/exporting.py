@@ -6,7 +6,6 @@ import functools
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,10 @@ import numpy as np
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Shape
+from fusioncam_core.models.unheard import unheard
+
+EXAMPLES = "jax2onnx.plugins.plugin_system"
+"""The logger that is told, with a traceback, of each of jax2onnx's own examples whose packages are not installed."""
 
 
 def exported(function: Callable[..., Any], arguments: Sequence[jax.Array], shapes: Sequence[Shape]) -> Exported:
@@ -41,8 +44,7 @@ def exported(function: Callable[..., Any], arguments: Sequence[jax.Array], shape
 def _onnx(function: Callable[..., Any], dtypes: Sequence[Any], shapes: Sequence[Shape]) -> bytes:
     jax2onnx = require("jax2onnx", "Writing ONNX for JAX", "jax2onnx")
     results = len(jax.eval_shape(function, *_specs(shapes, dtypes)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what its parts say of each other
+    with unheard(EXAMPLES):
         model = jax2onnx.to_onnx(
             function,
             _specs(shapes, dtypes),

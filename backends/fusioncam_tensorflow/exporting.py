@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import tensorflow as tf
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import ARGUMENT, RESULT, Exported, Shape
+from fusioncam_core.models.unheard import unheard
 
 OPSET = 18
 """The latest version of ONNX's operators that tf2onnx writes."""
@@ -93,7 +93,6 @@ def _onnx(recorded: Any, specs: Sequence[tf.TensorSpec]) -> bytes:
         MissingExtra: if tf2onnx is not installed.
     """
     writer = require("tf2onnx", "Writing ONNX for TensorFlow", "tf2onnx")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what TensorFlow says of its own insides
+    with unheard():
         model, _ = writer.convert.from_function(recorded, input_signature=specs, opset=OPSET)
     return bytes(model.SerializeToString())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fusioncam_core.errors import InvalidValueError
 from fusioncam_core.extras import require
 from fusioncam_core.models.engines import Exported, Shape
+from fusioncam_core.models.unheard import unheard
+
+OPERATORS = "torch.onnx._internal.exporter._registration"
+"""The logger that is told of each of torchvision's operators where that is not installed, whatever the model needs."""
 
 
 class _Recorded(torch.nn.Module):
@@ -76,8 +79,7 @@ def _program(
     )
     recorded = _Recorded(model, function)
     recorded.training = False  # of itself alone: the model's parts are in inference
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what PyTorch says of its own insides, and once more of the model
+    with torch.no_grad(), unheard():  # and what PyTorch says once more of the model
         try:
             program = torch.export.export(recorded, tuple(arguments), dynamic_shapes=(free,), strict=False)
         except torch._dynamo.exc.UserError as error:
@@ -95,8 +97,7 @@ def _identity(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -
 
     A run takes less time to follow than an exported program to write, which has the same operations.
     """
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of PyTorch's own insides
+    with torch.no_grad(), unheard():
         followed = make_fx(lambda *given: function(*given))(*arguments)
     found = hashlib.sha256(followed.code.encode())
     for node in followed.graph.nodes:
@@ -114,8 +115,7 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
         MissingExtra: if what PyTorch writes ONNX with is not installed.
     """
     require("onnxscript", "Writing ONNX for PyTorch", "torch2onnx")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what PyTorch says of its own insides
+    with unheard(OPERATORS):
         written = torch.onnx.export(program, dynamo=True, verbose=False)
     assert written is not None
     return written.model_proto.SerializeToString()
