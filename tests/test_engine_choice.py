@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -136,6 +137,17 @@ class TestTrust:
         require_trust(run, [self.EXPECTED], "float32", "The engine", 6)
         with pytest.raises(InvalidValueError, match="on 8 images differs"):
             require_trust(run, [self.EXPECTED], "float32", "The engine", 8)
+
+    @pytest.mark.parametrize(("off", "refused"), [(0.1, False), (0.19, False), (0.21, True), (np.nan, True)])
+    def test_one_image_in_half_precision_is_as_near_as_all_at_once(self, off: float, refused: bool) -> None:
+        """It is in any order by itself, and an engine may run it in another way."""
+
+        def run(places: np.ndarray) -> list[np.ndarray]:
+            return [self.EXPECTED[places] + (off if len(places) == 1 else 0.1)]
+
+        sentence = pytest.raises(InvalidValueError, match=r"on one image differs from the framework by .*: expected at")
+        with sentence if refused else contextlib.nullcontext():
+            require_trust(run, [self.EXPECTED], "bfloat16", "The engine", 6)
 
     def test_half_precision_keeps_the_order(self) -> None:
         self.trusted(lambda values: values * 1.1 + 0.3, "bfloat16")
